@@ -1,0 +1,158 @@
+"""The command line of the harness: options, profiles, axes, seeds, header and summary.
+
+It only wires; what is tried lives in ``strategies``, what must hold in ``properties``.
+"""
+
+import hashlib
+import os
+import platform
+import random
+import sys
+from pathlib import Path
+from typing import Any, Dict, Generator, List, Optional
+
+ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT))  # so that it runs from any directory, installed or not
+
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import HealthCheck, Phase, settings  # noqa: E402
+
+from properties.harness import axes, evidence, known_defects, summary  # noqa: E402
+
+collect_ignore: List[str] = []
+
+COMMON: Dict[str, Any] = {
+    "deadline": None,  # first calls import a lot: a deadline makes healthy runs flaky
+    "print_blob": True,
+    "suppress_health_check": [HealthCheck.too_slow],  # shared machines pause
+}
+settings.register_profile(
+    "quick", max_examples=10, phases=[Phase.explicit, Phase.generate, Phase.shrink], **COMMON
+)
+settings.register_profile("default", max_examples=60, **COMMON)
+settings.register_profile("ci", max_examples=60, derandomize=True, database=None, **COMMON)
+settings.register_profile("nightly", max_examples=2000, **COMMON)
+PROFILES = ("quick", "default", "ci", "nightly")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("frostproof")
+    group.addoption(
+        "--device",
+        action="append",
+        default=[],
+        metavar="DEVICE",
+        help="auto (default: cpu and every available accelerator), cpu, cuda, cuda:1, mps, ...; "
+        "repeatable",
+    )
+    group.addoption(
+        "--dtype",
+        action="append",
+        default=[],
+        metavar="DTYPE",
+        help="run only the laws' tests of this dtype, such as float32; repeatable",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    profile = config.getoption("--hypothesis-profile") or "default"
+    if profile not in PROFILES:
+        raise pytest.UsageError(
+            f"--hypothesis-profile {profile}: unknown; use one of {', '.join(PROFILES)}"
+        )
+    settings.load_profile(profile)
+    config.frostproof_profile = profile  # type: ignore[attr-defined]
+    devices = axes.chosen_devices(config.getoption("--device"))
+    config.frostproof_devices = devices  # type: ignore[attr-defined]
+    asked = config.getoption("--dtype")
+    config.frostproof_dtypes = axes.chosen_dtypes(asked)  # type: ignore[attr-defined]
+    config.frostproof_seed = _session_seed(config, profile)  # type: ignore[attr-defined]
+    torch.set_num_threads(1)  # more threads fight the other workers over small nets
+    known_defects.check_table()
+
+
+def _session_seed(config: pytest.Config, profile: str) -> str:
+    """The run's seed: given, shared by the controller, fixed by the profile, or fresh."""
+    given = config.getoption("--hypothesis-seed")
+    if given is not None:
+        return str(given)
+    shared: Optional[Dict[str, Any]] = getattr(config, "workerinput", None)
+    if shared is not None:
+        return str(shared["frostproof_seed"])
+    if settings.get_profile(profile).derandomize:
+        return "0"
+    return str(random.SystemRandom().randrange(2**32))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["frostproof_seed"] = node.config.frostproof_seed
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optional[bool]:
+    """The harness's own tests run only when they are named on the command line."""
+    selftest = ROOT / "properties" / "selftest"
+    if collection_path != selftest:
+        return None
+    named = [Path(config.invocation_params.dir, arg.split("::")[0]).resolve() for arg in config.args]
+    return None if any(path == selftest or selftest in path.parents for path in named) else True
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Fill in ``device`` and ``dtype``, and put both in the id: ``[cpu-float32]``."""
+    mark = metafunc.definition.get_closest_marker("law")
+    if mark is None or "device" not in metafunc.fixturenames:
+        return
+    config = metafunc.config
+    names = axes.dtypes_of(
+        mark.kwargs["dtypes"],
+        config.frostproof_dtypes,  # type: ignore[attr-defined]
+        config.frostproof_profile == "nightly",  # type: ignore[attr-defined]
+    )
+    devices = config.frostproof_devices  # type: ignore[attr-defined]
+    cells = [(device, name) for device in devices for name in names]
+    if "dtype" in metafunc.fixturenames:
+        metafunc.parametrize(
+            ("device", "dtype"),
+            [(device, getattr(torch, name)) for device, name in cells],
+            ids=[f"{device}-{name}" for device, name in cells],
+        )
+    else:
+        metafunc.parametrize("device", devices)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
+    known_defects.mark(items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Seed the law from the run and its own id; count what it really checked."""
+    if item.get_closest_marker("law") is None:
+        return (yield)
+    device = getattr(item, "callspec", None) and item.callspec.params.get("device")  # type: ignore[attr-defined]
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]
+    if device:
+        axes.settle(device, int(worker))
+    seed = f"{item.config.frostproof_seed}/{item.nodeid}"  # type: ignore[attr-defined]
+    digest = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big")
+    with evidence.collecting(item, digest):
+        return (yield)
+
+
+def pytest_report_header(config: pytest.Config) -> List[str]:
+    devices = ", ".join(config.frostproof_devices)  # type: ignore[attr-defined]
+    cuda = f", CUDA {torch.version.cuda}" if torch.version.cuda else ""
+    return [
+        f"frostproof: torch {torch.__version__}{cuda}, Hypothesis {hypothesis.__version__}, "
+        f"Python {platform.python_version()}",
+        f"frostproof: devices {devices}; profile {config.frostproof_profile}; "  # type: ignore[attr-defined]
+        f"--hypothesis-seed={config.frostproof_seed}",  # type: ignore[attr-defined]
+    ]
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        summary.write(terminalreporter)

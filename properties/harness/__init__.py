@@ -1,0 +1,1 @@
+"""What the laws share: snapshots, checks, the trainer, the oracle, the axes."""

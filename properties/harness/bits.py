@@ -1,0 +1,80 @@
+"""Snapshots of a tensor's values as bytes, taken without detach, clone or autograd.
+
+A snapshot must be right even where the operation under test is broken, so the
+bytes are read from memory; only other layouts and devices go through ``copy_``.
+"""
+
+import ctypes
+import math
+from typing import Tuple
+
+import torch
+
+INTEGER_VIEW = {1: ctypes.c_int8, 2: ctypes.c_int16, 4: ctypes.c_int32, 8: ctypes.c_int64}
+
+
+def _dense_on_cpu(tensor: torch.Tensor) -> torch.Tensor:
+    """A contiguous CPU tensor of the same values; the tensor itself where it is one already."""
+    lazy = any(
+        getattr(tensor, flag, bool)() for flag in ("is_conj", "is_neg")
+    )  # absent on torch 1.8
+    if tensor.device.type == "cpu" and tensor.is_contiguous() and not lazy:
+        return tensor
+    with torch.no_grad():
+        dense = torch.empty(tuple(tensor.shape), dtype=tensor.dtype, device="cpu")
+        dense.copy_(tensor)
+    return dense
+
+
+def read_bits(tensor: torch.Tensor) -> bytes:
+    """The values of a strided tensor of any dtype, in row-major order, as bytes.
+
+    Two tensors hold the same bits exactly where these are equal: unlike
+    ``torch.equal``, NaN equals the same NaN and -0.0 differs from 0.0.
+    """
+    dense = _dense_on_cpu(tensor)
+    size = dense.numel() * dense.element_size()
+    return ctypes.string_at(dense.data_ptr(), size) if size else b""
+
+
+def from_bits(bits: bytes, shape: Tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """A new CPU tensor that holds these bytes: the inverse of ``read_bits``."""
+    tensor = torch.empty(shape, dtype=dtype)
+    size = tensor.numel() * tensor.element_size()
+    if size != len(bits):
+        raise ValueError(f"{len(bits)} bytes do not fill a {dtype} tensor of shape {shape}")
+    if size:
+        ctypes.memmove(tensor.data_ptr(), bits, size)
+    return tensor
+
+
+def describe_difference(before: bytes, after: bytes, like: torch.Tensor) -> str:
+    """Where two snapshots of one tensor first differ, in values and, if tiny, in bits."""
+    if len(before) != len(after):
+        return f"{len(before)} bytes became {len(after)}"
+    size = like.element_size()
+    differing = [
+        index
+        for index in range(len(before) // size)
+        if before[index * size : (index + 1) * size] != after[index * size : (index + 1) * size]
+    ]
+    if not differing:
+        return "no difference"
+    first = differing[0]
+    place = []
+    rest = first
+    for extent in reversed(tuple(like.shape)):
+        place.append(rest % extent)
+        rest //= extent
+    one, two = (
+        from_bits(bits[first * size : (first + 1) * size], (), like.dtype).tolist()
+        for bits in (before, after)
+    )
+    text = f"element {tuple(reversed(place))}: {one!r} became {two!r}"
+    if isinstance(one, float) and isinstance(two, float) and math.isclose(one, two, rel_tol=1e-6):
+        words = [
+            int.from_bytes(bits[first * size : (first + 1) * size], "little")
+            for bits in (before, after)
+        ]
+        text += f" (bits {words[0]:#x} and {words[1]:#x})"
+    return f"{text}; {len(differing)} of {len(before) // size} elements differ"

@@ -1,0 +1,113 @@
+"""The assertions of the laws. Each is counted, so that a law that checked nothing fails.
+
+``check`` is the only place where a law is judged; the others are its common forms.
+"""
+
+from typing import Any, Dict, Iterable, Mapping, NoReturn, Optional
+
+import torch
+
+from properties.harness.bits import describe_difference, read_bits
+
+
+class LawBroken(AssertionError):
+    """A law does not hold: the sentence names what was expected and what came."""
+
+
+class Tally:
+    """How many assertions have been made in this process."""
+
+    assertions = 0
+
+
+def check(condition: bool, sentence: str) -> None:
+    """Count one assertion; raise ``LawBroken(sentence)`` where it is false."""
+    __tracebackhide__ = True
+    Tally.assertions += 1
+    if not condition:
+        raise LawBroken(sentence)
+
+
+def fail(sentence: str) -> NoReturn:
+    """Raise ``LawBroken``: something happened that the law forbids."""
+    __tracebackhide__ = True
+    Tally.assertions += 1
+    raise LawBroken(sentence)
+
+
+def check_equal(actual: Any, expected: Any, what: str) -> None:
+    """``actual == expected`` for plain Python values."""
+    __tracebackhide__ = True
+    check(actual == expected, f"{what}: expected {expected!r}, got {actual!r}")
+
+
+def check_same_bits(actual: torch.Tensor, expected: Any, what: str) -> None:
+    """Two tensors (or a tensor and its earlier ``read_bits``) hold the same bits."""
+    __tracebackhide__ = True
+    was = expected if isinstance(expected, bytes) else read_bits(expected)
+    now = read_bits(actual)
+    if was == now:
+        check(True, what)
+    else:
+        fail(f"{what}: {describe_difference(was, now, actual)}")
+
+
+def check_moved(actual: torch.Tensor, before: bytes, what: str) -> None:
+    """A tensor's bits differ from its earlier ``read_bits``."""
+    __tracebackhide__ = True
+    check(read_bits(actual) != before, f"{what}: expected to change, but every bit is the same")
+
+
+def check_close(
+    actual: torch.Tensor, expected: torch.Tensor, what: str, rtol: float, atol: float
+) -> None:
+    """``|actual - expected| <= atol + rtol * |expected|`` elementwise, compared in float64 on CPU."""
+    __tracebackhide__ = True
+    with torch.no_grad():
+        one = torch.empty(tuple(actual.shape), dtype=torch.float64).copy_(actual)
+        two = torch.empty(tuple(expected.shape), dtype=torch.float64).copy_(expected)
+        check_equal(tuple(one.shape), tuple(two.shape), f"{what}: shape")
+        gap = (one - two).abs()
+        allowed = atol + rtol * two.abs()
+        bad = ~(gap <= allowed)  # NaN is not close
+        if not bool(bad.any()):
+            check(True, what)
+            return
+        where = tuple(int(index) for index in bad.nonzero()[0])
+        fail(
+            f"{what}: element {where} is {float(one[where])!r}, expected {float(two[where])!r} "
+            f"(off by {float(gap[where]):.3g}, allowed {float(allowed[where]):.3g}; "
+            f"{int(bad.sum())} of {bad.numel()} elements are off)"
+        )
+
+
+def check_raises(error: type, action: Any, what: str, matching: str = "") -> None:
+    """``action()`` raises ``error`` with ``matching`` (any case) in its message."""
+    __tracebackhide__ = True
+    try:
+        action()
+    except error as raised:
+        message = str(raised)
+        check(
+            matching.lower() in message.lower(),
+            f"{what}: raised {error.__name__}, but its message lacks {matching!r}: {message}",
+        )
+    else:
+        fail(f"{what}: expected {error.__name__}, but nothing was raised")
+
+
+def snapshot(tensors: Mapping[str, torch.Tensor]) -> Dict[str, bytes]:
+    """``read_bits`` of each tensor, by name."""
+    return {name: read_bits(tensor) for name, tensor in tensors.items()}
+
+
+def check_unchanged(
+    tensors: Mapping[str, torch.Tensor],
+    before: Mapping[str, bytes],
+    what: str,
+    names: Optional[Iterable[str]] = None,
+) -> None:
+    """The named tensors (default: all) still hold the bits of their snapshot."""
+    __tracebackhide__ = True
+    for name in before if names is None else names:
+        check_same_bits(tensors[name], before[name], f"{what} {name}")

@@ -1,0 +1,62 @@
+"""How much a law really checked: examples with at least one assertion.
+
+A law whose every example passed without an assertion has shown nothing: it fails.
+"""
+
+import functools
+from contextlib import contextmanager
+from typing import Any, Iterator
+
+import hypothesis
+import pytest
+
+from properties.harness.checks import LawBroken, Tally
+
+
+class Count:
+    """Examples run, and those among them that made an assertion."""
+
+    def __init__(self) -> None:
+        self.examples = 0
+        self.checked = 0
+
+
+def _counted(test: Any, count: Count) -> Any:
+    @functools.wraps(test)
+    def example(*arguments: Any, **named: Any) -> Any:
+        __tracebackhide__ = True
+        before = Tally.assertions
+        count.examples += 1
+        try:
+            return test(*arguments, **named)
+        finally:
+            count.checked += Tally.assertions > before
+
+    return example
+
+
+@contextmanager
+def collecting(item: pytest.Item, seed: int) -> Iterator[None]:
+    """Seed one law, count its examples, record the count, and fail it where it checked none."""
+    function = item.obj  # type: ignore[attr-defined]
+    count = Count()
+    handle = getattr(function, "hypothesis", None)
+    before = Tally.assertions
+    if handle is None:
+        yield
+        count.checked = int(Tally.assertions > before)
+    else:
+        inner = handle.inner_test
+        hypothesis.seed(seed)(function)
+        handle.inner_test = _counted(inner, count)
+        try:
+            yield
+        finally:
+            handle.inner_test = inner
+            item.user_properties.append(("examples", str(count.checked)))
+    if handle is None:
+        item.user_properties.append(("examples", str(count.checked)))
+    if not count.checked:
+        raise LawBroken(
+            f"this law checked nothing: {count.examples} examples ran and none made an assertion"
+        )

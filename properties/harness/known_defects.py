@@ -1,0 +1,75 @@
+"""Laws that a torch version breaks, as data. Strict: one that holds again is reported.
+
+A defect is shown as xfailed. The summary counts it as known.
+"""
+
+import re
+import warnings
+from dataclasses import dataclass
+from typing import List, Sequence, Tuple
+
+import pytest
+import torch
+
+
+def version_tuple(text: str) -> Tuple[int, int]:
+    """(major, minor) of a torch version such as "2.13.0+cpu"."""
+    found = re.match(r"(\d+)\.(\d+)", text)
+    if found is None:
+        raise ValueError(f"not a torch version: {text!r}")
+    return int(found.group(1)), int(found.group(2))
+
+
+@dataclass(frozen=True)
+class Defect:
+    """A law broken by torch versions ``first`` to ``last`` (inclusive), by node id pattern.
+
+    test: file::function; cells: a regular expression on the bracketed id, such as
+    "cpu-.*"; issue: the upstream report or document; sentence: what goes wrong.
+    """
+
+    test: str
+    sentence: str
+    issue: str
+    first: Tuple[int, int] = (0, 0)
+    last: Tuple[int, int] = (999, 0)
+    cells: str = ".*"
+
+
+DEFECTS: Sequence[Defect] = ()
+
+
+def applying(version: str = "") -> List[Defect]:
+    """The defects of this torch version."""
+    now = version_tuple(version or str(torch.__version__))
+    return [defect for defect in DEFECTS if defect.first <= now <= defect.last]
+
+
+def check_table() -> None:
+    """Raise ValueError for an entry that cannot match anything."""
+    for defect in DEFECTS:
+        if defect.first > defect.last:
+            raise ValueError(f"known defect with an empty version range: {defect}")
+        re.compile(defect.cells)
+
+
+def mark(items: Sequence[pytest.Item]) -> None:
+    """Mark the tests that a known defect breaks; warn of a defect whose file is here but not it."""
+    files = {item.nodeid.split("::")[0].rpartition("/")[2] for item in items}
+    names = {item.nodeid.split("[")[0].rpartition("/")[2] for item in items}
+    for defect in applying():
+        file = defect.test.split("::")[0]
+        if file in files and len(items) > 50 and defect.test not in names:
+            warnings.warn(
+                f"known defect matches no test: {defect.test}", pytest.PytestWarning, stacklevel=1
+            )
+        for item in items:
+            name, _, cell = item.nodeid.rpartition("/")[2].partition("[")
+            if name == defect.test and re.fullmatch(defect.cells, cell.rstrip("]")):
+                item.add_marker(
+                    pytest.mark.xfail(
+                        reason=f"known defect: {defect.sentence} ({defect.issue})",
+                        strict=True,
+                        raises=(AssertionError, RuntimeError),
+                    )
+                )

@@ -1,0 +1,27 @@
+"""The mark that makes a test a law: its catalogue id, its source and its dtypes.
+
+``device`` and ``dtype`` are ordinary arguments of the test; conftest.py fills
+them in from the command line, and puts them in the test's id.
+"""
+
+from typing import Any, Callable, Tuple
+
+import pytest
+
+# Named groups of dtypes. Which of a group run by default is decided in axes.py.
+ANY = "any"  # every dtype that torch has
+FLOATING = "floating"  # dtypes that can train: float64, float32, bfloat16, float16
+PRECISE = "precise"  # float64, float32: where values are compared with an independent reference
+COMPLEX = "complex"
+EXACT = "float64"  # only where rounding would hide the answer
+
+
+def law(ident: str, source: str, dtypes: str = FLOATING) -> Callable[[Any], Any]:
+    """Mark a test as law ``ident`` of the catalogue, taken from ``source``."""
+    return pytest.mark.law(ident, source=source, dtypes=dtypes)
+
+
+def law_of(item: pytest.Item) -> Tuple[str, str]:
+    """The (id, source) of a collected test; ("", "") where it is not a law."""
+    mark = item.get_closest_marker("law")
+    return (mark.args[0], mark.kwargs["source"]) if mark else ("", "")

@@ -1,0 +1,64 @@
+"""The table at the end of a run: law file by device and dtype."""
+
+from collections import defaultdict
+from typing import Any, Dict, List, Tuple
+
+OUTCOMES = ("passed", "failed", "xfailed", "error", "skipped")
+
+
+def write(terminal: Any) -> None:
+    """Write the table of a finished run to pytest's terminal reporter."""
+    counts: Dict[Tuple[str, str], Dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    examples = 0
+    for outcome in OUTCOMES:
+        for report in terminal.stats.get(outcome, []):
+            properties = dict(getattr(report, "user_properties", ()))
+            if "examples" not in properties:
+                continue
+            name, _, cell = report.nodeid.rpartition("/")[2].partition("[")
+            key = (name.split("::")[0], cell.rstrip("]") or "-")
+            counts[key][outcome] += 1
+            counts[key]["examples"] += int(properties["examples"])
+            examples += int(properties["examples"])
+    if not counts:
+        return
+    terminal.write_sep("-", "frostproof: laws by file, device and dtype")
+    rows: List[Tuple[str, ...]] = [
+        ("file", "device-dtype", "held", "broken", "known", "skipped", "examples")
+    ]
+    for (file, cell), count in sorted(_folded(counts).items()):
+        broken = count["failed"] + count["error"]
+        row = (count["passed"], broken, count["xfailed"], count["skipped"], count["examples"])
+        rows.append((file, cell, *map(str, row)))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        line = "  ".join(
+            text.ljust(width) if column < 2 else text.rjust(width)
+            for column, (text, width) in enumerate(zip(row, widths))
+        )
+        terminal.write_line(line)
+    terminal.write_line(f"{examples} examples checked")
+
+
+def _folded(
+    counts: Dict[Tuple[str, str], Dict[str, int]],
+) -> Dict[Tuple[str, str], Dict[str, int]]:
+    """Dtypes of one file and device with nothing broken share a row when there are many."""
+    dtypes: Dict[Tuple[str, str], List[str]] = defaultdict(list)
+    for file, cell in counts:
+        dtypes[file, cell.partition("-")[0]].append(cell)
+    folded: Dict[Tuple[str, str], Dict[str, int]] = {}
+    for (file, device), cells in dtypes.items():
+        quiet = [c for c in cells if not counts[file, c]["failed"] + counts[file, c]["error"]]
+        if len(quiet) > 6:
+            total: Dict[str, int] = defaultdict(int)
+            for cell in quiet:
+                for outcome, number in counts[file, cell].items():
+                    total[outcome] += number
+            folded[file, f"{device}, {len(quiet)} dtypes"] = total
+        else:
+            quiet = []
+        for cell in cells:
+            if cell not in quiet:
+                folded[file, cell] = counts[file, cell]
+    return folded

@@ -1,0 +1,1 @@
+"""The harness's own tests: strategies, oracle, command line, seeded faults."""

@@ -1,0 +1,68 @@
+"""Which parameters are frozen: masks over parameter names."""
+
+from typing import List, Sequence, Tuple, Union
+
+import torch
+from hypothesis import strategies as st
+
+from strategies.networks import MLP
+
+Mask = Tuple[str, ...]
+
+
+def _layers(source: Union[MLP, torch.nn.Module]) -> List[Tuple[str, ...]]:
+    """Parameter names, grouped by the layer or submodule that holds them."""
+    if isinstance(source, MLP):
+        seen: List[str] = []
+        groups: List[Tuple[str, ...]] = []
+        for names in source.parameters_by_layer():
+            groups.append(tuple(name for name in names if name not in seen))
+            seen.extend(groups[-1])
+        return [group for group in groups if group]
+    by_owner: dict = {}
+    for name, _ in source.named_parameters():
+        by_owner.setdefault(name.rpartition(".")[0], []).append(name)
+    return [tuple(names) for names in by_owner.values()]
+
+
+def _choose(groups: Sequence[Tuple[str, ...]], kind: int, bits: int) -> Mask:
+    names = [name for group in groups for name in group]
+    count = len(names)
+    some = tuple(name for index, name in enumerate(names) if bits >> index & 1)
+    pick = bits % len(groups)
+    if kind == 0:
+        return ()
+    if kind == 1:  # exactly one
+        return (names[bits % count],)
+    if kind == 2:  # one whole layer, the middle ones included
+        return groups[pick]
+    if kind == 3:  # a prefix of layers
+        return tuple(name for group in groups[: pick + 1] for name in group)
+    if kind == 4:
+        return tuple(name for name in names if name.endswith("weight"))
+    if kind == 5:
+        return tuple(name for name in names if name.endswith("bias"))
+    if kind == 6:  # all but one
+        return tuple(name for index, name in enumerate(names) if index != bits % count)
+    if kind == 7:
+        return tuple(names)
+    return some
+
+
+@st.composite
+def freeze_masks(draw: st.DrawFn, source: Union[MLP, torch.nn.Module]) -> Mask:
+    """The names of the frozen parameters of an MLP description or of any module.
+
+    None, one, a whole layer, a prefix of layers, only weights, only biases, all
+    but one, all, and any subset each have real probability. Shrinks towards
+    nothing frozen, then towards the first parameter alone.
+
+    Raises ValueError for a module without parameters.
+    """
+    groups = _layers(source)
+    if not groups:
+        raise ValueError("freeze_masks needs a module with at least one parameter")
+    count = sum(len(group) for group in groups)
+    kind = draw(st.integers(0, 10))  # 8 to 10: any subset
+    bits = draw(st.integers(0, 2**count - 1)) if kind not in (0, 4, 5, 7) else 0
+    return _choose(groups, kind, bits)

@@ -1,0 +1,288 @@
+"""Random multilayer perceptrons, drawn as plain descriptions and built on demand."""
+
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, List, Tuple
+
+import torch
+from hypothesis import strategies as st
+
+ACTIVATIONS = (
+    "identity",
+    "relu",
+    "tanh",
+    "leaky_relu",
+    "elu",
+    "gelu",
+    "silu",
+    "sigmoid",
+    "softplus",
+)
+NORMS = ("none", "layer", "batch")
+# Ascending, so that an index shrinks towards width 1. The last few are wide
+# enough to reach faults that depend on size.
+WIDTHS = tuple(range(1, 41)) + (64, 129, 200, 257, 300)
+
+_ACTIVATION_MODULES: Dict[str, Callable[[], torch.nn.Module]] = {
+    "identity": lambda: torch.nn.Identity(),
+    "relu": lambda: torch.nn.ReLU(),
+    "leaky_relu": lambda: torch.nn.LeakyReLU(),
+    "elu": lambda: torch.nn.ELU(),
+    "gelu": lambda: torch.nn.GELU(),
+    "silu": lambda: torch.nn.SiLU(),
+    "tanh": lambda: torch.nn.Tanh(),
+    "sigmoid": lambda: torch.nn.Sigmoid(),
+    "softplus": lambda: torch.nn.Softplus(),
+}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer: ``activation(norm(linear(x)))``, plus an earlier input where ``skip`` says so.
+
+    width: out_features of the linear map.
+    norm: "none", "layer" (LayerNorm) or "batch" (BatchNorm1d), before the activation.
+    skip: 0 for none; k adds the input of the layer k - 1 places earlier (1: its own).
+    tied: the weight is the same Parameter as the previous layer's.
+    """
+
+    width: int
+    bias: bool = True
+    activation: str = "identity"
+    norm: str = "none"
+    skip: int = 0
+    tied: bool = False
+
+
+@dataclass(frozen=True)
+class MLP:
+    """A multilayer perceptron as plain values: builds the same net whenever asked.
+
+    inputs: in_features of the first layer; layers: first to last; nested: group
+    the layers in pairs, each a Sequential of its own; seed: of the weights.
+    """
+
+    inputs: int
+    layers: Tuple[Layer, ...]
+    nested: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for index, layer in enumerate(self.layers):
+            if layer.activation not in ACTIVATIONS or layer.norm not in NORMS:
+                raise ValueError(f"layer {index}: unknown activation or norm in {layer}")
+            if layer.skip and (
+                layer.skip > index + 1 or self.width_at(index + 1 - layer.skip) != layer.width
+            ):
+                raise ValueError(f"layer {index}: nothing of width {layer.width} to add by its skip")
+            if layer.tied and (index == 0 or self._shape(index) != self._shape(index - 1)):
+                raise ValueError(f"layer {index}: no previous weight of its shape to be tied to")
+
+    @property
+    def depth(self) -> int:
+        return len(self.layers)
+
+    def width_at(self, position: int) -> int:
+        """Features of the value at a position: 0 is the input, ``depth`` the output."""
+        return self.layers[position - 1].width if position else self.inputs
+
+    def _shape(self, index: int) -> Tuple[int, int]:
+        return self.layers[index].width, self.width_at(index)
+
+    def prefix(self, index: int) -> str:
+        """The qualified name of a layer's module."""
+        return f"layers.{index // 2}.{index % 2}" if self.nested else f"layers.{index}"
+
+    def parameters_by_layer(self) -> Tuple[Tuple[str, ...], ...]:
+        """Parameter names that each layer uses; a tied weight goes by its first name."""
+        names: List[Tuple[str, ...]] = []
+        for index, layer in enumerate(self.layers):
+            prefix = self.prefix(index)
+            own = [names[-1][0] if layer.tied else f"{prefix}.linear.weight"]
+            if layer.bias:
+                own.append(f"{prefix}.linear.bias")
+            if layer.norm != "none":
+                own += [f"{prefix}.norm.weight", f"{prefix}.norm.bias"]
+            names.append(tuple(own))
+        return tuple(names)
+
+    def parameter_names(self) -> Tuple[str, ...]:
+        """Every parameter once, in the order of ``named_parameters()``."""
+        return tuple(dict.fromkeys(name for names in self.parameters_by_layer() for name in names))
+
+    def reached(self, cuts: Iterable[int] = (), cut_by: str = "detach") -> FrozenSet[str]:
+        """The parameters with a path to the output that no cut blocks."""
+        positions = frozenset(cuts)
+        by_layer = self.parameters_by_layer()
+        blocked = max(positions, default=0) if cut_by == "no_grad" else 0
+        reach: List[FrozenSet[str]] = [frozenset()]  # at each position, before a cut there
+        for index, layer in enumerate(self.layers):
+            if index < blocked:
+                reach.append(frozenset())
+                continue
+            through = frozenset() if index in positions else reach[index]
+            here = through | frozenset(by_layer[index])
+            if layer.skip:
+                here |= reach[index + 1 - layer.skip]
+            reach.append(here)
+        return frozenset() if self.depth in positions else reach[-1]
+
+    def build(self, device: str = "cpu", dtype: torch.dtype = torch.float32) -> "Network":
+        """A fresh module on a device, weights drawn on the CPU from ``seed`` alone."""
+        network = Network(self)
+        if dtype is not torch.float32 or device != "cpu":
+            network.to(device=device, dtype=dtype)
+        parameters = list(network.parameters())
+        generator = torch.Generator()
+        generator.manual_seed(self.seed)
+        sizes = [parameter.numel() for parameter in parameters]
+        values = torch.rand(sum(sizes), generator=generator, dtype=torch.float64)
+        values.mul_(2).sub_(1)
+        with torch.no_grad():
+            start = 0
+            for (name, parameter), size in zip(network.named_parameters(), sizes):
+                part = values[start : start + size].view(parameter.shape)
+                if parameter.dim() == 2:  # keeps the values at ordinary sizes at any width
+                    part = part * (2.0 / parameter.shape[1] ** 0.5)
+                elif name.endswith("norm.weight"):
+                    part = part * 0.5 + 1.0
+                parameter.copy_(part)
+                start += size
+        return network
+
+
+class Block(torch.nn.Module):
+    """The module of one ``Layer``; the skip is added by ``Network``."""
+
+    def __init__(self, inputs: int, layer: Layer) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(inputs, layer.width, bias=layer.bias)
+        if layer.norm == "layer":
+            self.norm: torch.nn.Module = torch.nn.LayerNorm(layer.width)
+        elif layer.norm == "batch":
+            self.norm = torch.nn.BatchNorm1d(layer.width)
+        else:
+            self.norm = torch.nn.Identity()
+        self.activation = _ACTIVATION_MODULES[layer.activation]()
+
+    def forward(self, value: torch.Tensor) -> torch.Tensor:
+        return self.activation(self.norm(self.linear(value)))  # type: ignore[no-any-return]
+
+
+class Network(torch.nn.Module):
+    """The module of an ``MLP``: input (batch, inputs), output (batch, last width)."""
+
+    def __init__(self, description: MLP) -> None:
+        super().__init__()
+        self.description = description
+        blocks: List[torch.nn.Module] = []
+        for index, layer in enumerate(description.layers):
+            block = Block(description.width_at(index), layer)
+            if layer.tied:
+                block.linear.weight = blocks[-1].linear.weight  # type: ignore[assignment,union-attr]
+            blocks.append(block)
+        if description.nested:
+            pairs = [blocks[start : start + 2] for start in range(0, len(blocks), 2)]
+            blocks = [torch.nn.Sequential(*pair) for pair in pairs]
+        self.layers = torch.nn.Sequential(*blocks)
+
+    def blocks(self) -> Iterator[torch.nn.Module]:
+        """The layers' modules, first to last, however they are nested."""
+        for child in self.layers:
+            if isinstance(child, Block):
+                yield child
+            else:
+                yield from child.children()
+
+    def forward(
+        self,
+        value: torch.Tensor,
+        cuts: Iterable[int] = (),
+        cut_by: str = "detach",
+        at: Any = None,
+    ) -> torch.Tensor:
+        """Run the net, cutting the graph at each position in ``cuts``.
+
+        cut_by "detach" detaches the value that the next layer takes (a skip still
+        takes it uncut); "no_grad" runs every layer before the last cut under
+        ``torch.no_grad()``. ``at(position, value)``, where given, replaces the
+        value at each position: how a clone is inserted.
+        """
+        positions = frozenset(cuts)
+        blocked = max(positions, default=0) if cut_by == "no_grad" else 0
+        layers = self.description.layers
+        values = [value if at is None else at(0, value)]
+        for index, block in enumerate(self.blocks()):
+            if index < blocked:
+                with torch.no_grad():
+                    out = self._layer(block, layers[index], values, values[index])
+            else:
+                through = values[index]
+                if index in positions:
+                    through = through.detach()
+                out = self._layer(block, layers[index], values, through)
+            values.append(out if at is None else at(index + 1, out))
+        return values[-1].detach() if len(layers) in positions else values[-1]
+
+    @staticmethod
+    def _layer(
+        block: torch.nn.Module, layer: Layer, values: List[torch.Tensor], through: torch.Tensor
+    ) -> torch.Tensor:
+        out: torch.Tensor = block(through)
+        # The layer's own input is values[-1].
+        return out + values[-layer.skip] if layer.skip else out
+
+
+@st.composite
+def mlps(
+    draw: st.DrawFn,
+    *,
+    min_depth: int = 1,
+    max_depth: int = 6,
+    max_width: int = WIDTHS[-1],
+    norms: bool = True,
+    skips: bool = True,
+    tied: bool = True,
+) -> MLP:
+    """Multilayer perceptrons: depth, widths, biases, activations, norms, skips, ties, nesting.
+
+    Shrinks towards one linear layer of width 1 on one input, with a bias and
+    without activation, and towards seed 0.
+    """
+    widths = tuple(width for width in WIDTHS if width <= max_width)
+    depth = draw(st.integers(min_depth, max_depth), label="depth")
+    inputs = widths[draw(st.integers(0, len(widths) - 1))]
+    layers: List[Layer] = []
+    reach = [inputs]
+    for index in range(depth):
+        width = widths[draw(st.integers(0, len(widths) - 1))]
+        # One draw of bits a layer, taken apart below: draws cost more than layers.
+        features = draw(st.integers(0, 2 * 9 * 5 * 4 * 4 - 1))
+        features, no_bias = divmod(features, 2)
+        features, activation = divmod(features, len(ACTIVATIONS))
+        features, norm = divmod(features, 5)
+        tie, skip = divmod(features, 4)
+        is_tied = False
+        if tied and tie == 3 and index:
+            # A tied weight needs a square pair: fit this layer to the one before.
+            width = reach[-1]
+            is_tied = reach[-2] == reach[-1]
+        if skips and skip >= 2:
+            skip = min(skip - 1, index + 1)
+            if is_tied and reach[-skip] != width:
+                skip = 1
+            width = reach[-skip]
+        else:
+            skip = 0
+        layers.append(
+            Layer(
+                width=width,
+                bias=not no_bias,
+                activation=ACTIVATIONS[activation],
+                norm=NORMS[max(0, norm - 2)] if norms else "none",
+                skip=skip,
+                tied=is_tied,
+            )
+        )
+        reach.append(width)
+    packed = draw(st.integers(0, 2 * 1024 - 1))
+    return MLP(inputs, tuple(layers), nested=packed >= 1024, seed=packed % 1024)
