@@ -1,0 +1,256 @@
+"""What a described net must compute: output, loss and gradients, without autograd.
+
+Forward and backward are written out by hand in float64 plain arithmetic on the
+CPU: no ``torch.nn``, no ``torch.nn.functional``, no autograd, no detach or clone.
+Beside every gradient goes its magnitude: the same sums with every term taken
+absolutely. Rounding is bounded by a small multiple of it, so the tolerance is
+tight where nothing cancels and no wider than it must be where much does.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Dict, FrozenSet, List, Mapping, Optional, Tuple
+
+import torch
+
+from properties.harness.bits import from_bits, read_bits
+from strategies import MLP, TrainingRun
+
+Pair = Tuple[torch.Tensor, torch.Tensor]  # a gradient and its magnitude
+
+LAYER_NORM_EPS = BATCH_NORM_EPS = 1e-5
+LEAKY_SLOPE = 0.01
+
+
+def as_float64(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor's values on the CPU in float64, copied without detach or clone."""
+    with torch.no_grad():
+        plain = from_bits(read_bits(tensor), tuple(tensor.shape), tensor.dtype)
+        return torch.empty(tuple(tensor.shape), dtype=torch.float64).copy_(plain)
+
+
+def _sigmoid(z: torch.Tensor) -> torch.Tensor:
+    return 1 / (1 + torch.exp(-z))
+
+
+def _softplus(z: torch.Tensor) -> torch.Tensor:
+    return torch.where(z > 20, z, torch.log1p(torch.exp(torch.where(z > 20, 20 - z * 0, z))))
+
+
+def activate(kind: str, z: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+    """(value, derivative) of an activation, elementwise."""
+    one = torch.ones_like(z)
+    if kind == "identity":
+        return z, one
+    if kind == "relu":
+        return torch.where(z > 0, z, z * 0), torch.where(z > 0, one, z * 0)
+    if kind == "leaky_relu":
+        slope = torch.where(z > 0, one, one * LEAKY_SLOPE)
+        return z * slope, slope
+    if kind == "elu":
+        low = torch.exp(torch.where(z > 0, z * 0, z))
+        return torch.where(z > 0, z, low - 1), torch.where(z > 0, one, low)
+    if kind == "gelu":
+        cumulative = (1 + torch.erf(z / math.sqrt(2))) / 2
+        density = torch.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+        return z * cumulative, cumulative + z * density
+    if kind == "silu":
+        s = _sigmoid(z)
+        return z * s, s * (1 + z * (1 - s))
+    if kind == "tanh":
+        grown = torch.exp(-2 * z.abs())
+        value = torch.sign(z) * (1 - grown) / (1 + grown)
+        return value, 1 - value * value
+    if kind == "sigmoid":
+        s = _sigmoid(z)
+        return s, s * (1 - s)
+    if kind == "softplus":
+        return _softplus(z), _sigmoid(z)
+    raise ValueError(f"no such activation: {kind}")
+
+
+KINKED = frozenset(("relu", "leaky_relu"))  # the derivative jumps at zero
+
+
+@dataclass
+class Expected:
+    """What the oracle expects of one forward and backward.
+
+    output (batch, width) and loss: float64; gradients: by name, float64, only of
+    parameters that must get one; magnitudes: beside each gradient; condition: how
+    much the norms may amplify rounding (>= 1); margin: the smallest distance of a
+    kinked unit's input from its kink, relative to the size of its terms.
+    """
+
+    output: torch.Tensor
+    loss: float
+    gradients: Dict[str, torch.Tensor]
+    magnitudes: Dict[str, torch.Tensor]
+    condition: float
+    margin: float
+
+
+@dataclass
+class _Step:
+    """What backward needs of one layer's forward."""
+
+    taken: torch.Tensor
+    derivative: torch.Tensor
+    normalized: Optional[torch.Tensor] = None
+    spread: Optional[torch.Tensor] = None
+
+
+def expect(
+    mlp: MLP,
+    values: Mapping[str, torch.Tensor],
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    frozen: FrozenSet[str] = frozenset(),
+    cuts: Tuple[int, ...] = (),
+    cut_by: str = "detach",
+) -> Expected:
+    """The output, loss and gradients of the mean squared error, in train mode.
+
+    values: the parameters' current values by name; inputs (batch, inputs) and
+    targets (batch, last width): any real dtype, taken to float64.
+    """
+    with torch.no_grad():
+        weights = {name: as_float64(value) for name, value in values.items()}
+        return _expect(
+            mlp, weights, as_float64(inputs), as_float64(targets), frozen, frozenset(cuts), cut_by
+        )
+
+
+def _expect(
+    mlp: MLP,
+    weights: Mapping[str, torch.Tensor],
+    inputs: torch.Tensor,
+    targets: torch.Tensor,
+    frozen: FrozenSet[str],
+    cuts: FrozenSet[int],
+    cut_by: str,
+) -> Expected:
+    names = mlp.parameters_by_layer()
+    steps: List[_Step] = []
+    at = [inputs]
+    condition, margin = 1.0, math.inf
+    for index, layer in enumerate(mlp.layers):
+        own = list(names[index])
+        weight = weights[own.pop(0)]
+        terms = at[-1].abs() @ weight.abs().t()
+        z = at[-1] @ weight.t()
+        if layer.bias:
+            bias = weights[own.pop(0)]
+            z = z + bias
+            terms = terms + bias.abs()
+        normalized = spread = None
+        if layer.norm != "none":
+            axis = 1 if layer.norm == "layer" else 0
+            centred = z - z.mean(axis, keepdim=True)
+            spread = (centred.pow(2).mean(axis, keepdim=True) + LAYER_NORM_EPS).sqrt()
+            condition *= max(1.0, float((terms.mean(axis, keepdim=True) / spread).max()))
+            normalized = centred / spread
+            terms = normalized.abs() * weights[own[0]].abs() + weights[own[1]].abs()
+            z = normalized * weights[own[0]] + weights[own[1]]
+        if layer.activation in KINKED:
+            margin = min(margin, float((z.abs() / (terms + 1e-30)).min()))
+        value, derivative = activate(layer.activation, z)
+        steps.append(_Step(at[-1], derivative, normalized, spread))
+        at.append(value + at[-layer.skip] if layer.skip else value)
+    error = at[-1] - targets
+    loss = float(error.pow(2).mean())
+    magnitude = (at[-1].abs() + targets.abs()) * (2 / error.numel())
+    gradients, magnitudes = _backward(
+        mlp, weights, steps, (error * (2 / error.numel()), magnitude), cuts, cut_by
+    )
+    wanted = mlp.reached(cuts, cut_by) - frozen
+    return Expected(
+        output=at[-1],
+        loss=loss,
+        gradients={name: gradients[name] for name in wanted},
+        magnitudes={name: magnitudes[name] for name in wanted},
+        condition=condition,
+        margin=margin,
+    )
+
+
+def _backward(
+    mlp: MLP,
+    weights: Mapping[str, torch.Tensor],
+    steps: List[_Step],
+    start: Pair,
+    cuts: FrozenSet[int],
+    cut_by: str,
+) -> Tuple[Dict[str, torch.Tensor], Dict[str, torch.Tensor]]:
+    names = mlp.parameters_by_layer()
+    exact: Dict[str, torch.Tensor] = {}
+    sizes: Dict[str, torch.Tensor] = {}
+
+    def give(name: str, gradient: torch.Tensor, size: torch.Tensor) -> None:
+        exact[name] = exact[name] + gradient if name in exact else gradient
+        sizes[name] = sizes[name] + size if name in sizes else size
+
+    arriving: List[Optional[Pair]] = [None] * (mlp.depth + 1)
+
+    def arrive(position: int, pair: Pair) -> None:
+        old = arriving[position]
+        arriving[position] = pair if old is None else (old[0] + pair[0], old[1] + pair[1])
+
+    blocked = max(cuts, default=0) if cut_by == "no_grad" else 0
+    if mlp.depth not in cuts:
+        arrive(mlp.depth, start)
+    for index in reversed(range(blocked, mlp.depth)):
+        pair = arriving[index + 1]
+        if pair is None:
+            continue
+        layer, step = mlp.layers[index], steps[index]
+        own = list(names[index])
+        weight_name = own.pop(0)
+        bias_name = own.pop(0) if layer.bias else None
+        if layer.skip:
+            arrive(index + 1 - layer.skip, pair)
+        g, m = pair[0] * step.derivative, pair[1] * step.derivative.abs()
+        if step.normalized is not None and step.spread is not None:
+            axis = 1 if layer.norm == "layer" else 0
+            hat, gamma = step.normalized, weights[own[0]]
+            give(own[0], (g * hat).sum(0), (m * (hat.abs() + 1)).sum(0))
+            give(own[1], g.sum(0), m.sum(0))
+            g, m = g * gamma, m * gamma.abs()
+            g = g - g.mean(axis, keepdim=True) - hat * (g * hat).mean(axis, keepdim=True)
+            m = m + m.mean(axis, keepdim=True) + (hat.abs() + 1) * (m * (hat.abs() + 1)).mean(
+                axis, keepdim=True
+            )
+            g, m = g / step.spread, m / step.spread
+        give(weight_name, g.t() @ step.taken, m.t() @ step.taken.abs())
+        if bias_name is not None:
+            give(bias_name, g.sum(0), m.sum(0))
+        if index not in cuts:
+            weight = weights[weight_name]
+            arrive(index, (g @ weight, m @ weight.abs()))
+    return exact, sizes
+
+
+# Rounding of the run under test, as a multiple of the magnitude: unit roundoff
+# times a generous count of roundings on the longest path.
+ROUNDINGS = {torch.float64: 2000.0, torch.float32: 300.0}
+
+
+def gradient_tolerance(
+    dtype: torch.dtype, expected: Expected, name: str
+) -> Optional[torch.Tensor]:
+    """The largest error allowed in each element; None where no bound says anything.
+
+    No bound: a kinked unit sits so close to its kink that rounding decides its side.
+    """
+    unit = torch.finfo(dtype).eps * ROUNDINGS[dtype] * expected.condition
+    if expected.margin < unit:
+        return None
+    size = expected.magnitudes[name]
+    # a thousandth of the largest: errors of other elements' inputs, amplified
+    return unit * (size + 1e-3 * size.max()) + 1e-300
+
+
+def may_move(run: TrainingRun) -> FrozenSet[str]:
+    """The parameters of a run that anything may move: unfrozen and not cut off."""
+    return run.gets_gradient()

@@ -1,0 +1,122 @@
+"""Turns a described run into a live one: net, frozen parameters, optimizer, data, steps."""
+
+from typing import Any, Callable, Dict, List, Optional
+
+import torch
+
+from properties.harness.bits import read_bits
+from properties.harness.checks import snapshot
+from strategies import TrainingRun
+
+
+def freeze(network: torch.nn.Module, names: Any, how: str) -> None:
+    """Set requires_grad to False on the named parameters, as users do."""
+    parameters = dict(network.named_parameters())
+    for name in names:
+        if how == "method":
+            parameters[name].requires_grad_(False)
+        else:
+            parameters[name].requires_grad = False
+
+
+class Trainer:
+    """A live run on one device and dtype.
+
+    named: parameters by name; before: their bits at the start; optimizer: built
+    after freezing, as the description lists and groups the parameters.
+    """
+
+    def __init__(
+        self,
+        run: TrainingRun,
+        device: str,
+        dtype: torch.dtype,
+        *,
+        listed: Optional[str] = None,
+        order: Callable[[List[str]], List[str]] = list,
+        options: Optional[Dict[str, Any]] = None,
+    ) -> None:
+        self.run = run
+        self.network = run.network.build(device, dtype)
+        self.named: Dict[str, torch.nn.Parameter] = dict(self.network.named_parameters())
+        freeze(self.network, run.frozen, run.freezing)
+        self.before: Dict[str, bytes] = snapshot(self.named)
+        self.inputs, self.targets = run.data(device, dtype)
+        names = self._listed(run.listed if listed is None else listed)
+        self.listed = order(names)
+        spec = run.optimizer
+        if options:
+            spec = type(spec)(spec.name, tuple(sorted({**dict(spec.options), **options}.items())))
+        self.spec = spec
+        parameters = [self.named[name] for name in self.listed]
+        split = len(parameters) // 2
+        if run.groups > 1 and split:
+            groups: Any = [{"params": parameters[:split]}, {"params": parameters[split:]}]
+        else:
+            groups = parameters
+        self.optimizer = spec.build(groups)
+        self.learning = frozenset(self.listed) & run.gets_gradient()
+
+    def _listed(self, listed: str) -> List[str]:
+        names = list(self.run.network.parameter_names())
+        if listed == "trainable":
+            frozen = frozenset(self.run.frozen)
+            names = [name for name in names if name not in frozen]
+        if self.run.optimizer.matrices_only:
+            names = [name for name in names if self.named[name].dim() == 2]
+        return names
+
+    def output(self) -> torch.Tensor:
+        """The net's output with the run's cuts: (batch, last width)."""
+        cuts = self.run.cuts
+        result: torch.Tensor = self.network(self.inputs, cuts=cuts.positions, cut_by=cuts.by)
+        return result
+
+    def loss(self) -> torch.Tensor:
+        """Mean squared error against the targets, 0-dim."""
+        return torch.nn.functional.mse_loss(self.output(), self.targets)
+
+    def clear(self) -> None:
+        """Clear gradients as the description says."""
+        if self.run.clearing != "keep":
+            self.optimizer.zero_grad(set_to_none=self.run.clearing == "none")
+
+    def backward(self) -> None:
+        """Forward and backward; nothing where no parameter can get a gradient."""
+        loss = self.loss()
+        if self.run.gets_gradient():
+            loss.backward()
+
+    def closure(self) -> torch.Tensor:
+        """What LBFGS calls: clear, forward, backward, the loss."""
+        self.clear()
+        loss = self.loss()
+        if self.run.gets_gradient():
+            loss.backward()
+        return loss
+
+    def step(self) -> None:
+        """One training step: clear, forward, backward, optimizer step."""
+        if self.spec.needs_closure:
+            self.optimizer.step(self.closure)
+        else:
+            self.clear()
+            self.backward()
+            self.optimizer.step()
+
+    def train(self) -> "Trainer":
+        """All the steps of the run; returns itself."""
+        for _ in range(self.run.steps):
+            self.step()
+        return self
+
+    def bits(self) -> Dict[str, bytes]:
+        """The parameters' bits now."""
+        return snapshot(self.named)
+
+    def gradient_bits(self) -> Dict[str, Optional[bytes]]:
+        """The gradients' bits now; None where there is none."""
+        return {
+            name: None if parameter.grad is None else read_bits(parameter.grad)
+            for name, parameter in self.named.items()
+        }

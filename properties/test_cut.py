@@ -1,0 +1,124 @@
+"""Cutting the graph by detach or no_grad: what is before the cut, and what is after it."""
+
+import dataclasses
+from typing import List
+
+import torch
+from hypothesis import event, given
+from hypothesis import strategies as st
+
+from properties.harness.checks import (
+    check,
+    check_equal,
+    check_raises,
+    check_same_bits,
+    check_unchanged,
+)
+from properties.harness.law import FLOATING, law
+from properties.harness.trainer import Trainer
+from strategies import MLP, Cuts, Layer, TrainingRun, detach_positions, mlps, training_runs
+
+
+def _run(network: MLP, cuts: Cuts, batch: int = 4) -> TrainingRun:
+    return TrainingRun(network, cuts=cuts, batch=batch, seed=network.seed)
+
+
+@law("K1", "the source article; torch.Tensor.detach documentation", FLOATING)
+@given(data=st.data())
+def test_gradients_stop_at_the_cut(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
+    """K1: before the cut no gradient; after it the uncut net's bits; the output's bits as uncut."""
+    network = data.draw(mlps(skips=False, tied=False))
+    cuts = data.draw(detach_positions(network, at_least=1, output=False))
+    event(f"cut by {cuts.by}")
+    cut, whole = Trainer(_run(network, cuts), device, dtype), Trainer(_run(network, Cuts()), device, dtype)
+    check_same_bits(cut.output(), whole.output(), "the output of the cut net")
+    cut.backward()
+    whole.backward()
+    before = {
+        name for names in network.parameters_by_layer()[: max(cuts.positions)] for name in names
+    }
+    expected = whole.gradient_bits()
+    for name, gradient in cut.gradient_bits().items():
+        if name in before:
+            check(gradient is None, f"{name} is before the cut at {cuts}, but got a gradient")
+        else:
+            check(gradient is not None, f"{name} is after the cut at {cuts}, but got no gradient")
+            check(gradient == expected[name], f"{name}: another gradient than in the uncut net")
+
+
+@law("K1", "the source article", FLOATING)
+@given(data=st.data())
+def test_before_the_cut_stays(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
+    """K1: parameters that a cut blocks keep their bits through training, with no gradient."""
+    run: TrainingRun = data.draw(training_runs(device=device, dtype=dtype, learns=True))
+    if not run.cuts.positions:
+        cuts = data.draw(detach_positions(run.network, at_least=1, output=False))
+        run = dataclasses.replace(run, cuts=cuts, frozen=())
+    trainer = Trainer(run, device, dtype).train()
+    gets = run.gets_gradient()
+    check(bool(gets), "the run leaves nothing to train")
+    for name, parameter in trainer.named.items():
+        if name not in gets:
+            check_same_bits(parameter, trainer.before[name], f"{name}, blocked at {run.cuts}")
+            check(parameter.grad is None, f"{name} is blocked, but got a gradient")
+        else:
+            check(parameter.grad is not None, f"{name} is after the cut, but got no gradient")
+
+
+@law("K2", "torch.Tensor.detach documentation", FLOATING)
+@given(data=st.data())
+def test_last_cut_governs(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
+    """K2: several cuts give the gradients of the last one alone; a cut at the input freezes none."""
+    network = data.draw(mlps(skips=False))
+    cuts = data.draw(detach_positions(network, at_least=1, output=False))
+    last = Cuts((max(cuts.positions),), cuts.by)
+    many, one = Trainer(_run(network, cuts), device, dtype), Trainer(_run(network, last), device, dtype)
+    many.backward()
+    one.backward()
+    check_equal(many.gradient_bits(), one.gradient_bits(), "gradients of many cuts and the last")
+    first = Trainer(_run(network, Cuts((0,), cuts.by)), device, dtype)
+    first.backward()
+    for name, gradient in first.gradient_bits().items():
+        check(gradient is not None, f"{name} got no gradient though the cut is at the input")
+
+
+@law("K2", "torch.Tensor.backward documentation", FLOATING)
+@given(network=mlps(), by=st.sampled_from(("detach", "no_grad")))
+def test_cut_after_the_last_layer(
+    device: str, dtype: torch.dtype, network: MLP, by: str
+) -> None:
+    """K2: cut after the last layer, the loss does not require grad and backward raises."""
+    trainer = Trainer(_run(network, Cuts((network.depth,), by)), device, dtype)
+    loss = trainer.loss()
+    check(not loss.requires_grad, "the loss requires grad though the output is cut")
+    check_raises(RuntimeError, loss.backward, "backward behind a cut output", "require grad")
+    check_unchanged(trainer.named, trainer.before, "a cut output:")
+
+
+@law("K3", "PyTorch notes, Autograd mechanics", FLOATING)
+@given(
+    width=st.integers(1, 40),
+    depth=st.integers(2, 5),
+    place=st.integers(1, 4),
+    seed=st.integers(0, 255),
+)
+def test_skip_round_the_cut(
+    device: str, dtype: torch.dtype, width: int, depth: int, place: int, seed: int
+) -> None:
+    """K3: with a skip connection round the cut, the parameters that it reaches still train."""
+    position = 1 + (place - 1) % (depth - 1)
+    layers: List[Layer] = [
+        Layer(width, activation="tanh", skip=int(index == position)) for index in range(depth)
+    ]
+    network = MLP(width, tuple(layers), seed=seed)
+    round_it = Trainer(_run(network, Cuts((position,))), device, dtype)
+    round_it.backward()
+    gradients = round_it.gradient_bits()
+    for name in network.parameter_names():
+        check(gradients[name] is not None, f"{name} is reached by the skip, but got no gradient")
+    layers[position] = dataclasses.replace(layers[position], skip=0)
+    blocked = Trainer(_run(MLP(width, tuple(layers), seed=seed), Cuts((position,))), device, dtype)
+    blocked.backward()
+    for name, gradient in blocked.gradient_bits().items():
+        behind = name in {n for names in network.parameters_by_layer()[:position] for n in names}
+        check((gradient is None) == behind, f"{name}: without the skip, gradient {gradient!r}")

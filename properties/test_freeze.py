@@ -1,0 +1,507 @@
+"""Freezing by requires_grad = False: what stands still, and what still learns."""
+
+import dataclasses
+from typing import Any, Dict, List, Optional
+
+import torch
+from hypothesis import event, given
+from hypothesis import strategies as st
+
+from properties.harness.bits import read_bits
+from properties.harness.checks import (
+    check,
+    check_equal,
+    check_raises,
+    check_same_bits,
+    check_unchanged,
+    fail,
+    snapshot,
+)
+from properties.harness.law import ANY, FLOATING, PRECISE, law
+from properties.harness.trainer import Trainer, freeze
+from strategies import MLP, Layer, OptimizerSpec, TrainingRun, freeze_masks, mlps, training_runs
+
+
+def _has_state(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> bool:
+    """Whether the optimizer holds any state for a parameter (looking makes none)."""
+    return any(key is parameter and len(state) for key, state in optimizer.state.items())
+
+
+def check_frozen(trainer: Trainer, versions: Dict[str, int], step: int) -> None:
+    """Every frozen parameter: same bits, no gradient, no state, same version, still frozen."""
+    __tracebackhide__ = True
+    for name in trainer.run.frozen:
+        parameter = trainer.named[name]
+        where = f"frozen {name} after step {step} of {trainer.spec.name}"
+        check_same_bits(parameter, trainer.before[name], where)
+        check(parameter.grad is None, f"{where}: has a gradient")
+        check(not parameter.requires_grad, f"{where}: requires grad again")
+        check(not _has_state(trainer.optimizer, parameter), f"{where}: has optimizer state")
+        check_equal(parameter._version, versions[name], f"{where}: version counter")
+
+
+def check_live(trainer: Trainer, storages: Dict[str, int], step: int) -> None:
+    """Every live parameter that gets a gradient has one, and keeps its storage."""
+    __tracebackhide__ = True
+    gets = trainer.run.gets_gradient()
+    for name, parameter in trainer.named.items():
+        where = f"{name} after step {step} of {trainer.spec.name}"
+        check_equal(parameter.data_ptr(), storages[name], f"{where}: address of its storage")
+        if name in gets:
+            check(parameter.grad is not None, f"{where}: is live, but got no gradient")
+        elif name not in trainer.run.frozen:
+            check(parameter.grad is None, f"{where}: is cut off, but got a gradient")
+            check_same_bits(parameter, trainer.before[name], f"{where}: cut off")
+
+
+@law("F1", "PyTorch notes, Locally disabling gradient computation", FLOATING)
+@given(data=st.data())
+def test_frozen_stay(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
+    """F1: after every step a frozen parameter has its bits, no gradient, no state, its version."""
+    run: TrainingRun = data.draw(training_runs(device=device, dtype=dtype))
+    event(f"optimizer {run.optimizer.name}")
+    trainer = Trainer(run, device, dtype)
+    versions = {name: trainer.named[name]._version for name in run.frozen}
+    storages = {name: parameter.data_ptr() for name, parameter in trainer.named.items()}
+    held: Dict[str, Any] = {name: value for name, value in trainer.named.items()}
+    for step in range(1, run.steps + 1):
+        trainer.step()
+        check_frozen(trainer, versions, step)
+        check_live(trainer, storages, step)
+    for name, parameter in trainer.network.named_parameters():
+        check(parameter is held[name], f"{name} is another object after training")
+    listed = [p for group in trainer.optimizer.param_groups for p in group["params"]]
+    check(
+        [id(p) for p in listed] == [id(trainer.named[name]) for name in trainer.listed],
+        "the optimizer lists other parameters after training than it was given",
+    )
+
+
+@law("F2", "PyTorch notes, Autograd mechanics", FLOATING)
+@given(data=st.data())
+def test_others_gradients_do_not_depend_on_the_mask(
+    device: str, dtype: torch.dtype, data: st.DataObject
+) -> None:
+    """F2: freezing some leaves every other gradient of the first backward bit for bit the same."""
+    network = data.draw(mlps())
+    masks = [data.draw(freeze_masks(network)), data.draw(freeze_masks(network))]
+    run = TrainingRun(network, batch=data.draw(st.integers(3, 8)), seed=network.seed)
+    whole = Trainer(run, device, dtype)
+    whole.backward()
+    expected = whole.gradient_bits()
+    for name, gradient in expected.items():
+        check(gradient is not None, f"{name} is live in the whole net, but got no gradient")
+    for mask in masks:
+        masked = Trainer(
+            TrainingRun(network, frozen=mask, batch=run.batch, seed=run.seed), device, dtype
+        )
+        masked.backward()
+        for name, gradient in masked.gradient_bits().items():
+            if name in mask:
+                check(gradient is None, f"frozen {name} got a gradient")
+            else:
+                check_same_bits_or_none(masked, name, gradient, expected[name])
+
+
+def check_same_bits_or_none(
+    trainer: Trainer, name: str, gradient: Optional[bytes], expected: Optional[bytes]
+) -> None:
+    """A gradient equals an expected one, where None equals only None."""
+    __tracebackhide__ = True
+    if gradient is None or expected is None:
+        check(gradient is expected, f"gradient of {name}: one is None, the other is not")
+    else:
+        grad = trainer.named[name].grad
+        assert grad is not None
+        check_same_bits(grad, expected, f"gradient of {name}")
+
+
+@law("F5", "torch.Tensor.backward documentation", FLOATING)
+@given(network=mlps(), seed=st.integers(0, 1023))
+def test_all_frozen_refuses_backward(
+    device: str, dtype: torch.dtype, network: MLP, seed: int
+) -> None:
+    """F5: with every parameter frozen the loss does not require grad and backward raises."""
+    run = TrainingRun(network, frozen=network.parameter_names(), batch=4, seed=seed)
+    trainer = Trainer(run, device, dtype)
+    loss = trainer.loss()
+    check(not loss.requires_grad, "the loss requires grad though everything is frozen")
+    check(loss.grad_fn is None, f"the loss has a grad_fn though all is frozen: {loss.grad_fn}")
+    check_raises(RuntimeError, loss.backward, "backward with everything frozen", "require grad")
+    check_unchanged(trainer.named, trainer.before, "all frozen:")
+
+
+@law("F5", "torch.Tensor.requires_grad documentation", FLOATING)
+@given(network=mlps(max_width=8))
+def test_non_leaf_cannot_be_frozen(device: str, dtype: torch.dtype, network: MLP) -> None:
+    """F5: requires_grad = False on a non-leaf raises RuntimeError, and changes nothing."""
+    trainer = Trainer(TrainingRun(network, batch=4), device, dtype)
+    output = trainer.output()
+
+    def by_attribute() -> None:
+        output.requires_grad = False
+
+    check_raises(RuntimeError, by_attribute, "requires_grad = False on a non-leaf", "leaf")
+    check_raises(RuntimeError, lambda: output.requires_grad_(False), "requires_grad_(False)", "leaf")
+    check(output.requires_grad, "the refused non-leaf no longer requires grad")
+
+
+@law("F5", "torch.Tensor.requires_grad documentation", ANY)
+def test_only_floating_can_require_grad(device: str, dtype: torch.dtype) -> None:
+    """F5: integer and bool tensors refuse requires_grad; floating and complex ones take it."""
+    tensor = torch.empty(3, dtype=dtype, device=device)
+    if dtype.is_floating_point or dtype.is_complex:
+        tensor.requires_grad_()
+        check(tensor.requires_grad, f"{dtype} did not take requires_grad")
+        check(not tensor.requires_grad_(False).requires_grad, "requires_grad cannot be undone")
+        return
+    check_raises(RuntimeError, tensor.requires_grad_, f"requires_grad_ of {dtype}", "floating")
+    check_raises(
+        RuntimeError,
+        lambda: torch.nn.Parameter(torch.empty(3, dtype=dtype, device=device)),
+        f"a Parameter of {dtype}",
+    )
+    check(not tensor.requires_grad, "the refused tensor requires grad")
+
+
+@law("F6", "torch.optim.Optimizer.zero_grad documentation", FLOATING)
+@given(data=st.data())
+def test_frozen_midway_with_cleared_gradients(
+    device: str, dtype: torch.dtype, data: st.DataObject
+) -> None:
+    """F6: frozen midway with gradients cleared to None, a parameter stands still from then on."""
+    run: TrainingRun = data.draw(training_runs(device=device, dtype=dtype, learns=True))
+    if run.optimizer.needs_closure:  # LBFGS moves it: test_lbfgs_moves_frozen_midway
+        run = dataclasses.replace(run, optimizer=OptimizerSpec("SGD", (("lr", 0.1), ("momentum", 0.9))))
+    mask = run.frozen or run.unfrozen()[:1]
+    run = dataclasses.replace(run, frozen=(), clearing="none", listed="all")
+    trainer = Trainer(run, device, dtype)
+    trainer.train()
+    trainer.optimizer.zero_grad(set_to_none=True)
+    freeze(trainer.network, mask, run.freezing)
+    before = snapshot({name: trainer.named[name] for name in mask})
+    trainer.run = dataclasses.replace(run, frozen=tuple(mask))
+    for _ in range(2):
+        trainer.step()
+        check_unchanged(trainer.named, before, f"frozen midway under {trainer.spec.name}:")
+        for name in mask:
+            check(trainer.named[name].grad is None, f"{name}: a gradient after freezing")
+
+
+TRAPS = (
+    ("stale gradient", (("lr", 0.1),), "stale"),
+    ("weight decay with zeroed gradients", (("lr", 0.1), ("weight_decay", 0.1)), "zeros"),
+    ("momentum with zeroed gradients", (("lr", 0.1), ("momentum", 0.9)), "zeros"),
+)
+
+
+@law("F6", "the catalogue's traps; torch.optim.SGD documentation", PRECISE)
+@given(data=st.data())
+def test_traps_move_frozen(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
+    """F6: stale gradients, and decay or momentum over zeroed ones, do move a frozen parameter."""
+    network = data.draw(mlps(max_width=40))
+    name, options, kind = data.draw(st.sampled_from(TRAPS))
+    event(name)
+    spec = OptimizerSpec("SGD", options)
+    trainer = Trainer(TrainingRun(network, optimizer=spec, batch=4, seed=network.seed), device, dtype)
+    trainer.step()
+    trainer.clear()
+    trainer.backward()
+    if kind == "zeros":
+        trainer.optimizer.step()
+        for parameter in trainer.network.parameters():
+            assert parameter.grad is not None
+            parameter.grad.zero_()
+    mask = data.draw(freeze_masks(network)) or network.parameter_names()[:1]
+    freeze(trainer.network, mask, "attribute")
+    before = snapshot(trainer.named)
+    expected = {}
+    for frozen in mask:
+        parameter = trainer.named[frozen]
+        gradient = parameter.grad
+        assert gradient is not None
+        drive = gradient
+        if "weight_decay" in dict(options):
+            drive = parameter
+        elif "momentum" in dict(options):
+            drive = trainer.optimizer.state[parameter]["momentum_buffer"]
+        expected[frozen] = bool((drive.abs() > 1e-4).any())
+    trainer.optimizer.step()
+    for frozen, moves in expected.items():
+        if moves:
+            check(
+                read_bits(trainer.named[frozen]) != before[frozen],
+                f"{name}: frozen {frozen} was expected to move (the optimizer goes by .grad, not "
+                f"by requires_grad), but stood still",
+            )
+
+
+@law("F6", "measured: a real defect of torch.optim.LBFGS", PRECISE)
+@given(seed=st.integers(0, 255), width=st.integers(1, 12))
+def test_lbfgs_moves_frozen_midway(device: str, dtype: torch.dtype, seed: int, width: int) -> None:
+    """F6: LBFGS moves a parameter frozen midway: its direction was stored before (a trap)."""
+    network = mlp_of(width, seed)
+    spec = OptimizerSpec("LBFGS", (("lr", 0.1), ("max_iter", 2)))
+    run = TrainingRun(network, optimizer=spec, batch=4, seed=seed)
+    trainer = Trainer(run, device, dtype)
+    trainer.step()
+    trainer.step()
+    trainer.optimizer.zero_grad(set_to_none=True)
+    name = network.parameter_names()[0]
+    freeze(trainer.network, (name,), "attribute")
+    trainer.run = dataclasses.replace(run, frozen=(name,))
+    before = read_bits(trainer.named[name])
+    trainer.step()
+    check(
+        read_bits(trainer.named[name]) != before,
+        f"LBFGS left {name} alone after it was frozen midway: torch mended the known trap; "
+        f"update the law and the README",
+    )
+
+
+def mlp_of(width: int, seed: int) -> MLP:
+    """Two plain linear layers with a tanh between them."""
+    return MLP(3, (Layer(width, activation="tanh"), Layer(2)), seed=seed)
+
+
+@law("F7", "PyTorch notes, Autograd mechanics", FLOATING)
+@given(data=st.data())
+def test_unfreezing_resumes(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
+    """F7: after unfreezing, a parameter gets the gradient of a net that was never frozen."""
+    network = data.draw(mlps())
+    mask = data.draw(freeze_masks(network)) or network.parameter_names()[-1:]
+    spec = OptimizerSpec("SGD", (("lr", 0.1),))
+    run = TrainingRun(network, frozen=mask, optimizer=spec, batch=4, seed=network.seed)
+    trainer = Trainer(run, device, dtype)
+    trainer.step()
+    for name in mask:
+        trainer.named[name].requires_grad_(True)
+    trainer.run = dataclasses.replace(run, frozen=())
+    trainer.clear()
+    trainer.backward()
+    fresh = Trainer(dataclasses.replace(run, frozen=()), device, dtype)
+    with torch.no_grad():
+        for name, parameter in fresh.named.items():
+            parameter.copy_(trainer.named[name])
+    fresh.backward()
+    expected = fresh.gradient_bits()
+    for name, gradient in trainer.gradient_bits().items():
+        check(gradient is not None, f"{name}: no gradient after unfreezing")
+        check_same_bits_or_none(trainer, name, gradient, expected[name])
+    before = trainer.bits()
+    trainer.optimizer.step()
+    for name in mask:
+        grad = trainer.named[name].grad
+        assert grad is not None
+        if bool((grad.abs() > 0.05).any()):
+            check(read_bits(trainer.named[name]) != before[name], f"unfrozen {name} did not move")
+
+
+@law("F7", "torch.optim.Optimizer.state documentation", FLOATING)
+@given(data=st.data())
+def test_state_of_frozen_is_kept(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
+    """F7: while a parameter is frozen its optimizer state stands still, bit for bit."""
+    network = data.draw(mlps(max_width=40))
+    mask = data.draw(freeze_masks(network)) or network.parameter_names()[:1]
+    name, options = data.draw(
+        st.sampled_from(
+            (
+                ("SGD", (("lr", 0.1), ("momentum", 0.9))),
+                ("Adam", (("lr", 0.01),)),
+                ("RMSprop", (("lr", 0.01), ("momentum", 0.5))),
+                ("Adagrad", (("lr", 0.01),)),
+            )
+        )
+    )
+    run = TrainingRun(network, optimizer=OptimizerSpec(name, options), batch=4, seed=network.seed)
+    trainer = Trainer(run, device, dtype)
+    trainer.step()
+    trainer.optimizer.zero_grad(set_to_none=True)
+    freeze(trainer.network, mask, "method")
+    trainer.run = dataclasses.replace(run, frozen=mask)
+    before = {frozen: _state_bits(trainer, frozen) for frozen in mask}
+    check(any(before.values()), f"{name} keeps no state at all")
+    trainer.step()
+    trainer.step()
+    for frozen in mask:
+        check_equal(_state_bits(trainer, frozen), before[frozen], f"state of frozen {frozen}")
+
+
+def _state_bits(trainer: Trainer, name: str) -> Dict[str, Any]:
+    state = trainer.optimizer.state[trainer.named[name]]
+    return {
+        key: read_bits(value) if isinstance(value, torch.Tensor) else value
+        for key, value in sorted(state.items())
+    }
+
+
+@law("F9", "torch.nn.utils.clip_grad_norm_ documentation", FLOATING)
+@given(data=st.data())
+def test_clipping_leaves_frozen(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
+    """F9: clipping by norm or value scales live gradients only, and moves nothing itself."""
+    run: TrainingRun = data.draw(training_runs(device=device, dtype=dtype, learns=True))
+    trainer = Trainer(run, device, dtype)
+    trainer.backward()
+    by_norm = data.draw(st.booleans())
+    if by_norm:
+        torch.nn.utils.clip_grad_norm_(trainer.network.parameters(), 1e-3)
+    else:
+        torch.nn.utils.clip_grad_value_(trainer.network.parameters(), 1e-3)
+    check_unchanged(trainer.named, trainer.before, "clipping moved")
+    for name, parameter in trainer.named.items():
+        if name in run.gets_gradient():
+            check(parameter.grad is not None, f"clipping lost the gradient of {name}")
+            assert parameter.grad is not None
+            largest = float(parameter.grad.abs().max())
+            check(largest <= 1.1e-3, f"clipped gradient of {name} still reaches {largest}")
+        else:
+            check(parameter.grad is None, f"clipping gave {name} a gradient")
+    if not run.optimizer.needs_closure:
+        trainer.optimizer.step()
+    for name in run.frozen:
+        check_same_bits(trainer.named[name], trainer.before[name], f"frozen {name} after clipping")
+
+
+@law("F9", "PyTorch examples, gradient accumulation", FLOATING)
+@given(data=st.data())
+def test_accumulation_leaves_frozen(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
+    """F9: a second backward doubles each live gradient exactly, and frozen ones get none."""
+    run: TrainingRun = data.draw(training_runs(device=device, dtype=dtype, learns=True))
+    if any(layer.norm == "batch" for layer in run.network.layers):
+        run = dataclasses.replace(run, batch=max(run.batch, 4))
+    trainer = Trainer(run, device, dtype)
+    trainer.backward()
+    once = trainer.gradient_bits()
+    doubled = {}
+    for name, parameter in trainer.named.items():
+        if parameter.grad is not None:
+            with torch.no_grad():
+                doubled[name] = read_bits(parameter.grad + parameter.grad)
+    trainer.backward()
+    for name, gradient in trainer.gradient_bits().items():
+        if once[name] is None:
+            check(gradient is None, f"{name} got a gradient at the second backward")
+        else:
+            check_same_bits_or_none(trainer, name, gradient, doubled[name])
+
+
+SCHEDULERS: List[Any] = [
+    ("StepLR", {"step_size": 1, "gamma": 0.5}),
+    ("ExponentialLR", {"gamma": 0.5}),
+    ("CosineAnnealingLR", {"T_max": 3}),
+]
+
+
+@law("F9", "torch.optim.lr_scheduler documentation", FLOATING)
+@given(data=st.data())
+def test_schedulers_leave_frozen(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
+    """F9: a learning-rate scheduler changes the rate and moves no frozen parameter."""
+    run: TrainingRun = data.draw(training_runs(device=device, dtype=dtype, learns=True))
+    trainer = Trainer(run, device, dtype)
+    if not isinstance(trainer.optimizer.param_groups[0]["lr"], float):
+        return  # a tensor learning rate is changed in place by some schedulers
+    name, options = data.draw(st.sampled_from(SCHEDULERS))
+    scheduler = getattr(torch.optim.lr_scheduler, name)(trainer.optimizer, **options)
+    first = trainer.optimizer.param_groups[0]["lr"]
+    for _ in range(run.steps):
+        trainer.step()
+        moved = trainer.bits()
+        scheduler.step()
+        check_equal(trainer.bits(), moved, f"{name}.step() moved a parameter")
+    for frozen in run.frozen:
+        check_same_bits(trainer.named[frozen], trainer.before[frozen], f"frozen {frozen}")
+    check(trainer.optimizer.param_groups[0]["lr"] != first, f"{name} left lr at {first}")
+
+
+@law("F9", "torch.optim.Optimizer.add_param_group documentation", FLOATING)
+@given(data=st.data())
+def test_added_group_leaves_frozen(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
+    """F9: parameters added by add_param_group: the frozen among them stand still, others train."""
+    network = data.draw(mlps(min_depth=2))
+    mask = data.draw(freeze_masks(network))
+    run = TrainingRun(network, frozen=mask, batch=4, seed=network.seed)
+    trainer = Trainer(run, device, dtype)
+    names = network.parameter_names()
+    split = data.draw(st.integers(1, len(names) - 1))
+    spec = OptimizerSpec("SGD", (("lr", 0.1), ("weight_decay", 0.1)))
+    trainer.optimizer = spec.build([trainer.named[name] for name in names[:split]])
+    trainer.optimizer.add_param_group({"params": [trainer.named[name] for name in names[split:]]})
+    trainer.step()
+    for name in names:
+        if name in mask:
+            check_same_bits(trainer.named[name], trainer.before[name], f"frozen {name}")
+        elif bool((trainer.named[name].abs() > 0.1).any()):
+            check(
+                read_bits(trainer.named[name]) != trainer.before[name],
+                f"live {name} did not move, with weight decay and a gradient",
+            )
+
+
+@law("F9", "torch.optim.Optimizer.load_state_dict documentation", FLOATING)
+@given(data=st.data())
+def test_loading_state_leaves_frozen(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
+    """F9: saving and loading the optimizer half-way changes nothing: the same bits at the end."""
+    run: TrainingRun = data.draw(training_runs(device=device, dtype=dtype, learns=True))
+    straight = Trainer(run, device, dtype)
+    loaded = Trainer(run, device, dtype)
+    straight.step()
+    loaded.step()
+    saved = loaded.optimizer.state_dict()
+    parameters = [loaded.named[name] for name in loaded.listed]
+    split = len(parameters) // 2
+    groups: Any = parameters
+    if run.groups > 1 and split:
+        groups = [{"params": parameters[:split]}, {"params": parameters[split:]}]
+    loaded.optimizer = loaded.spec.build(groups)
+    loaded.optimizer.load_state_dict(saved)
+    flags = {name: parameter.requires_grad for name, parameter in loaded.named.items()}
+    loaded.network.load_state_dict(
+        {key: value for key, value in loaded.network.state_dict().items()}
+    )
+    for name, flag in flags.items():
+        check_equal(loaded.named[name].requires_grad, flag, f"requires_grad of {name} after loading")
+    for _ in range(run.steps):
+        straight.step()
+        loaded.step()
+    for name in run.frozen:
+        check_same_bits(loaded.named[name], loaded.before[name], f"frozen {name}")
+    expected = straight.bits()
+    for name, parameter in loaded.named.items():
+        check_same_bits(parameter, expected[name], f"{name} after loading half-way")
+
+
+@law("F9", "torch.amp.GradScaler documentation", "float32")
+@given(network=mlps(norms=False), data=st.data())
+def test_gradient_scaling_leaves_frozen(
+    device: str, dtype: torch.dtype, network: MLP, data: st.DataObject
+) -> None:
+    """F9: a scaled loss with unscaled gradients moves live parameters only, by a power of two exactly."""
+    mask = data.draw(freeze_masks(network))
+    run = TrainingRun(network, frozen=mask, batch=4, seed=network.seed)
+    if not run.gets_gradient():
+        run = dataclasses.replace(run, frozen=())
+    plain, scaled = Trainer(run, device, dtype), Trainer(run, device, dtype)
+    plain.backward()
+    (scaled.loss() * 1024.0).backward()
+    for name, parameter in scaled.named.items():
+        ours, theirs = parameter.grad, plain.named[name].grad
+        if name in run.frozen:
+            check(ours is None and theirs is None, f"frozen {name} got a gradient")
+            continue
+        if ours is None or theirs is None:
+            fail(f"live {name} got no gradient")
+        with torch.no_grad():
+            check(
+                bool(((ours / 1024.0 - theirs).abs() <= 1e-5 * (1e-3 + theirs.abs())).all()),
+                f"gradient of {name} through a scaled loss is another",
+            )
+    scaler_class = getattr(getattr(torch, "amp", None), "GradScaler", None)
+    if scaler_class is None or device.startswith("mps"):
+        return
+    scaler = scaler_class(device.partition(":")[0], init_scale=1024.0)
+    trainer = Trainer(run, device, dtype)
+    scaler.scale(trainer.loss()).backward()
+    scaler.step(trainer.optimizer)
+    scaler.update()
+    for name in run.frozen:
+        check_same_bits(trainer.named[name], trainer.before[name], f"frozen {name} under GradScaler")
