@@ -14,7 +14,7 @@ from typing import Dict, FrozenSet, List, Mapping, Optional, Tuple
 import torch
 
 from properties.harness.bits import from_bits, read_bits
-from strategies import MLP, TrainingRun
+from strategies import MLP
 
 Pair = Tuple[torch.Tensor, torch.Tensor]  # a gradient and its magnitude
 
@@ -154,7 +154,9 @@ def _expect(
             terms = normalized.abs() * weights[own[0]].abs() + weights[own[1]].abs()
             z = normalized * weights[own[0]] + weights[own[1]]
         if layer.activation in KINKED:
-            margin = min(margin, float((z.abs() / (terms + 1e-30)).min()))
+            # a sum of nothing but zeros is exact, however near its kink
+            nearness = torch.where(terms > 0, z.abs() / terms, terms + math.inf)
+            margin = min(margin, float(nearness.min()))
         value, derivative = activate(layer.activation, z)
         steps.append(_Step(at[-1], derivative, normalized, spread))
         at.append(value + at[-layer.skip] if layer.skip else value)
@@ -250,7 +252,3 @@ def gradient_tolerance(
     # a thousandth of the largest: errors of other elements' inputs, amplified
     return unit * (size + 1e-3 * size.max()) + 1e-300
 
-
-def may_move(run: TrainingRun) -> FrozenSet[str]:
-    """The parameters of a run that anything may move: unfrozen and not cut off."""
-    return run.gets_gradient()

@@ -42,28 +42,29 @@ class Trainer:
         freeze(self.network, run.frozen, run.freezing)
         self.before: Dict[str, bytes] = snapshot(self.named)
         self.inputs, self.targets = run.data(device, dtype)
-        names = self._listed(run.listed if listed is None else listed)
-        self.listed = order(names)
+        self.listed = order(self._listed(run.listed if listed is None else listed))
         spec = run.optimizer
         if options:
             spec = type(spec)(spec.name, tuple(sorted({**dict(spec.options), **options}.items())))
         self.spec = spec
+        self.optimizer = self.build_optimizer()
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """A fresh optimizer over the listed parameters, in the run's groups."""
         parameters = [self.named[name] for name in self.listed]
         split = len(parameters) // 2
-        if run.groups > 1 and split:
-            groups: Any = [{"params": parameters[:split]}, {"params": parameters[split:]}]
-        else:
-            groups = parameters
-        self.optimizer = spec.build(groups)
-        self.learning = frozenset(self.listed) & run.gets_gradient()
+        if self.run.groups > 1 and split:
+            return self.spec.build([{"params": parameters[:split]}, {"params": parameters[split:]}])
+        return self.spec.build(parameters)
 
     def _listed(self, listed: str) -> List[str]:
         names = list(self.run.network.parameter_names())
-        if listed == "trainable":
-            frozen = frozenset(self.run.frozen)
-            names = [name for name in names if name not in frozen]
         if self.run.optimizer.matrices_only:
             names = [name for name in names if self.named[name].dim() == 2]
+        if listed == "trainable":
+            frozen = frozenset(self.run.frozen)
+            # an optimizer refuses an empty list: where all are frozen, they are listed
+            names = [name for name in names if name not in frozen] or names
         return names
 
     def output(self) -> torch.Tensor:

@@ -1,0 +1,218 @@
+"""The optimizers' update rules, written from their published formulas, in float64.
+
+Sources: the pseudo-code in the torch.optim documentation, and the papers it
+cites. A rule is fed the gradients of the run under test, so what it judges is
+the update alone. Documented defaults are written out here: a torch whose
+defaults have changed must not be measured with its own.
+"""
+
+import math
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Type
+
+import torch
+
+from strategies import OptimizerSpec
+
+
+class Rule:
+    """The update of one parameter: keeps its state; ``options`` are the documented ones."""
+
+    defaults: Dict[str, Any] = {}
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.options: Dict[str, Any] = {**self.defaults, **options}
+        self.steps = 0
+        self.state: Dict[str, torch.Tensor] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["options"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def kept(self, name: str, like: torch.Tensor, value: float = 0.0) -> torch.Tensor:
+        """A state tensor, made on first use."""
+        if name not in self.state:
+            self.state[name] = torch.zeros(like.shape, dtype=torch.float64) + value
+        return self.state[name]
+
+    def step(self, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """The new value, float64, from the current value and gradient (both float64)."""
+        self.steps += 1
+        if self.options.get("maximize"):
+            gradient = -gradient
+        decoupled = self.options.get("decoupled_weight_decay", False)
+        decay = self.options.get("weight_decay", 0.0)
+        if decay and decoupled:
+            value = value - self.lr * decay * value
+        elif decay:
+            gradient = gradient + decay * value
+        return self.update(value, gradient)
+
+    def update(self, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """The rule proper, after maximize and weight decay."""
+        raise NotImplementedError
+
+
+class SGD(Rule):
+    defaults = {"momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False}
+
+    def update(self, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        if self.momentum:
+            if "velocity" in self.state:
+                velocity = self.momentum * self.state["velocity"] + (1 - self.dampening) * gradient
+            else:
+                velocity = gradient + 0
+            self.state["velocity"] = velocity
+            gradient = gradient + self.momentum * velocity if self.nesterov else velocity
+        return value - self.lr * gradient
+
+
+class Adam(Rule):
+    defaults = {
+        "lr": 0.001,
+        "betas": (0.9, 0.999),
+        "eps": 1e-8,
+        "weight_decay": 0.0,
+        "amsgrad": False,
+    }
+
+    def moments(self, gradient: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+        """First and second moment, not corrected for bias."""
+        one, two = self.betas
+        first = one * self.kept("first", gradient) + (1 - one) * gradient
+        second = two * self.kept("second", gradient) + (1 - two) * gradient * gradient
+        self.state["first"], self.state["second"] = first, second
+        return first, second
+
+    def update(self, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        one, two = self.betas
+        first, second = self.moments(gradient)
+        if self.amsgrad:
+            second = torch.max(self.kept("largest", gradient), second)
+            self.state["largest"] = second
+        first = first / (1 - one**self.steps)
+        spread = (second / (1 - two**self.steps)).sqrt() + self.eps
+        return value - self.lr * first / spread
+
+
+class AdamW(Adam):
+    defaults = {**Adam.defaults, "weight_decay": 0.01, "decoupled_weight_decay": True}
+
+
+class NAdam(Adam):
+    defaults = {**Adam.defaults, "lr": 0.002, "momentum_decay": 0.004}
+
+    def update(self, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        one, two = self.betas
+        now = one * (1 - 0.5 * 0.96 ** (self.steps * self.momentum_decay))
+        after = one * (1 - 0.5 * 0.96 ** ((self.steps + 1) * self.momentum_decay))
+        product = float(self.kept("product", torch.zeros(()), 1.0)) * now
+        self.state["product"] = torch.tensor(product, dtype=torch.float64)
+        first, second = self.moments(gradient)
+        ahead = after * first / (1 - product * after) + (1 - now) * gradient / (1 - product)
+        spread = (second / (1 - two**self.steps)).sqrt() + self.eps
+        return value - self.lr * ahead / spread
+
+
+class RAdam(Adam):
+    def update(self, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        one, two = self.betas
+        first, second = self.moments(gradient)
+        first = first / (1 - one**self.steps)
+        longest = 2 / (1 - two) - 1
+        length = longest - 2 * self.steps * two**self.steps / (1 - two**self.steps)
+        if length <= 5:
+            return value - self.lr * first
+        rectified = math.sqrt(
+            (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
+        )
+        adapted = math.sqrt(1 - two**self.steps) / (second.sqrt() + self.eps)
+        return value - self.lr * first * rectified * adapted
+
+
+class RMSprop(Rule):
+    defaults = {
+        "lr": 0.01,
+        "alpha": 0.99,
+        "eps": 1e-8,
+        "weight_decay": 0.0,
+        "momentum": 0.0,
+        "centered": False,
+    }
+
+    def update(self, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        keep = self.alpha
+        square = keep * self.kept("square", gradient) + (1 - keep) * gradient * gradient
+        self.state["square"] = square
+        if self.centered:
+            mean = keep * self.kept("mean", gradient) + (1 - keep) * gradient
+            self.state["mean"] = mean
+            square = square - mean * mean
+        scaled = gradient / (square.sqrt() + self.eps)
+        if self.momentum:
+            scaled = self.momentum * self.kept("velocity", gradient) + scaled
+            self.state["velocity"] = scaled
+        return value - self.lr * scaled
+
+
+class Adagrad(Rule):
+    defaults = {
+        "lr": 0.01,
+        "lr_decay": 0.0,
+        "weight_decay": 0.0,
+        "initial_accumulator_value": 0.0,
+        "eps": 1e-10,
+    }
+
+    def update(self, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        rate = self.lr / (1 + (self.steps - 1) * self.lr_decay)
+        total = self.kept("sum", gradient, self.initial_accumulator_value) + gradient * gradient
+        self.state["sum"] = total
+        return value - rate * gradient / (total.sqrt() + self.eps)
+
+
+class Adadelta(Rule):
+    defaults = {"lr": 1.0, "rho": 0.9, "eps": 1e-6, "weight_decay": 0.0}
+
+    def update(self, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        square = self.rho * self.kept("square", gradient) + (1 - self.rho) * gradient * gradient
+        moved = self.kept("moved", gradient)
+        change = (moved + self.eps).sqrt() / (square + self.eps).sqrt() * gradient
+        self.state["square"] = square
+        self.state["moved"] = self.rho * moved + (1 - self.rho) * change * change
+        return value - self.lr * change
+
+
+class Adamax(Rule):
+    defaults = {"lr": 0.002, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
+
+    def update(self, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        one, two = self.betas
+        first = one * self.kept("first", gradient) + (1 - one) * gradient
+        largest = torch.max(two * self.kept("largest", gradient), gradient.abs() + self.eps)
+        self.state["first"], self.state["largest"] = first, largest
+        return value - self.lr / (1 - one**self.steps) * first / largest
+
+
+REFERENCES: Dict[str, Type[Rule]] = {
+    rule.__name__: rule
+    for rule in (SGD, Adam, AdamW, NAdam, RAdam, RMSprop, Adagrad, Adadelta, Adamax)
+}
+
+
+def referenced() -> List[str]:
+    """The optimizers of the installed torch that have a reference rule."""
+    return [name for name in REFERENCES if hasattr(torch.optim, name)]
+
+
+def rule_for(spec: OptimizerSpec) -> Optional[Rule]:
+    """A fresh reference rule for one parameter; None where the optimizer has no reference."""
+    rule = REFERENCES.get(spec.name)
+    return None if rule is None else rule(dict(spec.options))
+
+
+def check_tolerance(dtype: torch.dtype) -> Tuple[float, float]:
+    """(relative to the update, relative to the value): what rounding may do to one step."""
+    unit = float(torch.finfo(dtype).eps)
+    return (1e-9 if dtype is torch.float64 else 2e-4), 4 * unit
