@@ -1,0 +1,59 @@
+"""What a tensor is besides its values: storage, strides, autograd's view of it."""
+
+from typing import Any, Dict
+
+import torch
+
+
+def storage_address(tensor: torch.Tensor) -> int:
+    """The address of the tensor's storage; equal where two tensors share it."""
+    untyped = getattr(tensor, "untyped_storage", None)  # absent on torch 1.8
+    storage: Any = untyped() if untyped is not None else tensor.storage()
+    # an empty storage has address 0: ask for the storage object itself
+    return int(storage.data_ptr() or getattr(storage, "_cdata", 0))
+
+
+def geometry(tensor: torch.Tensor) -> Dict[str, Any]:
+    """Shape, strides, offset, dtype, device, layout: equal for an alias."""
+    return {
+        "shape": tuple(tensor.shape),
+        "stride": tensor.stride(),
+        "storage offset": tensor.storage_offset(),
+        "dtype": tensor.dtype,
+        "device": tensor.device,
+        "layout": tensor.layout,
+    }
+
+
+def autograd_state(tensor: torch.Tensor) -> Dict[str, Any]:
+    """What autograd knows of a tensor; must not change when it is detached or cloned."""
+    return {
+        "requires_grad": tensor.requires_grad,
+        "is_leaf": tensor.is_leaf,
+        "grad_fn": tensor.grad_fn,
+        "version": tensor._version,
+        "grad": tensor.grad if tensor.is_leaf else None,
+    }
+
+
+def overlaps(tensor: torch.Tensor) -> bool:
+    """Whether two elements may share memory: a zero stride, or strides too short for the shape."""
+    extents = sorted(
+        (stride, size) for stride, size in zip(tensor.stride(), tensor.shape) if size > 1
+    )
+    reach = 1
+    for stride, size in extents:
+        if stride < reach:
+            return True
+        reach = stride * size
+    return False
+
+
+def is_dense(tensor: torch.Tensor) -> bool:
+    """Whether the elements fill their memory without gaps or overlap, in any order of axes."""
+    if overlaps(tensor):
+        return False
+    span = 1 + sum(
+        (size - 1) * stride for stride, size in zip(tensor.stride(), tensor.shape) if size
+    )
+    return tensor.numel() in (0, span)

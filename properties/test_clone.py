@@ -1,0 +1,287 @@
+"""Clone: other memory, the same graph."""
+
+import copy
+from typing import Any, Callable, Dict
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from properties.harness.bits import read_bits
+from properties.harness.checks import check, check_equal, check_moved, check_same_bits
+from properties.harness.law import ANY, FLOATING, PRECISE, law
+from properties.harness.layout import (
+    autograd_state,
+    is_dense,
+    overlaps,
+    storage_address,
+)
+from properties.harness.trainer import Trainer
+from strategies import MLP, TensorSpec, TrainingRun, mlps, tensors, training_runs
+
+DOCUMENT = "torch.clone documentation"
+WAYS: Dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "tensor.clone()": lambda tensor: tensor.clone(),
+    "torch.clone(tensor)": lambda tensor: torch.clone(tensor),
+    "tensor.clone(memory_format=preserve_format)": lambda tensor: tensor.clone(
+        memory_format=torch.preserve_format
+    ),
+    "tensor.clone(memory_format=contiguous_format)": lambda tensor: tensor.clone(
+        memory_format=torch.contiguous_format
+    ),
+}
+WAY = st.sampled_from(sorted(WAYS))
+
+
+@law("C1", DOCUMENT, ANY)
+@given(spec=tensors(), way=WAY)
+def test_copies_every_bit(device: str, dtype: torch.dtype, spec: TensorSpec, way: str) -> None:
+    """C1: a clone has its source's bits, shape, dtype and device, and leaves the source alone."""
+    source = spec.build(device, dtype)
+    bits, before = read_bits(source), autograd_state(source)
+    result = WAYS[way](source)
+    check(result is not source, f"{way}: returned the source itself")
+    for fact in ("shape", "dtype", "device", "layout"):
+        check_equal(getattr(result, fact), getattr(source, fact), f"{way}: {fact}")
+    check_same_bits(result, bits, f"{way}: values")
+    check_same_bits(source, bits, f"{way}: the source's values")
+    check_equal(autograd_state(source), before, f"{way}: the source's state")
+    check_equal(result.storage_offset(), 0, f"{way}: storage offset")
+
+
+@law("C1", DOCUMENT, ANY)
+@given(spec=tensors(), way=WAY, grad=st.booleans())
+def test_owns_its_memory(
+    device: str, dtype: torch.dtype, spec: TensorSpec, way: str, grad: bool
+) -> None:
+    """C1: no write passes between a clone and its source, whichever is written to."""
+    source = spec.build(device, dtype)
+    with torch.set_grad_enabled(grad):
+        result = WAYS[way](source)
+    if source.numel():
+        check(storage_address(result) != storage_address(source), f"{way}: shares its storage")
+    with torch.no_grad():
+        before = read_bits(source)
+        result.data.zero_()
+        check_same_bits(source, before, f"{way}: the source after a write to its clone")
+        if overlaps(source):
+            return  # torch refuses writes to a tensor that overlaps itself
+        written = read_bits(result)
+        source.fill_(1)
+        check_same_bits(result, written, f"{way}: the clone after a write to its source")
+
+
+@law("C1", "torch.memory_format documentation", ANY)
+@given(spec=tensors(), way=WAY)
+def test_layout(device: str, dtype: torch.dtype, spec: TensorSpec, way: str) -> None:
+    """C1: strides are kept where dense, memory_format is honoured, overlap is densified."""
+    source = spec.build(device, dtype)
+    result = WAYS[way](source)
+    check(is_dense(result), f"{way}: clone of strides {source.stride()} has {result.stride()}")
+    if "contiguous" in way:
+        check(result.is_contiguous(), f"{way}: strides {result.stride()}")
+    elif is_dense(source):
+        kept = [s for s, n in zip(source.stride(), source.shape) if n > 1]
+        got = [s for s, n in zip(result.stride(), result.shape) if n > 1]
+        if source.numel():
+            check_equal(got, kept, f"{way}: strides")
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    wanted = formats.get(source.dim())
+    if wanted is not None:
+        last = source.clone(memory_format=wanted)
+        check(last.is_contiguous(memory_format=wanted), f"{wanted}: strides {last.stride()}")
+        check_same_bits(last, source, f"{wanted}: values")
+
+
+@law("C2", "PyTorch notes, Autograd mechanics; the source article", FLOATING)
+@given(spec=tensors(), way=WAY, grad=st.booleans())
+def test_is_a_node_of_the_graph(
+    device: str, dtype: torch.dtype, spec: TensorSpec, way: str, grad: bool
+) -> None:
+    """C2: a clone of what requires grad has a CloneBackward node next to its source's; else none."""
+    source = spec.build(device, dtype)
+    with torch.set_grad_enabled(grad):
+        result = WAYS[way](source)
+    check(type(result) is torch.Tensor, f"{way}: gives a {type(result).__name__}")
+    if not (grad and source.requires_grad):
+        check(result.grad_fn is None, f"{way}: grad_fn {result.grad_fn} without a graph")
+        check(not result.requires_grad and result.is_leaf, f"{way}: requires grad without a graph")
+        return
+    node = result.grad_fn
+    check(node is not None, f"{way}: no grad_fn")
+    assert node is not None
+    check(type(node).__name__.startswith("CloneBackward"), f"{way}: grad_fn {node}")
+    check(result.requires_grad and not result.is_leaf, f"{way}: a leaf, or no grad required")
+    before = node.next_functions[0][0]
+    check_equal(len(node.next_functions), 1, f"{way}: edges")
+    if source.is_leaf:
+        check(getattr(before, "variable", None) is source, f"{way}: leads to {before}")
+    else:
+        check(before is source.grad_fn, f"{way}: leads to {before}, not {source.grad_fn}")
+
+
+@law("C3", "the source article", FLOATING)
+@given(spec=tensors(kinds=("requires_grad", "parameter", "non_leaf", "view")),
+       way=WAY, seed=st.integers(0, 255), special=st.sampled_from(("ordinary", "mixed")))
+def test_passes_gradients_unchanged(
+    device: str, dtype: torch.dtype, spec: TensorSpec, way: str, seed: int, special: str
+) -> None:
+    """C3: the gradient of a clone reaches its source bit for bit, and adds up over backwards."""
+    source = spec.build(device, dtype)
+    if not source.is_leaf:
+        source.retain_grad()
+    upstream = TensorSpec(tuple(source.shape), special=special, seed=seed).build(device, dtype)
+    result = WAYS[way](source)
+    result.backward(upstream, retain_graph=True)
+    check(source.grad is not None, f"{way}: no gradient came through")
+    assert source.grad is not None
+    check_same_bits(source.grad, upstream, f"{way}: gradient")
+    source.grad = None
+    result.backward(upstream)
+    check(source.grad is not None, f"{way}: no gradient came at the second backward")
+    assert source.grad is not None
+    check_same_bits(source.grad, upstream, f"{way}: gradient of the second backward")
+
+
+@law("C3", DOCUMENT, PRECISE)
+@given(spec=tensors(kinds=("requires_grad",), layouts=("contiguous", "transposed"),
+                    specials=("ordinary",), max_elements=1025), way=WAY)
+def test_passes_second_derivatives(
+    device: str, dtype: torch.dtype, spec: TensorSpec, way: str
+) -> None:
+    """C3: double backward through a clone is that without it: d2/dx2 of x**3."""
+    grads = []
+    for through in (WAYS[way], lambda tensor: tensor):
+        source = spec.build(device, dtype)
+        value = through(source)
+        (first,) = torch.autograd.grad((value * value * value).sum(), source, create_graph=True)
+        first.sum().backward()
+        check(source.grad is not None, f"{way}: no second derivative")
+        assert source.grad is not None
+        grads.append(read_bits(source.grad))
+    check_equal(grads[0], grads[1], f"{way}: bits of the second derivative")
+
+
+@law("C3", "torch.autograd.forward_ad documentation", "float64")
+@given(spec=tensors(kinds=("leaf",), layouts=("contiguous",), specials=("ordinary",),
+                    max_elements=1025), way=WAY)
+def test_passes_tangents(device: str, dtype: torch.dtype, spec: TensorSpec, way: str) -> None:
+    """C3: forward mode: a clone's tangent is its source's, in other memory."""
+    forward = getattr(torch.autograd, "forward_ad", None)
+    primal = spec.build(device, dtype)
+    if forward is None or not hasattr(torch, "inference_mode"):
+        check_same_bits(WAYS[way](primal), primal, "values; this torch has no forward mode")
+        return
+    tangent = TensorSpec(spec.shape, seed=spec.seed + 1).build(device, dtype)
+    with forward.dual_level():
+        result = forward.unpack_dual(WAYS[way](forward.make_dual(primal, tangent)))
+        check(result.tangent is not None, f"{way}: the tangent is lost")
+        check_same_bits(result.tangent, tangent, f"{way}: tangent")
+
+
+@law("C3", "the source article", FLOATING)
+@given(data=st.data())
+def test_is_the_identity_in_training(
+    device: str, dtype: torch.dtype, data: st.DataObject
+) -> None:
+    """C3: clones put anywhere in a net leave every gradient and every trained bit the same."""
+    run: TrainingRun = data.draw(training_runs(device=device, dtype=dtype, learns=True))
+    places = data.draw(st.integers(1, 2 ** (run.network.depth + 1) - 1))
+    way = WAYS[data.draw(WAY)]
+    plain, cloned = Trainer(run, device, dtype), Trainer(run, device, dtype)
+
+    def output() -> torch.Tensor:
+        value: torch.Tensor = cloned.network(
+            cloned.inputs,
+            cuts=run.cuts.positions,
+            cut_by=run.cuts.by,
+            at=lambda place, value: way(value) if places >> place & 1 else value,
+        )
+        return value
+
+    cloned.output = output  # type: ignore[method-assign]
+    plain.train()
+    cloned.train()
+    check_equal(cloned.gradient_bits(), plain.gradient_bits(), "gradients with clones put in")
+    expected = plain.bits()
+    for name, parameter in cloned.named.items():
+        check_same_bits(parameter, expected[name], f"{name} trained with clones put in")
+
+
+@law("C4", "the source article", FLOATING)
+@given(network=mlps(max_width=40), way=WAY, detach=st.sampled_from(("no", "before", "after")))
+def test_is_a_snapshot(
+    device: str, dtype: torch.dtype, network: MLP, way: str, detach: str
+) -> None:
+    """C4: clones of parameters keep their bits through training; .grad is not carried."""
+    trainer = Trainer(TrainingRun(network, batch=4, steps=2, seed=network.seed), device, dtype)
+    trainer.backward()
+    copies: Dict[str, torch.Tensor] = {}
+    for name, parameter in trainer.named.items():
+        source = parameter.detach() if detach == "before" else parameter
+        copied = WAYS[way](source)
+        copies[name] = copied.detach() if detach == "after" else copied
+        check(type(copied) is torch.Tensor, f"a clone of {name} is a {type(copied).__name__}")
+        if copied.is_leaf:
+            check(copied.grad is None, f"a clone of {name} carries .grad")
+    trainer.train()
+    moved = 0
+    for name, copied in copies.items():
+        check_same_bits(copied, trainer.before[name], f"the clone of {name} after training")
+        moved += read_bits(trainer.named[name]) != trainer.before[name]
+    grads = [p.grad for p in trainer.named.values() if p.grad is not None]
+    if any(bool((grad.abs() > 0.1).any()) for grad in grads):
+        check(moved > 0, "nothing was trained")
+
+
+@law("C5", "torch.nn.Module.state_dict documentation", FLOATING)
+@given(network=mlps(max_width=40))
+def test_state_dict_follows(device: str, dtype: torch.dtype, network: MLP) -> None:
+    """C5: state_dict values are detached aliases that follow training; a deepcopy does not."""
+    trainer = Trainer(TrainingRun(network, batch=4, seed=network.seed), device, dtype)
+    saved: Dict[str, Any] = dict(trainer.network.state_dict())
+    frozen_copy = copy.deepcopy(trainer.network.state_dict())
+    fork = copy.deepcopy(trainer.network)
+    for name, parameter in trainer.named.items():
+        value = saved[name]
+        check_equal(storage_address(value), storage_address(parameter), f"storage of {name}")
+        check(not value.requires_grad and value.grad_fn is None, f"{name} is in the graph")
+    trainer.train()
+    for name, parameter in trainer.named.items():
+        check_same_bits(saved[name], parameter, f"state_dict()[{name}] after training")
+        check_same_bits(frozen_copy[name], trainer.before[name], f"deepcopied {name}")
+    for name, parameter in fork.named_parameters():
+        check_same_bits(parameter, trainer.before[name], f"{name} of a deepcopied net")
+        check(parameter.requires_grad, f"{name} of a deepcopied net is frozen")
+
+
+@law("C5", DOCUMENT, ANY)
+@given(spec=tensors())
+def test_detach_and_clone_commute(device: str, dtype: torch.dtype, spec: TensorSpec) -> None:
+    """C5: detach().clone() and clone().detach() agree: own memory, same bits, no graph."""
+    source = spec.build(device, dtype)
+    one, two = source.detach().clone(), source.clone().detach()
+    for name, result in (("detach().clone()", one), ("clone().detach()", two)):
+        check_same_bits(result, source, name)
+        check(result.is_leaf and not result.requires_grad, f"{name} is in the graph")
+        if source.numel():
+            check(storage_address(result) != storage_address(source), f"{name} shares storage")
+    check_equal(one.stride(), two.stride(), "strides")
+
+
+@law("C4", "the source article", FLOATING)
+@given(spec=tensors(kinds=("requires_grad", "parameter"), layouts=("contiguous", "offset"),
+                    specials=("ordinary",)), way=WAY)
+def test_does_not_follow_the_optimizer(
+    device: str, dtype: torch.dtype, spec: TensorSpec, way: str
+) -> None:
+    """C4: an in-place optimizer step on a tensor of any size leaves its clone alone."""
+    source = spec.build(device, dtype)
+    copied, before = WAYS[way](source), read_bits(source)
+    source.grad = torch.ones(tuple(source.shape), dtype=dtype, device=device)
+    torch.optim.SGD([source], lr=0.5).step()
+    check_same_bits(copied, before, f"{way}: after a step")
+    if before:
+        check_moved(source, before, "the source after a step")
+
+

@@ -1,0 +1,325 @@
+"""Detach: the same storage, outside the graph."""
+
+from typing import Any, Callable, Dict, Tuple
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from properties.harness.bits import read_bits
+from properties.harness.checks import (
+    check,
+    check_equal,
+    check_moved,
+    check_raises,
+    check_same_bits,
+)
+from properties.harness.law import ANY, FLOATING, law
+from properties.harness.layout import autograd_state, geometry, storage_address
+from properties.harness.trainer import Trainer
+from strategies import MLP, TensorSpec, TrainingRun, mlps, tensors
+
+DOCUMENT = "torch.Tensor.detach documentation"
+# Both ways to call it, and the modes under which it must do the same.
+WAYS: Dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "tensor.detach()": lambda tensor: tensor.detach(),
+    "torch.detach(tensor)": lambda tensor: torch.detach(tensor),
+}
+
+
+def _modes() -> Tuple[str, ...]:
+    found = ("enable_grad", "no_grad")
+    return (*found, "inference_mode") if hasattr(torch, "inference_mode") else found
+
+
+def ways_and_modes() -> st.SearchStrategy:
+    """(way to call, name of the mode around the call)."""
+    return st.tuples(st.sampled_from(sorted(WAYS, reverse=True)), st.sampled_from(_modes()))
+
+
+def detached(source: torch.Tensor, how: Tuple[str, str]) -> torch.Tensor:
+    """``source`` detached in one of the ways, under one of the modes."""
+    with getattr(torch, how[1])():
+        return WAYS[how[0]](source)
+
+
+@law("D1", DOCUMENT, ANY)
+@given(spec=tensors(), how=ways_and_modes())
+def test_shares_storage(
+    device: str, dtype: torch.dtype, spec: TensorSpec, how: Tuple[str, str]
+) -> None:
+    """D1: detach shares storage, address, offset, shape, strides, dtype, device and layout."""
+    source = spec.build(device, dtype)
+    result = detached(source, how)
+    check(result is not source, f"{how}: detach returned its source itself")
+    check_equal(geometry(result), geometry(source), f"{how}: geometry of the detached tensor")
+    check_equal(storage_address(result), storage_address(source), f"{how}: storage")
+    check_equal(result.data_ptr(), source.data_ptr(), f"{how}: data_ptr")
+    check_same_bits(result, source, f"{how}: values")
+
+
+@law("D1", DOCUMENT, ANY)
+@given(spec=tensors(layouts=("contiguous", "offset", "transposed", "strided")), how=ways_and_modes())
+def test_writes_are_seen_both_ways(
+    device: str, dtype: torch.dtype, spec: TensorSpec, how: Tuple[str, str]
+) -> None:
+    """D1: what is written through the detached tensor is read from the source, and the reverse."""
+    source = spec.build(device, dtype)
+    result = detached(source, how)
+    if how[1] == "inference_mode":
+        return  # an inference tensor refuses writes outside its mode
+    with torch.no_grad():
+        before = read_bits(source)
+        result.zero_()
+        check_same_bits(source, result, "the source after a write through its detached alias")
+        check_equal(read_bits(source), bytes(len(before)), "zeros written through the alias")
+        source.fill_(1)
+        check_same_bits(result, source, "the detached alias after a write to its source")
+
+
+@law("D2", DOCUMENT, ANY)
+@given(spec=tensors(), how=ways_and_modes(), with_grad=st.booleans())
+def test_is_outside_the_graph(
+    device: str, dtype: torch.dtype, spec: TensorSpec, how: Tuple[str, str], with_grad: bool
+) -> None:
+    """D2: a detached tensor is a plain leaf Tensor without grad_fn, requires_grad or .grad."""
+    source = spec.build(device, dtype)
+    if with_grad and source.is_leaf and source.requires_grad:
+        source.grad = torch.ones(tuple(source.shape), dtype=dtype, device=device)
+    result = detached(source, how)
+    check(not result.requires_grad, f"{how}: the detached tensor requires grad")
+    check(result.grad_fn is None, f"{how}: the detached tensor has grad_fn {result.grad_fn}")
+    check(result.is_leaf, f"{how}: the detached tensor is not a leaf")
+    check(result.grad is None, f"{how}: the detached tensor carries .grad")
+    check(type(result) is torch.Tensor, f"{how}: the detached tensor is a {type(result).__name__}")
+
+
+@law("D5", DOCUMENT, ANY)
+@given(spec=tensors(), how=ways_and_modes(), with_grad=st.booleans())
+def test_leaves_its_source_alone(
+    device: str, dtype: torch.dtype, spec: TensorSpec, how: Tuple[str, str], with_grad: bool
+) -> None:
+    """D5: detach leaves its source's requires_grad, grad, grad_fn, is_leaf, version and bits."""
+    source = spec.build(device, dtype)
+    if with_grad and source.is_leaf and source.requires_grad:
+        source.grad = torch.ones(tuple(source.shape), dtype=dtype, device=device)
+    before, kind, place = autograd_state(source), type(source), geometry(source)
+    bits = read_bits(source)
+    result = detached(source, how)
+    after = autograd_state(source)
+    for fact, value in before.items():
+        check(
+            after[fact] is value or after[fact] == value if fact != "grad" else after[fact] is value,
+            f"{how}: the source's {fact} was {value}, is {after[fact]}",
+        )
+    check_equal(type(source), kind, f"{how}: the source's type")
+    check_equal(geometry(source), place, f"{how}: the source's geometry")
+    check_same_bits(source, bits, f"{how}: the source's values")
+    result.requires_grad_(False)
+    check_equal(source.requires_grad, before["requires_grad"], "source, when the alias is changed")
+
+
+OPTIMIZERS: Tuple[Tuple[str, Dict[str, Any]], ...] = (
+    ("SGD", {"lr": 0.5}),
+    ("SGD", {"lr": 0.5, "momentum": 0.9, "weight_decay": 0.1}),
+    ("Adam", {"lr": 0.1}),
+    ("RMSprop", {"lr": 0.1}),
+)
+
+
+@law("D3", "the source article", FLOATING)
+@given(spec=tensors(kinds=("requires_grad", "parameter"), layouts=("contiguous", "offset"),
+                    specials=("ordinary",)),
+       choice=st.sampled_from(OPTIMIZERS), steps=st.integers(1, 3))
+def test_follows_the_optimizer(
+    device: str,
+    dtype: torch.dtype,
+    spec: TensorSpec,
+    choice: Tuple[str, Dict[str, Any]],
+    steps: int,
+) -> None:
+    """D3: after each in-place step the detached tensor has the parameter's new bits."""
+    source = spec.build(device, dtype)
+    alias = source.detach()
+    first = read_bits(source)
+    optimizer = getattr(torch.optim, choice[0])([source], **choice[1])
+    for step in range(steps):
+        source.grad = torch.ones(tuple(source.shape), dtype=dtype, device=device)
+        optimizer.step()
+        check_same_bits(alias, source, f"the detached alias after step {step + 1} of {choice}")
+    if first:
+        check_moved(alias, first, f"the alias after {choice}")
+
+
+@law("D3", "the source article", FLOATING)
+@given(network=mlps(max_width=40))
+def test_follows_training(device: str, dtype: torch.dtype, network: MLP) -> None:
+    """D3: detached aliases of a net's parameters follow its training."""
+    trainer = Trainer(TrainingRun(network, batch=4, steps=2, seed=network.seed), device, dtype)
+    aliases = {name: parameter.detach() for name, parameter in trainer.named.items()}
+    trainer.train()
+    for name, alias in aliases.items():
+        check_same_bits(alias, trainer.named[name], f"the detached alias of {name}")
+        grad = trainer.named[name].grad
+        assert grad is not None
+        if bool((grad.abs() > 0.1).any()):
+            check_moved(alias, trainer.before[name], f"the detached alias of {name}")
+
+
+@law("D4", DOCUMENT, FLOATING)
+@given(spec=tensors(kinds=("requires_grad", "parameter", "non_leaf"), specials=("ordinary",)),
+       how=st.tuples(st.sampled_from(sorted(WAYS)), st.sampled_from(("enable_grad", "no_grad"))))
+def test_cuts_only_its_own_path(
+    device: str, dtype: torch.dtype, spec: TensorSpec, how: Tuple[str, str]
+) -> None:
+    """D4: no gradient comes through the detached path, the whole one through the attached path."""
+    source = spec.build(device, dtype)
+    if not source.is_leaf:
+        source.retain_grad()
+    constant = detached(source, how)
+    (source * constant).sum().backward()  # d/dx of x * c is c: exact
+    check(source.grad is not None, "the attached path gave no gradient")
+    assert source.grad is not None
+    check_same_bits(source.grad, constant, "gradient of x * x.detach() by x")
+    check(constant.grad is None, "the detached tensor got a gradient")
+    loss = (detached(source, how) * 2).sum()
+    check(not loss.requires_grad, "a result of detached tensors alone requires grad")
+    check_raises(RuntimeError, loss.backward, "backward through detached tensors", "require grad")
+
+
+@law("D6", "PyTorch notes, In-place correctness checks", FLOATING)
+@given(spec=tensors(kinds=("requires_grad", "parameter", "non_leaf"), layouts=("contiguous",),
+                    max_elements=1025),
+       way=st.sampled_from(sorted(WAYS)))
+def test_shares_the_version_counter(
+    device: str, dtype: torch.dtype, spec: TensorSpec, way: str
+) -> None:
+    """D6: a write through detach bumps the source's version and backward refuses; .data does not."""
+    source = spec.build(device, dtype)
+    saved = source * source
+    version = source._version
+    alias = WAYS[way](source)
+    check_equal(alias._version, version, f"{way}: version of the alias")
+    alias.add_(1)
+    check(source._version > version, f"{way}: a write through the alias left the source's version")
+    check_equal(alias._version, source._version, f"{way}: versions after a write")
+    check_raises(
+        RuntimeError, saved.sum().backward, f"backward after a write through {way}",
+        "modified by an inplace operation",
+    )
+    source = spec.build(device, dtype)
+    saved = source * source
+    version = source._version
+    source.data.add_(1)
+    check_equal(source._version, version, "version after a write through .data")
+    saved.sum().backward()
+
+
+@law("D7", DOCUMENT, ANY)
+@given(spec=tensors(), how=ways_and_modes())
+def test_is_idempotent(
+    device: str, dtype: torch.dtype, spec: TensorSpec, how: Tuple[str, str]
+) -> None:
+    """D7: detaching twice gives what detaching once gives."""
+    once = detached(spec.build(device, dtype), how)
+    twice = detached(once, how)
+    check_equal(geometry(twice), geometry(once), "geometry")
+    check_equal(storage_address(twice), storage_address(once), "storage")
+    check(not twice.requires_grad and twice.grad_fn is None, "detached twice, still in a graph")
+    check_same_bits(twice, once, "values")
+
+
+@law("D7", "torch.Tensor.conj documentation", "complex64")
+@given(spec=tensors(layouts=("contiguous", "offset", "transposed")), how=ways_and_modes())
+def test_keeps_lazy_bits(
+    device: str, dtype: torch.dtype, spec: TensorSpec, how: Tuple[str, str]
+) -> None:
+    """D7: the conj and neg bits of a lazy view survive detach."""
+    source = spec.build(device, dtype)
+    views = [source.conj()]
+    if hasattr(torch, "resolve_neg"):  # lazy views: absent on torch 1.8, where conj copies
+        views.append(source.conj().imag)
+    for view in views:
+        result = detached(view, how)
+        for flag in ("is_conj", "is_neg"):
+            if hasattr(view, flag):
+                check_equal(getattr(result, flag)(), getattr(view, flag)(), flag)
+        check_same_bits(result, view, "values of a lazy view")
+
+
+@law("D8", "torch.Tensor.detach_ documentation", FLOATING)
+@given(spec=tensors(kinds=("requires_grad", "non_leaf"), layouts=("contiguous", "offset"),
+                    specials=("ordinary",)))
+def test_detach_in_place(device: str, dtype: torch.dtype, spec: TensorSpec) -> None:
+    """D8: detach_ returns the tensor itself, now a leaf; an earlier graph still reaches its source."""
+    source = spec.build(device, dtype)
+    leaf = torch.ones((), dtype=dtype, device=device, requires_grad=True)
+    middle = leaf * 2
+    early = middle * 3
+    bits, place = read_bits(source), storage_address(source)
+    for tensor in (source, middle):
+        result = tensor.detach_()
+        check(result is tensor, "detach_ returned another tensor")
+        check(tensor.is_leaf and not tensor.requires_grad, "after detach_ still in the graph")
+        check(tensor.grad_fn is None, f"after detach_ grad_fn is {tensor.grad_fn}")
+    check_same_bits(source, bits, "values after detach_")
+    check_equal(storage_address(source), place, "storage after detach_")
+    early.backward()
+    check(leaf.grad is not None, "the graph from before detach_ no longer reaches its leaf")
+    assert leaf.grad is not None
+    check_equal(float(leaf.grad), 6.0, "gradient through the earlier graph")
+
+
+@law("D8", "torch.Tensor.detach_ documentation", FLOATING)
+@given(size=st.integers(1, 9), part=st.sampled_from(("slice", "chunk", "transpose")))
+def test_detach_in_place_refuses_views(
+    device: str, dtype: torch.dtype, size: int, part: str
+) -> None:
+    """D8: detach_ of a view raises, and the view stays in the graph."""
+    leaf = torch.ones(size, size, dtype=dtype, device=device, requires_grad=True)
+    whole = leaf * 2
+    views = {"slice": whole[0], "chunk": whole.chunk(2)[0], "transpose": whole.t()}
+    view = views[part]
+    check_raises(RuntimeError, view.detach_, f"detach_ of a {part}", "detach")
+    check(view.requires_grad, "the refused view left the graph")
+
+
+@law("D9", "torch.Tensor.numpy documentation", FLOATING)
+@given(spec=tensors(kinds=("requires_grad", "parameter"), max_elements=1025))
+def test_numpy_needs_detach(device: str, dtype: torch.dtype, spec: TensorSpec) -> None:
+    """D9: numpy() refuses a tensor that requires grad, and shares memory after detach."""
+    source = spec.build(device, dtype)
+    check_raises((RuntimeError, TypeError), source.numpy, "numpy() of what requires grad")  # type: ignore[arg-type]
+    if device != "cpu" or dtype is torch.bfloat16 or not _numpy_works():
+        return
+    array = source.detach().numpy()
+    if source.numel() and source.is_contiguous():
+        with torch.no_grad():
+            source.fill_(7)
+        check(bool((array == 7).all()), "the array does not see a write to its tensor")
+
+
+def _numpy_works() -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("numpy") is not None
+
+
+@law("D9", "torch.autograd.forward_ad documentation", "float64")
+@given(spec=tensors(kinds=("leaf",), layouts=("contiguous", "transposed"), specials=("ordinary",),
+                    max_elements=1025),
+       way=st.sampled_from(sorted(WAYS)))
+def test_drops_tangents(device: str, dtype: torch.dtype, spec: TensorSpec, way: str) -> None:
+    """D9: detach drops a forward-mode tangent; its source keeps it."""
+    forward = getattr(torch.autograd, "forward_ad", None)
+    if not hasattr(torch, "inference_mode") or forward is None:
+        pytest.skip("this torch has no forward mode for detach")
+    primal = spec.build(device, dtype)
+    tangent = torch.ones(tuple(primal.shape), dtype=dtype, device=device)
+    with forward.dual_level():
+        dual = forward.make_dual(primal, tangent)
+        result = forward.unpack_dual(WAYS[way](dual))
+        check(result.tangent is None, f"{way}: the detached tensor has a tangent")
+        check(forward.unpack_dual(dual).tangent is not None, "the source lost its tangent")
+

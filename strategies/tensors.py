@@ -1,0 +1,203 @@
+"""Random tensors of every dtype, layout and kind, drawn as plain descriptions."""
+
+import ctypes
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Dict, Tuple
+
+import torch
+from hypothesis import strategies as st
+
+# Small shapes first, so that an index shrinks towards one element without axes.
+# The last few reach faults that depend on size; a zero extent holds no element.
+SHAPES: Tuple[Tuple[int, ...], ...] = (
+    (),
+    (1,),
+    (2,),
+    (5,),
+    (2, 3),
+    (3, 1),
+    (4, 4),
+    (2, 3, 4),
+    (2, 3, 2, 2),
+    (1, 2, 3, 3),
+    (2, 2, 2, 2, 2),
+    (2, 3, 2, 1, 3),
+    (0,),
+    (2, 0, 3),
+    (33,),
+    (300,),
+    (1025,),
+    (17, 67),
+    (70, 80),
+    (70001,),
+)
+LAYOUTS = (
+    "contiguous",
+    "offset",  # a slice that begins inside a larger storage
+    "strided",  # every second element
+    "transposed",
+    "expanded",  # strides of zero
+    "overlapping",  # windows that share elements
+    "channels_last",  # 4 and 5 dimensions
+)
+KINDS = ("leaf", "requires_grad", "parameter", "non_leaf", "view")
+SPECIALS = ("ordinary", "mixed")
+
+
+@lru_cache(maxsize=None)
+def all_dtypes() -> Tuple[str, ...]:
+    """Names of every dtype of this torch that can be allocated and copied, sorted.
+
+    Quantized dtypes, and those smaller than a byte, cannot.
+    """
+    found = set()
+    for value in vars(torch).values():
+        if not isinstance(value, torch.dtype):
+            continue
+        try:
+            torch.empty(2, dtype=value).copy_(torch.empty(2, dtype=value))
+            tensor = torch.empty(2, dtype=value)
+        except (RuntimeError, TypeError, NotImplementedError):
+            continue
+        if not tensor.is_quantized and _holds_numbers(value):
+            found.add(str(value).rpartition(".")[2])
+    return tuple(sorted(found))
+
+
+def _holds_numbers(dtype: torch.dtype) -> bool:
+    try:
+        torch.zeros(2, dtype=dtype).tolist()
+    except (RuntimeError, TypeError, NotImplementedError):
+        return False
+    return True
+
+
+def can_require_grad(dtype: torch.dtype) -> bool:
+    """Floating and complex dtypes can; 8-bit floats can too, but have no arithmetic."""
+    wide = dtype.is_complex or torch.empty(0, dtype=dtype).element_size() > 1
+    return (dtype.is_floating_point or dtype.is_complex) and wide
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor as plain values; its device and dtype are given when it is built.
+
+    shape: before the layout is applied, which may turn or repeat it; layout: one of
+    LAYOUTS; kind: one of KINDS, where a dtype that cannot require grad gives a plain
+    leaf; special: "mixed" puts infinities, NaN, -0.0 and subnormals among the values.
+    """
+
+    shape: Tuple[int, ...] = ()
+    layout: str = "contiguous"
+    kind: str = "leaf"
+    special: str = "ordinary"
+    seed: int = 0
+
+    def _numbers(self, shape: Tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        generator = torch.Generator()
+        generator.manual_seed(self.seed)
+        count = 1
+        for extent in shape:
+            count *= extent
+        tensor = torch.empty(count, dtype=dtype)
+        if dtype is torch.bool:
+            return (torch.rand(count, generator=generator) > 0.5).view(shape)
+        if dtype.is_complex:
+            real = torch.float64 if dtype is torch.complex128 else torch.float32
+            parts = torch.rand(count * 2, generator=generator, dtype=real) * 4 - 2
+            tensor = torch.complex(parts[:count].clone(), parts[count:].clone()).to(dtype)
+        elif dtype.is_floating_point:
+            wide = torch.rand(count, generator=generator, dtype=torch.float64) * 4 - 2
+            tensor = wide.to(dtype)
+            if self.special == "mixed" and can_require_grad(dtype):
+                tiny = torch.finfo(dtype).tiny
+                odd = (float("inf"), -0.0, float("nan"), -float("inf"), tiny / 4, -tiny / 4)
+                for index in range(0, count if count < 50 else 50, 2):
+                    tensor[index] = odd[(index // 2 + self.seed) % len(odd)]
+        else:
+            size = tensor.element_size()
+            raw = torch.randint(0, 256, (count * size,), generator=generator).tolist()
+            if count:
+                ctypes.memmove(tensor.data_ptr(), bytes(raw), count * size)
+        return tensor.view(shape)
+
+    def _laid_out(self, device: str, dtype: torch.dtype) -> torch.Tensor:
+        shape, layout = self.shape, self.layout
+        if layout == "offset":
+            larger = self._numbers((3, *shape), dtype).to(device)
+            return larger[1]
+        if layout == "strided" and shape:
+            larger = self._numbers((*shape[:-1], shape[-1] * 2), dtype).to(device)
+            return larger[..., ::2]
+        if layout == "overlapping" and len(shape) == 1 and shape[0] > 2:
+            whole = self._numbers(shape, dtype).to(device)
+            return whole.as_strided((shape[0] - 2, 3), (1, 1))
+        tensor = self._numbers(shape, dtype).to(device)
+        if layout == "transposed" and len(shape) > 1:
+            return tensor.transpose(0, -1)
+        if layout == "expanded" and tensor.numel() < 2000:
+            return tensor.unsqueeze(0).expand(3, *shape)
+        if layout == "channels_last" and len(shape) == 4:
+            return tensor.contiguous(memory_format=torch.channels_last)
+        if layout == "channels_last" and len(shape) == 5:
+            return tensor.contiguous(memory_format=torch.channels_last_3d)
+        return tensor
+
+    def build(self, device: str = "cpu", dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """The tensor on a device: values drawn on the CPU from ``seed`` alone."""
+        tensor = self._laid_out(device, dtype)
+        if self.kind == "leaf" or not can_require_grad(dtype):
+            return tensor
+        if self.kind == "parameter":
+            return torch.nn.Parameter(tensor)
+        tensor.requires_grad_()
+        if self.kind == "requires_grad":
+            return tensor
+        if self.kind == "view":
+            return tensor.reshape(tensor.shape)[...]
+        # negation keeps every value's bits apart from the sign, and the layout where dense
+        return -tensor
+
+
+@st.composite
+def tensors(
+    draw: st.DrawFn,
+    *,
+    kinds: Tuple[str, ...] = KINDS,
+    layouts: Tuple[str, ...] = LAYOUTS,
+    specials: Tuple[str, ...] = SPECIALS,
+    max_elements: int = 70001,
+) -> TensorSpec:
+    """Tensors of every layout and kind, small and large, empty and 0-dim.
+
+    Shrinks towards a plain 0-dim leaf of ordinary value, contiguous, with seed 0.
+    """
+    shapes = _shapes_up_to(max_elements)
+    shape = shapes[draw(st.integers(0, len(shapes) - 1))]
+    packed = draw(st.integers(0, len(kinds) * len(layouts) * len(specials) - 1))
+    packed, kind = divmod(packed, len(kinds))
+    special, layout = divmod(packed, len(layouts))
+    return TensorSpec(
+        shape=shape,
+        layout=layouts[layout],
+        kind=kinds[kind],
+        special=specials[special],
+        seed=draw(st.integers(0, 255)),
+    )
+
+
+_BY_SIZE: Dict[int, Tuple[Tuple[int, ...], ...]] = {}
+
+
+def _shapes_up_to(most: int) -> Tuple[Tuple[int, ...], ...]:
+    if most not in _BY_SIZE:
+        kept = []
+        for shape in SHAPES:
+            count = 1
+            for extent in shape:
+                count *= extent
+            if count <= most:
+                kept.append(shape)
+        _BY_SIZE[most] = tuple(kept)
+    return _BY_SIZE[most]
