@@ -130,17 +130,19 @@ def test_passes_gradients_unchanged(
     source = spec.build(device, dtype)
     if not source.is_leaf:
         source.retain_grad()
-    upstream = TensorSpec(tuple(source.shape), special=special, seed=seed).build(device, dtype)
+    spec = TensorSpec(tuple(source.shape), special=special, seed=seed)
+    upstream = spec.build(device, dtype)
+    bits = read_bits(upstream)  # now: autograd may take the very tensor as a .grad
     result = WAYS[way](source)
     result.backward(upstream, retain_graph=True)
     check(source.grad is not None, f"{way}: no gradient came through")
     assert source.grad is not None
-    check_same_bits(source.grad, upstream, f"{way}: gradient")
+    check_same_bits(source.grad, bits, f"{way}: gradient")
     source.grad = None
-    result.backward(upstream)
+    result.backward(spec.build(device, dtype))
     check(source.grad is not None, f"{way}: no gradient came at the second backward")
     assert source.grad is not None
-    check_same_bits(source.grad, upstream, f"{way}: gradient of the second backward")
+    check_same_bits(source.grad, bits, f"{way}: gradient of the second backward")
 
 
 @law("C3", DOCUMENT, PRECISE)
@@ -185,7 +187,11 @@ def test_is_the_identity_in_training(
     device: str, dtype: torch.dtype, data: st.DataObject
 ) -> None:
     """C3: clones put anywhere in a net leave every gradient and every trained bit the same."""
-    run: TrainingRun = data.draw(training_runs(device=device, dtype=dtype, learns=True))
+    # without skips: a sum of three gradients may be taken in another order with a clone in it
+    networks = mlps(skips=False)
+    run: TrainingRun = data.draw(
+        training_runs(networks=networks, device=device, dtype=dtype, learns=True)
+    )
     places = data.draw(st.integers(1, 2 ** (run.network.depth + 1) - 1))
     way = WAYS[data.draw(WAY)]
     plain, cloned = Trainer(run, device, dtype), Trainer(run, device, dtype)

@@ -46,7 +46,9 @@ def check_frozen(
         check(parameter.grad is None, f"{where}: has a gradient")
         check(not parameter.requires_grad, f"{where}: requires grad again")
         # Adagrad makes state for every parameter when it is built; none may grow or change
-        check_equal(_state_bits(trainer, name), states[name], f"{where}: optimizer state")
+        # LBFGS keeps the state of the whole run with whatever parameter comes first
+        if not trainer.spec.needs_closure:
+            check_equal(_state_bits(trainer, name), states[name], f"{where}: optimizer state")
         check_equal(parameter._version, versions[name], f"{where}: version counter")
 
 
@@ -442,11 +444,12 @@ def test_added_group_leaves_frozen(device: str, dtype: torch.dtype, data: st.Dat
             )
 
 
-@law("F9", "torch.optim.Optimizer.load_state_dict documentation", FLOATING)
+@law("F9", "torch.optim.Optimizer.load_state_dict documentation", PRECISE)
 @given(data=st.data())
 def test_loading_state_leaves_frozen(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
     """F9: saving and loading the optimizer half-way changes nothing: the same bits at the end."""
     run: TrainingRun = data.draw(training_runs(device=device, dtype=dtype, learns=True))
+    # not in bfloat16: loading casts NAdam's and ASGD's float32 scalars to the parameter's dtype
     straight = Trainer(run, device, dtype)
     loaded = Trainer(run, device, dtype)
     straight.step()

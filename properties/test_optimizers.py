@@ -117,7 +117,7 @@ def check_update(
     """The parameter moved as the rule says; elements with a gradient near eps are given room."""
     __tracebackhide__ = True
     expected = rule.step(before, gradient)
-    relative, unit = check_tolerance(parameter.dtype)
+    relative, unit = check_tolerance(rule, parameter.dtype)
     actual = oracle.as_float64(parameter)
     # An adaptive rule divides by the gradient's size: rounding of a gradient that has all
     # but cancelled is amplified up to the size of a whole step.

@@ -1,6 +1,7 @@
 """Random tensors of every dtype, layout and kind, drawn as plain descriptions."""
 
 import ctypes
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Dict, Tuple
@@ -56,8 +57,9 @@ def all_dtypes() -> Tuple[str, ...]:
         if not isinstance(value, torch.dtype):
             continue
         try:
-            torch.empty(2, dtype=value).copy_(torch.empty(2, dtype=value))
-            tensor = torch.empty(2, dtype=value)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # "experimental": complex32 is tried all the same
+                tensor = torch.empty(2, dtype=value).copy_(torch.empty(2, dtype=value))
         except (RuntimeError, TypeError, NotImplementedError):
             continue
         if not tensor.is_quantized and _holds_numbers(value):
@@ -102,8 +104,8 @@ class TensorSpec:
             count *= extent
         tensor = torch.empty(count, dtype=dtype)
         if dtype is torch.bool:
-            return (torch.rand(count, generator=generator) > 0.5).view(shape)
-        if dtype.is_complex:
+            tensor = torch.rand(count, generator=generator) > 0.5
+        elif dtype.is_complex:
             real = torch.float64 if dtype is torch.complex128 else torch.float32
             parts = torch.rand(count * 2, generator=generator, dtype=real) * 4 - 2
             tensor = torch.complex(parts[:count].clone(), parts[count:].clone()).to(dtype)
@@ -120,7 +122,8 @@ class TensorSpec:
             raw = torch.randint(0, 256, (count * size,), generator=generator).tolist()
             if count:
                 ctypes.memmove(tensor.data_ptr(), bytes(raw), count * size)
-        return tensor.view(shape)
+        # a base of its own: a view could not be detached in place
+        return torch.empty(shape, dtype=dtype).copy_(tensor.view(shape))
 
     def _laid_out(self, device: str, dtype: torch.dtype) -> torch.Tensor:
         shape, layout = self.shape, self.layout

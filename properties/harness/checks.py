@@ -81,19 +81,21 @@ def check_close(
         )
 
 
-def check_raises(error: type, action: Any, what: str, matching: str = "") -> None:
+def check_raises(error: Any, action: Any, what: str, matching: str = "") -> None:
     """``action()`` raises ``error`` with ``matching`` (any case) in its message."""
     __tracebackhide__ = True
+    kinds = error if isinstance(error, tuple) else (error,)
+    names = " or ".join(kind.__name__ for kind in kinds)
     try:
         action()
     except error as raised:
         message = str(raised)
         check(
             matching.lower() in message.lower(),
-            f"{what}: raised {error.__name__}, but its message lacks {matching!r}: {message}",
+            f"{what}: raised {type(raised).__name__}, but its message lacks {matching!r}: {message}",
         )
     else:
-        fail(f"{what}: expected {error.__name__}, but nothing was raised")
+        fail(f"{what}: expected {names}, but nothing was raised")
 
 
 def snapshot(tensors: Mapping[str, torch.Tensor]) -> Dict[str, bytes]:

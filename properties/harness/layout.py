@@ -51,9 +51,11 @@ def overlaps(tensor: torch.Tensor) -> bool:
 
 def is_dense(tensor: torch.Tensor) -> bool:
     """Whether the elements fill their memory without gaps or overlap, in any order of axes."""
+    if not tensor.numel():
+        return True
     if overlaps(tensor):
         return False
     span = 1 + sum(
         (size - 1) * stride for stride, size in zip(tensor.stride(), tensor.shape) if size
     )
-    return tensor.numel() in (0, span)
+    return tensor.numel() == span
