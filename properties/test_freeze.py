@@ -46,10 +46,11 @@ def check_frozen(
         check(parameter.grad is None, f"{where}: has a gradient")
         check(not parameter.requires_grad, f"{where}: requires grad again")
         # Adagrad makes state for every parameter when it is built; none may grow or change
-        # LBFGS keeps the state of the whole run with whatever parameter comes first
+        # LBFGS keeps the state of the whole run with whatever parameter comes first, and adds
+        # its direction to every parameter: zeros to the frozen ones
         if not trainer.spec.needs_closure:
             check_equal(_state_bits(trainer, name), states[name], f"{where}: optimizer state")
-        check_equal(parameter._version, versions[name], f"{where}: version counter")
+            check_equal(parameter._version, versions[name], f"{where}: version counter")
 
 
 def check_live(trainer: Trainer, storages: Dict[str, int], step: int) -> None:
@@ -420,7 +421,7 @@ def test_schedulers_leave_frozen(device: str, dtype: torch.dtype, data: st.DataO
     check(trainer.optimizer.param_groups[0]["lr"] != first, f"{name} left lr at {first}")
 
 
-@law("F9", "torch.optim.Optimizer.add_param_group documentation", FLOATING)
+@law("F9", "torch.optim.Optimizer.add_param_group documentation", PRECISE)
 @given(data=st.data())
 def test_added_group_leaves_frozen(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
     """F9: parameters added by add_param_group: the frozen among them stand still, others train."""

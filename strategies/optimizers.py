@@ -1,12 +1,24 @@
-"""Every optimizer of torch.optim with valid options, as data."""
+"""Every optimizer of torch.optim with valid options, as data.
+
+What exists is found by looking at the installed torch: classes in ``torch.optim``,
+options in their constructors. What to try, and what excludes what, are the tables
+below. Source of the tables: the torch.optim documentation, checked by brute force.
+"""
 
 import inspect
+import re
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 from hypothesis import strategies as st
+
+# How an optimizer differs from "dense parameters of any shape, step() without arguments".
+CLOSURE = frozenset(("LBFGS",))
+SPARSE = frozenset(("SparseAdam",))
+MATRICES = frozenset(("Muon",))
 
 
 @dataclass(frozen=True)
@@ -25,15 +37,18 @@ class OptimizerSpec:
 
     @property
     def needs_closure(self) -> bool:
-        return self.name == "LBFGS"
+        """``step`` wants a function that computes the loss and its gradients again."""
+        return self.name in CLOSURE
 
     @property
     def sparse_only(self) -> bool:
-        return self.name == "SparseAdam"
+        """``step`` refuses dense gradients."""
+        return self.name in SPARSE
 
     @property
     def matrices_only(self) -> bool:
-        return self.name == "Muon"
+        """The constructor refuses parameters that are not 2-D."""
+        return self.name in MATRICES
 
 
 def optimizer_names() -> Tuple[str, ...]:
@@ -41,125 +56,238 @@ def optimizer_names() -> Tuple[str, ...]:
     found = sorted(
         name
         for name, value in vars(torch.optim).items()
-        if inspect.isclass(value)
+        if not name.startswith("_")
+        and inspect.isclass(value)
         and issubclass(value, torch.optim.Optimizer)
         and value is not torch.optim.Optimizer
     )
     return ("SGD", *(name for name in found if name != "SGD"))
 
 
+ABSENT: Any = None  # not passed: the constructor's own default
+
 # Values to try for each option; the first is the simplest, and what shrinking ends at.
-CHOICES: Dict[str, Tuple[Any, ...]] = {
+CHOICES: Mapping[str, Tuple[Any, ...]] = {
     "lr": (0.1, 0.01, 0.001),
-    "momentum": (0.0, 0.9, 0.5),
-    "dampening": (0.0, 0.5),
-    "weight_decay": (0.0, 0.1, 0.01),
-    "nesterov": (False, True),
-    "maximize": (False, True),
-    "amsgrad": (False, True),
-    "centered": (False, True),
-    "decoupled_weight_decay": (False, True),
-    "betas": ((0.9, 0.999), (0.5, 0.9), (0.0, 0.5)),
-    "alpha": (0.99, 0.5),
-    "rho": (0.9, 0.5),
-    "lr_decay": (0.0, 0.1),
-    "initial_accumulator_value": (0.0, 0.5),
-    "momentum_decay": (0.004, 0.1),
-    "etas": ((0.5, 1.2), (0.3, 1.5)),
-    "lambd": (0.0001, 0.1),
-    "t0": (1e6, 1.0),
-    "history_size": (10, 2),
+    "momentum": (ABSENT, 0.9, 0.5, 0.0),
+    "dampening": (ABSENT, 0.5, 0.0),
+    "weight_decay": (ABSENT, 0.1, 0.01, 0.0),
+    "nesterov": (ABSENT, True, False),
+    "maximize": (ABSENT, True),
+    "amsgrad": (ABSENT, True),
+    "centered": (ABSENT, True),
+    "decoupled_weight_decay": (ABSENT, True),
+    "betas": (ABSENT, (0.9, 0.999), (0.5, 0.9), (0.0, 0.9)),
+    "eps": (ABSENT, 1e-6, 1e-3),
+    "alpha": (ABSENT, 0.9, 0.5),
+    "rho": (ABSENT, 0.5, 0.0),
+    "lr_decay": (ABSENT, 0.1),
+    "initial_accumulator_value": (ABSENT, 0.5),
+    "momentum_decay": (ABSENT, 0.1, 0.0),
+    "etas": (ABSENT, (0.3, 1.5)),
+    "step_sizes": (ABSENT, (1e-3, 0.2)),
+    "lambd": (ABSENT, 0.1),
+    "t0": (ABSENT, 1.0),
+    "beta2_decay": (ABSENT, -0.5),
+    "d": (ABSENT, 2.0),
+    "ns_steps": (ABSENT, 2),
+    "adjust_lr_fn": (ABSENT, "original", "match_rms_adamw"),
     "max_iter": (2, 5),
-    "line_search_fn": (None, "strong_wolfe"),
+    "history_size": (10, 2),
+    "line_search_fn": (ABSENT, "strong_wolfe"),
 }
-# Where an optimizer reads a common name its own way.
-CHOICES_OF: Dict[str, Dict[str, Tuple[Any, ...]]] = {
-    "ASGD": {"alpha": (0.75, 0.5)},
-    "Muon": {"momentum": (0.95, 0.5)},
+# Where an optimizer reads a common name its own way. An optimizer without an entry
+# here is unknown, and is tried with its defaults only.
+CHOICES_OF: Mapping[str, Mapping[str, Tuple[Any, ...]]] = {
+    "ASGD": {},
+    "Adadelta": {"lr": (0.1, 1.0, 0.01)},
+    "Adafactor": {"eps": (ABSENT,)},  # a pair, whose first value depends on the dtype by itself
+    "Adagrad": {},
+    "Adam": {},
+    "AdamW": {},
+    "Adamax": {},
     "LBFGS": {"lr": (0.1, 0.01)},
+    "Muon": {"eps": (ABSENT,)},  # Muon works in bfloat16, whatever the dtype
+    "NAdam": {},
+    "RAdam": {},
+    "RMSprop": {},
+    "Rprop": {},
+    "SGD": {},
+    "SparseAdam": {},
 }
-# How the update is computed. Differentiable refuses leaves that require grad
-# outside no_grad, where training never is: it is left at its default.
-IMPLEMENTATIONS = ("default", "foreach", "for-loop", "fused")
+# Where a dtype cannot hold a common value. float16 ends at 6e-8: an eps of 1e-8 is zero,
+# and a zero gradient gives 0/0; with a small eps a second moment that underflows makes a
+# step of lr * gradient / eps. Its centred variance turns negative by rounding: NaN.
+CHOICES_IN: Mapping[str, Mapping[str, Tuple[Any, ...]]] = {
+    "float16": {"eps": (1e-3, 1e-2), "centered": (ABSENT,)},
+}
+# What makes NaN of ordinary training, and so is drawn only where it is named. LBFGS in
+# float16: y.y underflows and its step is infinite (in a third of small runs, torch 2.13).
+UNFIT = frozenset((("LBFGS", torch.float16),))
 
 
-def _parameter_names(name: str) -> Tuple[str, ...]:
-    return tuple(inspect.signature(getattr(torch.optim, name).__init__).parameters)
+@dataclass(frozen=True)
+class Constraint:
+    """Where ``option`` has ``value``, the ``others`` may only have these values."""
+
+    option: str
+    value: Any
+    others: Mapping[str, Tuple[Any, ...]]
+    names: Tuple[str, ...] = ()  # none: every optimizer
+
+
+CONSTRAINTS: Sequence[Constraint] = (
+    # "Nesterov momentum requires a momentum and zero dampening"
+    Constraint("nesterov", True, {"momentum": (0.9, 0.5), "dampening": (ABSENT, 0.0)}, ("SGD",)),
+    # E[g^2] - E[g]^2 shrinks with alpha^steps, and by rounding it soon is negative
+    Constraint("centered", True, {"alpha": (ABSENT,)}),
+)
+
+# How the update is computed: exclusive of each other. Left out: differentiable, which
+# turns grad mode on inside step(), even under no_grad, and so refuses every parameter
+# that is a leaf and requires grad ("a leaf Variable that requires grad is being used in
+# an in-place operation"): measured with torch 2.13, every optimizer that has it.
+IMPLEMENTATIONS: Mapping[str, Mapping[str, bool]] = {
+    "default": {},
+    "for-loop": {"foreach": False},
+    "foreach": {"foreach": True},
+    "fused": {"fused": True},
+    "capturable": {"capturable": True},
+    "capturable-for-loop": {"capturable": True, "foreach": False},
+    "capturable-foreach": {"capturable": True, "foreach": True},
+    "capturable-fused": {"capturable": True, "fused": True},
+}
+# How torch says that an implementation is not for this device or dtype. Any other error
+# is no refusal: such an implementation is tried, and the law fails.
+REFUSAL = re.compile(
+    r"not implemented for|not (currently |yet )?support|supported devices|must be CUDA"
+    r"|must be (on )?cuda|to be CUDA|floating point Tensor|Could not run",
+    re.IGNORECASE,
+)
+
+
+def _parameters(name: str) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(getattr(torch.optim, name).__init__).parameters
+
+
+def _probe(name: str, device: str, dtype: torch.dtype, options: Mapping[str, Any]) -> None:
+    """One step of the optimizer on a small matrix of ones."""
+    parameter = torch.nn.Parameter(torch.ones(2, 2, dtype=dtype, device=device))
+    gradient = torch.ones(2, 2, dtype=dtype, device=device)
+    optimizer = OptimizerSpec(name, (("lr", 0.1), *sorted(options.items()))).build([parameter])
+    if name in SPARSE:
+        gradient = gradient.to_sparse()
+    parameter.grad = gradient
+    if name in CLOSURE:
+        optimizer.step(lambda: 1.0)
+    else:
+        optimizer.step()
 
 
 @lru_cache(maxsize=None)
 def implementations(name: str, device: str, dtype: torch.dtype) -> Tuple[str, ...]:
-    """The implementations of an optimizer that one step on this device and dtype accepts."""
-    known = _parameter_names(name)
-    found: List[str] = ["default"]
-    for implementation in IMPLEMENTATIONS[1:]:
-        options = _implementation_options(implementation)
+    """The implementations of an optimizer for a device and dtype; none: it cannot be used there.
+
+    Each is tried once, when first asked for.
+    """
+    if name not in CHOICES_OF:
+        return ("default",)
+    known = _parameters(name)
+    found: List[str] = []
+    for implementation, options in IMPLEMENTATIONS.items():
         if not set(options) <= set(known):
             continue
+        if options.get("capturable") and torch.device(device).type == "cpu":
+            continue  # for graphs of an accelerator
         try:
-            parameter = torch.nn.Parameter(torch.ones(2, 2, dtype=dtype, device=device))
-            parameter.grad = torch.ones(2, 2, dtype=dtype, device=device)
-            getattr(torch.optim, name)([parameter], lr=0.1, **options).step()
-        except (RuntimeError, ValueError, NotImplementedError):
-            continue
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                _probe(name, device, dtype, options)
+        except Exception as problem:
+            if REFUSAL.search(str(problem)):
+                continue
         found.append(implementation)
     return tuple(found)
 
 
-def _implementation_options(implementation: str) -> Dict[str, bool]:
-    if implementation == "fused":
-        return {"fused": True}
-    if implementation == "foreach":
-        return {"foreach": True}
-    return {"foreach": False} if implementation == "for-loop" else {}
+@lru_cache(maxsize=None)
+def choices(name: str, dtype: torch.dtype) -> Tuple[Tuple[str, Tuple[Any, ...]], ...]:
+    """(option, values to try) of an optimizer of the installed torch, in its own order."""
+    known = _parameters(name)
+    if name not in CHOICES_OF:
+        required = "lr" in known and not isinstance(known["lr"].default, (int, float))
+        return (("lr", CHOICES["lr"]),) if required else ()
+    table = {**CHOICES, **CHOICES_IN.get(str(dtype).rpartition(".")[2], {}), **CHOICES_OF[name]}
+    return tuple((option, table[option]) for option in known if option in table)
+
+
+def constrained(name: str, options: Mapping[str, Any]) -> Dict[str, Any]:
+    """The options with those that the constraints forbid replaced, and the absent ones left out."""
+    result = dict(options)
+    for constraint in CONSTRAINTS:
+        if constraint.names and name not in constraint.names:
+            continue
+        if result.get(constraint.option) != constraint.value:
+            continue
+        for other, allowed in constraint.others.items():
+            if other in result and result[other] not in allowed:
+                result[other] = allowed[0]
+    return {option: value for option, value in result.items() if value is not ABSENT}
 
 
 @lru_cache(maxsize=None)
-def _choices(name: str) -> Tuple[Tuple[str, Tuple[Any, ...]], ...]:
-    own = CHOICES_OF.get(name, {})
-    return tuple(
-        (option, own.get(option, CHOICES[option]))
-        for option in _parameter_names(name)
-        if option in CHOICES
-    )
-
-
-def _smallest_eps(dtype: torch.dtype) -> Optional[float]:
-    """An eps that the dtype can tell from zero: 1e-8 vanishes in float16 and divides 0 by 0."""
-    return 1e-4 if dtype is torch.float16 else None
+def _one_of(values: Tuple[Any, ...]) -> st.SearchStrategy:
+    return st.sampled_from(values)
 
 
 @st.composite
+def _specs(
+    draw: st.DrawFn, names: Tuple[str, ...], device: str, dtype: torch.dtype
+) -> OptimizerSpec:
+    usable = tuple(name for name in names if implementations(name, device, dtype))
+    if not usable:
+        raise ValueError(
+            f"none of {', '.join(names)} works with {dtype} on {device} in torch "
+            f"{torch.__version__}: choose other names, another dtype or device"
+        )
+    name = draw(_one_of(usable))
+    way = draw(_one_of(implementations(name, device, dtype)))
+    options = {
+        option: values[0] if len(values) == 1 else draw(_one_of(values))
+        for option, values in choices(name, dtype)
+    }
+    options = {**constrained(name, options), **IMPLEMENTATIONS[way]}
+    return OptimizerSpec(name, tuple(sorted(options.items())))
+
+
 def optimizers(
-    draw: st.DrawFn,
     *,
     names: Optional[Sequence[str]] = None,
     device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> OptimizerSpec:
-    """Optimizers of the installed torch for dense parameters, with options valid on a device.
+    dtype: Union[torch.dtype, str] = torch.float32,
+) -> st.SearchStrategy[OptimizerSpec]:
+    """Optimizers of the installed torch, with options valid for a device and dtype.
 
-    names: only these classes. SparseAdam, which refuses dense gradients, is drawn
-    only where it is named. Shrinks towards plain SGD with lr 0.1.
+    names: only these classes; by default all, but for SparseAdam, which refuses dense
+    gradients, and LBFGS in float16: these are drawn only where they are named. Muon
+    wants matrices only, LBFGS a closure: see ``OptimizerSpec``.
+    One draw (about 11 us) for each option, so that each shrinks on its own.
+    Shrinks towards plain SGD (or the first name) with lr alone.
     """
-    classes = tuple(names) if names else tuple(n for n in optimizer_names() if n != "SparseAdam")
-    name = classes[draw(st.integers(0, len(classes) - 1))]
-    choices = _choices(name)
-    size = 1
-    for _, values in choices:
-        size *= len(values)
-    ways = ("default",) if name in ("LBFGS", "SparseAdam") else implementations(name, device, dtype)
-    packed = draw(st.integers(0, size * len(ways) - 1))
-    packed, way = divmod(packed, len(ways))
-    options: Dict[str, Any] = {}
-    for option, values in choices:
-        packed, index = divmod(packed, len(values))
-        options[option] = values[index]
-    options.update(_implementation_options(ways[way]))
-    if options.get("nesterov") and name == "SGD":
-        options["momentum"] = options["momentum"] or 0.9
-        options["dampening"] = 0.0
-    eps = _smallest_eps(dtype)
-    if eps is not None and "eps" in _parameter_names(name) and name != "Adafactor":
-        options["eps"] = eps
-    return OptimizerSpec(name, tuple(sorted(options.items())))
+    if isinstance(dtype, str):
+        dtype = getattr(torch, dtype)
+        assert isinstance(dtype, torch.dtype)
+    if names is None:
+        classes = tuple(
+            name
+            for name in optimizer_names()
+            if name not in SPARSE and (name, dtype) not in UNFIT
+        )
+    else:
+        classes = tuple(names)
+        unknown = sorted(set(classes) - set(optimizer_names()))
+        if unknown or not classes:
+            raise ValueError(
+                f"names={classes!r}: torch {torch.__version__} has {', '.join(optimizer_names())}"
+            )
+    return _specs(classes, str(device), dtype)

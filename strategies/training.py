@@ -54,11 +54,11 @@ class TrainingRun:
         generator = torch.Generator()
         generator.manual_seed(self.seed + 1_000_003)
         width = self.network.width_at(self.network.depth)
-        values = torch.rand(
-            self.batch, self.network.inputs + width, generator=generator, dtype=torch.float64
+        inputs, targets = (
+            torch.rand(self.batch, features, generator=generator, dtype=torch.float64) * 3 - 1.5
+            for features in (self.network.inputs, width)
         )
-        values = (values * 3 - 1.5).to(device=device, dtype=dtype)
-        return values[:, : self.network.inputs], values[:, self.network.inputs :]
+        return inputs.to(device=device, dtype=dtype), targets.to(device=device, dtype=dtype)
 
 
 @st.composite

@@ -3,7 +3,14 @@
 Sources: the pseudo-code in the torch.optim documentation, and the papers it
 cites. A rule is fed the gradients of the run under test, so what it judges is
 the update alone. Documented defaults are written out here: a torch whose
-defaults have changed must not be measured with its own.
+defaults have changed must not be measured with its own. The same rules hold from
+torch 1.8.1 to 2.13 (measured): what differs is only which classes and options exist.
+
+Where a low precision says nothing about the rule: the second moment is about the
+square of the gradient, and in float16 (1 - beta2) * g * g underflows for |g| < 0.008,
+in float32 for |g| < 1e-21. There torch divides by eps alone and the rule by about |g|:
+the difference is up to a whole step, lr * g / eps. Feed gradients above that, or zeros.
+Rprop's product of two gradients underflows likewise (float32: both below 1e-22).
 """
 
 import math
@@ -53,9 +60,28 @@ class Rule:
         """The rule proper, after maximize and weight decay."""
         raise NotImplementedError
 
+    def may_stay_put(self, value: torch.Tensor) -> torch.Tensor:
+        """Where (bool, like ``value``) an exactly zero gradient leaves a fresh rule's value.
+
+        True: it does (``==``; under maximize a -0.0 may become 0.0). False: the value
+        shrinks by decay, in exact arithmetic: a low precision may round that away.
+        Holds for the first step only: momentum moves a parameter without a gradient.
+        """
+        return (value == 0) | (not self.shrinks())
+
+    def shrinks(self) -> bool:
+        """Whether a value that is not zero decays without a gradient."""
+        return bool(self.options.get("weight_decay")) and bool(self.lr)
+
 
 class SGD(Rule):
-    defaults = {"momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False}
+    defaults = {
+        "lr": 0.001,
+        "momentum": 0.0,
+        "dampening": 0.0,
+        "weight_decay": 0.0,
+        "nesterov": False,
+    }
 
     def update(self, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         if self.momentum:
@@ -195,9 +221,38 @@ class Adamax(Rule):
         return value - self.lr / (1 - one**self.steps) * first / largest
 
 
+class ASGD(Rule):
+    """The parameter only: the running average ``ax`` does not act on it."""
+
+    defaults = {"lr": 0.01, "lambd": 1e-4, "alpha": 0.75, "t0": 1e6, "weight_decay": 0.0}
+
+    def update(self, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        rate = self.lr / (1 + self.lambd * self.lr * (self.steps - 1)) ** self.alpha
+        return value - rate * self.lambd * value - rate * gradient
+
+    def shrinks(self) -> bool:
+        return super().shrinks() or bool(self.lambd and self.lr)
+
+
+class Rprop(Rule):
+    defaults = {"lr": 0.01, "etas": (0.5, 1.2), "step_sizes": (1e-6, 50.0)}
+
+    def update(self, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        slower, faster = self.etas
+        agreement = torch.sign(gradient) * torch.sign(self.kept("previous", gradient))
+        one = torch.ones_like(agreement)
+        factor = torch.where(agreement > 0, one * faster, one)
+        factor = torch.where(agreement < 0, one * slower, factor)
+        size = self.kept("size", gradient, self.lr) * factor
+        size = torch.clamp(size, self.step_sizes[0], self.step_sizes[1])
+        gradient = torch.where(agreement < 0, one * 0, gradient)
+        self.state["previous"], self.state["size"] = gradient, size
+        return value - torch.sign(gradient) * size
+
+
 REFERENCES: Dict[str, Type[Rule]] = {
     rule.__name__: rule
-    for rule in (SGD, Adam, AdamW, NAdam, RAdam, RMSprop, Adagrad, Adadelta, Adamax)
+    for rule in (SGD, Adam, AdamW, NAdam, RAdam, RMSprop, Adagrad, Adadelta, Adamax, ASGD, Rprop)
 }
 
 
