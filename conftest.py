@@ -96,7 +96,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optio
     selftest = ROOT / "properties" / "selftest"
     if collection_path != selftest:
         return None
-    named = [Path(config.invocation_params.dir, arg.split("::")[0]).resolve() for arg in config.args]
+    named = [
+        Path(config.invocation_params.dir, arg.split("::")[0]).resolve() for arg in config.args
+    ]
     return None if any(path == selftest or selftest in path.parents for path in named) else True
 
 
@@ -106,13 +108,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if mark is None or "device" not in metafunc.fixturenames:
         return
     config = metafunc.config
-    names = axes.dtypes_of(
-        mark.kwargs["dtypes"],
-        config.frostproof_dtypes,  # type: ignore[attr-defined]
-        config.frostproof_profile == "nightly",  # type: ignore[attr-defined]
-    )
+    asked = config.frostproof_dtypes  # type: ignore[attr-defined]
+    thorough = config.frostproof_profile == "nightly"  # type: ignore[attr-defined]
     devices = config.frostproof_devices  # type: ignore[attr-defined]
-    cells = [(device, name) for device in devices for name in names]
+    cells = [
+        (device, name)
+        for device in devices
+        for name in axes.dtypes_of(mark.kwargs["dtypes"], device, asked, thorough)
+    ]
     if "dtype" in metafunc.fixturenames:
         metafunc.parametrize(
             ("device", "dtype"),

@@ -121,8 +121,12 @@ def test_is_a_node_of_the_graph(
 
 
 @law("C3", "the source article", FLOATING)
-@given(spec=tensors(kinds=("requires_grad", "parameter", "non_leaf", "view")),
-       way=WAY, seed=st.integers(0, 255), special=st.sampled_from(("ordinary", "mixed")))
+@given(
+    spec=tensors(kinds=("requires_grad", "parameter", "non_leaf", "view")),
+    way=WAY,
+    seed=st.integers(0, 255),
+    special=st.sampled_from(("ordinary", "mixed")),
+)
 def test_passes_gradients_unchanged(
     device: str, dtype: torch.dtype, spec: TensorSpec, way: str, seed: int, special: str
 ) -> None:
@@ -146,8 +150,15 @@ def test_passes_gradients_unchanged(
 
 
 @law("C3", DOCUMENT, PRECISE)
-@given(spec=tensors(kinds=("requires_grad",), layouts=("contiguous", "transposed"),
-                    specials=("ordinary",), max_elements=1025), way=WAY)
+@given(
+    spec=tensors(
+        kinds=("requires_grad",),
+        layouts=("contiguous", "transposed"),
+        specials=("ordinary",),
+        max_elements=1025,
+    ),
+    way=WAY,
+)
 def test_passes_second_derivatives(
     device: str, dtype: torch.dtype, spec: TensorSpec, way: str
 ) -> None:
@@ -165,8 +176,12 @@ def test_passes_second_derivatives(
 
 
 @law("C3", "torch.autograd.forward_ad documentation", "float64")
-@given(spec=tensors(kinds=("leaf",), layouts=("contiguous",), specials=("ordinary",),
-                    max_elements=1025), way=WAY)
+@given(
+    spec=tensors(
+        kinds=("leaf",), layouts=("contiguous",), specials=("ordinary",), max_elements=1025
+    ),
+    way=WAY,
+)
 def test_passes_tangents(device: str, dtype: torch.dtype, spec: TensorSpec, way: str) -> None:
     """C3: forward mode: a clone's tangent is its source's, in other memory."""
     forward = getattr(torch.autograd, "forward_ad", None)
@@ -183,9 +198,7 @@ def test_passes_tangents(device: str, dtype: torch.dtype, spec: TensorSpec, way:
 
 @law("C3", "the source article", FLOATING)
 @given(data=st.data())
-def test_is_the_identity_in_training(
-    device: str, dtype: torch.dtype, data: st.DataObject
-) -> None:
+def test_is_the_identity_in_training(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
     """C3: clones put anywhere in a net leave every gradient and every trained bit the same."""
     # without skips: a sum of three gradients may be taken in another order with a clone in it
     networks = mlps(skips=False)
@@ -276,8 +289,14 @@ def test_detach_and_clone_commute(device: str, dtype: torch.dtype, spec: TensorS
 
 
 @law("C4", "the source article", FLOATING)
-@given(spec=tensors(kinds=("requires_grad", "parameter"), layouts=("contiguous", "offset"),
-                    specials=("ordinary",)), way=WAY)
+@given(
+    spec=tensors(
+        kinds=("requires_grad", "parameter"),
+        layouts=("contiguous", "offset"),
+        specials=("ordinary",),
+    ),
+    way=WAY,
+)
 def test_does_not_follow_the_optimizer(
     device: str, dtype: torch.dtype, spec: TensorSpec, way: str
 ) -> None:
@@ -289,5 +308,3 @@ def test_does_not_follow_the_optimizer(
     check_same_bits(copied, before, f"{way}: after a step")
     if before:
         check_moved(source, before, "the source after a step")
-
-

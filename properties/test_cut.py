@@ -30,7 +30,10 @@ def test_gradients_stop_at_the_cut(device: str, dtype: torch.dtype, data: st.Dat
     network = data.draw(mlps(skips=False, tied=False))
     cuts = data.draw(detach_positions(network, at_least=1, output=False))
     event(f"cut by {cuts.by}")
-    cut, whole = Trainer(_run(network, cuts), device, dtype), Trainer(_run(network, Cuts()), device, dtype)
+    cut, whole = (
+        Trainer(_run(network, cuts), device, dtype),
+        Trainer(_run(network, Cuts()), device, dtype),
+    )
     check_same_bits(cut.output(), whole.output(), "the output of the cut net")
     cut.backward()
     whole.backward()
@@ -72,7 +75,10 @@ def test_last_cut_governs(device: str, dtype: torch.dtype, data: st.DataObject) 
     network = data.draw(mlps(skips=False))
     cuts = data.draw(detach_positions(network, at_least=1, output=False))
     last = Cuts((max(cuts.positions),), cuts.by)
-    many, one = Trainer(_run(network, cuts), device, dtype), Trainer(_run(network, last), device, dtype)
+    many, one = (
+        Trainer(_run(network, cuts), device, dtype),
+        Trainer(_run(network, last), device, dtype),
+    )
     many.backward()
     one.backward()
     check_equal(many.gradient_bits(), one.gradient_bits(), "gradients of many cuts and the last")
@@ -84,9 +90,7 @@ def test_last_cut_governs(device: str, dtype: torch.dtype, data: st.DataObject) 
 
 @law("K2", "torch.Tensor.backward documentation", FLOATING)
 @given(network=mlps(), by=st.sampled_from(("detach", "no_grad")))
-def test_cut_after_the_last_layer(
-    device: str, dtype: torch.dtype, network: MLP, by: str
-) -> None:
+def test_cut_after_the_last_layer(device: str, dtype: torch.dtype, network: MLP, by: str) -> None:
     """K2: cut after the last layer, the loss does not require grad and backward raises."""
     trainer = Trainer(_run(network, Cuts((network.depth,), by)), device, dtype)
     loss = trainer.loss()

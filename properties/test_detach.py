@@ -60,7 +60,9 @@ def test_shares_storage(
 
 
 @law("D1", DOCUMENT, ANY)
-@given(spec=tensors(layouts=("contiguous", "offset", "transposed", "strided")), how=ways_and_modes())
+@given(
+    spec=tensors(layouts=("contiguous", "offset", "transposed", "strided")), how=ways_and_modes()
+)
 def test_writes_are_seen_both_ways(
     device: str, dtype: torch.dtype, spec: TensorSpec, how: Tuple[str, str]
 ) -> None:
@@ -110,7 +112,9 @@ def test_leaves_its_source_alone(
     after = autograd_state(source)
     for fact, value in before.items():
         check(
-            after[fact] is value or after[fact] == value if fact != "grad" else after[fact] is value,
+            after[fact] is value or after[fact] == value
+            if fact != "grad"
+            else after[fact] is value,
             f"{how}: the source's {fact} was {value}, is {after[fact]}",
         )
     check_equal(type(source), kind, f"{how}: the source's type")
@@ -129,9 +133,15 @@ OPTIMIZERS: Tuple[Tuple[str, Dict[str, Any]], ...] = (
 
 
 @law("D3", "the source article", FLOATING)
-@given(spec=tensors(kinds=("requires_grad", "parameter"), layouts=("contiguous", "offset"),
-                    specials=("ordinary",)),
-       choice=st.sampled_from(OPTIMIZERS), steps=st.integers(1, 3))
+@given(
+    spec=tensors(
+        kinds=("requires_grad", "parameter"),
+        layouts=("contiguous", "offset"),
+        specials=("ordinary",),
+    ),
+    choice=st.sampled_from(OPTIMIZERS),
+    steps=st.integers(1, 3),
+)
 def test_follows_the_optimizer(
     device: str,
     dtype: torch.dtype,
@@ -168,8 +178,10 @@ def test_follows_training(device: str, dtype: torch.dtype, network: MLP) -> None
 
 
 @law("D4", DOCUMENT, FLOATING)
-@given(spec=tensors(kinds=("requires_grad", "parameter", "non_leaf"), specials=("ordinary",)),
-       how=st.tuples(st.sampled_from(sorted(WAYS)), st.sampled_from(("enable_grad", "no_grad"))))
+@given(
+    spec=tensors(kinds=("requires_grad", "parameter", "non_leaf"), specials=("ordinary",)),
+    how=st.tuples(st.sampled_from(sorted(WAYS)), st.sampled_from(("enable_grad", "no_grad"))),
+)
 def test_cuts_only_its_own_path(
     device: str, dtype: torch.dtype, spec: TensorSpec, how: Tuple[str, str]
 ) -> None:
@@ -189,9 +201,12 @@ def test_cuts_only_its_own_path(
 
 
 @law("D6", "PyTorch notes, In-place correctness checks", FLOATING)
-@given(spec=tensors(kinds=("requires_grad", "parameter", "non_leaf"), layouts=("contiguous",),
-                    max_elements=1025),
-       way=st.sampled_from(sorted(WAYS)))
+@given(
+    spec=tensors(
+        kinds=("requires_grad", "parameter", "non_leaf"), layouts=("contiguous",), max_elements=1025
+    ),
+    way=st.sampled_from(sorted(WAYS)),
+)
 def test_shares_the_version_counter(
     device: str, dtype: torch.dtype, spec: TensorSpec, way: str
 ) -> None:
@@ -205,7 +220,9 @@ def test_shares_the_version_counter(
     check(source._version > version, f"{way}: a write through the alias left the source's version")
     check_equal(alias._version, source._version, f"{way}: versions after a write")
     check_raises(
-        RuntimeError, saved.sum().backward, f"backward after a write through {way}",
+        RuntimeError,
+        saved.sum().backward,
+        f"backward after a write through {way}",
         "modified by an inplace operation",
     )
     source = spec.build(device, dtype)
@@ -249,8 +266,11 @@ def test_keeps_lazy_bits(
 
 
 @law("D8", "torch.Tensor.detach_ documentation", FLOATING)
-@given(spec=tensors(kinds=("requires_grad", "non_leaf"), layouts=("contiguous",),
-                    specials=("ordinary",)))
+@given(
+    spec=tensors(
+        kinds=("requires_grad", "non_leaf"), layouts=("contiguous",), specials=("ordinary",)
+    )
+)
 def test_detach_in_place(device: str, dtype: torch.dtype, spec: TensorSpec) -> None:
     """D8: detach_ returns the tensor itself, now a leaf; an earlier graph still reaches its source."""
     source = spec.build(device, dtype)
@@ -307,9 +327,15 @@ def _numpy_works() -> bool:
 
 
 @law("D9", "torch.autograd.forward_ad documentation", "float64")
-@given(spec=tensors(kinds=("leaf",), layouts=("contiguous", "transposed"), specials=("ordinary",),
-                    max_elements=1025),
-       way=st.sampled_from(sorted(WAYS)))
+@given(
+    spec=tensors(
+        kinds=("leaf",),
+        layouts=("contiguous", "transposed"),
+        specials=("ordinary",),
+        max_elements=1025,
+    ),
+    way=st.sampled_from(sorted(WAYS)),
+)
 def test_drops_tangents(device: str, dtype: torch.dtype, spec: TensorSpec, way: str) -> None:
     """D9: detach drops a forward-mode tangent; its source keeps it."""
     forward = getattr(torch.autograd, "forward_ad", None)
@@ -322,4 +348,3 @@ def test_drops_tangents(device: str, dtype: torch.dtype, spec: TensorSpec, way: 
         result = forward.unpack_dual(WAYS[way](dual))
         check(result.tangent is None, f"{way}: the detached tensor has a tangent")
         check(forward.unpack_dual(dual).tangent is not None, "the source lost its tangent")
-

@@ -19,7 +19,16 @@ from properties.harness.checks import (
 )
 from properties.harness.law import ANY, FLOATING, PRECISE, law
 from properties.harness.trainer import Trainer, freeze
-from strategies import MLP, Layer, OptimizerSpec, TrainingRun, freeze_masks, mlps, training_runs
+from strategies import (
+    MLP,
+    Layer,
+    OptimizerSpec,
+    TrainingRun,
+    freeze_masks,
+    mlps,
+    optimizers,
+    training_runs,
+)
 
 
 def _state_bits(trainer: Trainer, name: str) -> Dict[str, Any]:
@@ -93,6 +102,20 @@ def test_frozen_stay(device: str, dtype: torch.dtype, data: st.DataObject) -> No
     )
 
 
+@law("F1", "torch.optim.Optimizer.step documentation", FLOATING)
+@given(data=st.data())
+def test_step_without_gradients(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
+    """F1: a step of any optimizer without any gradient moves nothing, weight decay or not."""
+    spec = data.draw(optimizers(device=device, dtype=dtype))
+    if spec.needs_closure:
+        spec = OptimizerSpec("AdamW", (("lr", 0.1),))
+    network = data.draw(mlps(max_width=40))
+    run = TrainingRun(network, optimizer=spec, batch=4)
+    trainer = Trainer(run, device, dtype)
+    trainer.optimizer.step()
+    check_unchanged(trainer.named, trainer.before, f"a step of {spec.name} without gradients:")
+
+
 @law("F2", "PyTorch notes, Autograd mechanics", FLOATING)
 @given(data=st.data())
 def test_others_gradients_do_not_depend_on_the_mask(
@@ -158,7 +181,9 @@ def test_non_leaf_cannot_be_frozen(device: str, dtype: torch.dtype, network: MLP
         output.requires_grad = False
 
     check_raises(RuntimeError, by_attribute, "requires_grad = False on a non-leaf", "leaf")
-    check_raises(RuntimeError, lambda: output.requires_grad_(False), "requires_grad_(False)", "leaf")
+    check_raises(
+        RuntimeError, lambda: output.requires_grad_(False), "requires_grad_(False)", "leaf"
+    )
     check(output.requires_grad, "the refused non-leaf no longer requires grad")
 
 
@@ -188,7 +213,9 @@ def test_frozen_midway_with_cleared_gradients(
     """F6: frozen midway with gradients cleared to None, a parameter stands still from then on."""
     run: TrainingRun = data.draw(training_runs(device=device, dtype=dtype, learns=True))
     if run.optimizer.needs_closure:  # LBFGS moves it: test_lbfgs_moves_frozen_midway
-        run = dataclasses.replace(run, optimizer=OptimizerSpec("SGD", (("lr", 0.1), ("momentum", 0.9))))
+        run = dataclasses.replace(
+            run, optimizer=OptimizerSpec("SGD", (("lr", 0.1), ("momentum", 0.9)))
+        )
     mask = run.frozen or run.unfrozen()[:1]
     run = dataclasses.replace(run, frozen=(), clearing="none", listed="all")
     trainer = Trainer(run, device, dtype)
@@ -219,12 +246,14 @@ def test_traps_move_frozen(device: str, dtype: torch.dtype, data: st.DataObject)
     name, options, kind = data.draw(st.sampled_from(TRAPS))
     event(name)
     spec = OptimizerSpec("SGD", options)
-    trainer = Trainer(TrainingRun(network, optimizer=spec, batch=4, seed=network.seed), device, dtype)
+    trainer = Trainer(
+        TrainingRun(network, optimizer=spec, batch=4, seed=network.seed), device, dtype
+    )
     trainer.step()
     trainer.clear()
     trainer.backward()
     if kind == "zeros":
-        trainer.optimizer.step()
+        trainer.apply()
         for parameter in trainer.network.parameters():
             assert parameter.grad is not None
             parameter.grad.zero_()
@@ -242,7 +271,7 @@ def test_traps_move_frozen(device: str, dtype: torch.dtype, data: st.DataObject)
         elif "momentum" in dict(options):
             drive = trainer.optimizer.state[parameter]["momentum_buffer"]
         expected[frozen] = bool((drive.abs() > 1e-4).any())
-    trainer.optimizer.step()
+    trainer.apply()
     for frozen, moves in expected.items():
         if moves:
             check(
@@ -305,7 +334,7 @@ def test_unfreezing_resumes(device: str, dtype: torch.dtype, data: st.DataObject
         check(gradient is not None, f"{name}: no gradient after unfreezing")
         check_same_bits_or_none(trainer, name, gradient, expected[name])
     before = trainer.bits()
-    trainer.optimizer.step()
+    trainer.apply()
     for name in mask:
         grad = trainer.named[name].grad
         assert grad is not None
@@ -365,7 +394,7 @@ def test_clipping_leaves_frozen(device: str, dtype: torch.dtype, data: st.DataOb
         else:
             check(parameter.grad is None, f"clipping gave {name} a gradient")
     if not run.optimizer.needs_closure:
-        trainer.optimizer.step()
+        trainer.apply()
     for name in run.frozen:
         check_same_bits(trainer.named[name], trainer.before[name], f"frozen {name} after clipping")
 
@@ -463,7 +492,9 @@ def test_loading_state_leaves_frozen(device: str, dtype: torch.dtype, data: st.D
         {key: value for key, value in loaded.network.state_dict().items()}
     )
     for name, flag in flags.items():
-        check_equal(loaded.named[name].requires_grad, flag, f"requires_grad of {name} after loading")
+        check_equal(
+            loaded.named[name].requires_grad, flag, f"requires_grad of {name} after loading"
+        )
     for _ in range(run.steps):
         straight.step()
         loaded.step()
@@ -479,7 +510,7 @@ def test_loading_state_leaves_frozen(device: str, dtype: torch.dtype, data: st.D
 def test_gradient_scaling_leaves_frozen(
     device: str, dtype: torch.dtype, network: MLP, data: st.DataObject
 ) -> None:
-    """F9: a scaled loss with unscaled gradients moves live parameters only, by a power of two exactly."""
+    """F9: a scaled loss with unscaled gradients moves live parameters only."""
     mask = data.draw(freeze_masks(network))
     run = TrainingRun(network, frozen=mask, batch=4, seed=network.seed)
     if not run.gets_gradient():
@@ -508,4 +539,6 @@ def test_gradient_scaling_leaves_frozen(
     scaler.step(trainer.optimizer)
     scaler.update()
     for name in run.frozen:
-        check_same_bits(trainer.named[name], trainer.before[name], f"frozen {name} under GradScaler")
+        check_same_bits(
+            trainer.named[name], trainer.before[name], f"frozen {name} under GradScaler"
+        )

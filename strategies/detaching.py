@@ -20,9 +20,7 @@ class Cuts:
 
 
 @st.composite
-def detach_positions(
-    draw: st.DrawFn, mlp: MLP, *, at_least: int = 0, output: bool = True
-) -> Cuts:
+def detach_positions(draw: st.DrawFn, mlp: MLP, *, at_least: int = 0, output: bool = True) -> Cuts:
     """Any set of cut positions of ``mlp``, and one of the two ways to cut.
 
     at_least: 1 asks for a cut for certain. output: False never cuts after the

@@ -73,7 +73,9 @@ class MLP:
             if layer.skip and (
                 layer.skip > index + 1 or self.width_at(index + 1 - layer.skip) != layer.width
             ):
-                raise ValueError(f"layer {index}: nothing of width {layer.width} to add by its skip")
+                raise ValueError(
+                    f"layer {index}: nothing of width {layer.width} to add by its skip"
+                )
             if layer.tied and (index == 0 or self._shape(index) != self._shape(index - 1)):
                 raise ValueError(f"layer {index}: no previous weight of its shape to be tied to")
 

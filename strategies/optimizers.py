@@ -9,7 +9,7 @@ import inspect
 import re
 import warnings
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
@@ -184,7 +184,7 @@ def _probe(name: str, device: str, dtype: torch.dtype, options: Mapping[str, Any
         optimizer.step()
 
 
-@lru_cache(maxsize=None)
+@cache
 def implementations(name: str, device: str, dtype: torch.dtype) -> Tuple[str, ...]:
     """The implementations of an optimizer for a device and dtype; none: it cannot be used there.
 
@@ -210,7 +210,7 @@ def implementations(name: str, device: str, dtype: torch.dtype) -> Tuple[str, ..
     return tuple(found)
 
 
-@lru_cache(maxsize=None)
+@cache
 def choices(name: str, dtype: torch.dtype) -> Tuple[Tuple[str, Tuple[Any, ...]], ...]:
     """(option, values to try) of an optimizer of the installed torch, in its own order."""
     known = _parameters(name)
@@ -235,14 +235,14 @@ def constrained(name: str, options: Mapping[str, Any]) -> Dict[str, Any]:
     return {option: value for option, value in result.items() if value is not ABSENT}
 
 
-@lru_cache(maxsize=None)
+@cache
 def _one_of(values: Tuple[Any, ...]) -> st.SearchStrategy:
     return st.sampled_from(values)
 
 
 @st.composite
 def _specs(
-    draw: st.DrawFn, names: Tuple[str, ...], device: str, dtype: torch.dtype
+    draw: st.DrawFn, names: Tuple[str, ...], device: str, dtype: torch.dtype, capturable: bool
 ) -> OptimizerSpec:
     usable = tuple(name for name in names if implementations(name, device, dtype))
     if not usable:
@@ -251,7 +251,12 @@ def _specs(
             f"{torch.__version__}: choose other names, another dtype or device"
         )
     name = draw(_one_of(usable))
-    way = draw(_one_of(implementations(name, device, dtype)))
+    ways = tuple(
+        way
+        for way in implementations(name, device, dtype)
+        if capturable or not IMPLEMENTATIONS[way].get("capturable")
+    )
+    way = draw(_one_of(ways))
     options = {
         option: values[0] if len(values) == 1 else draw(_one_of(values))
         for option, values in choices(name, dtype)
@@ -265,12 +270,15 @@ def optimizers(
     names: Optional[Sequence[str]] = None,
     device: str = "cpu",
     dtype: Union[torch.dtype, str] = torch.float32,
+    capturable: bool = False,
 ) -> st.SearchStrategy[OptimizerSpec]:
     """Optimizers of the installed torch, with options valid for a device and dtype.
 
     names: only these classes; by default all, but for SparseAdam, which refuses dense
     gradients, and LBFGS in float16: these are drawn only where they are named. Muon
     wants matrices only, LBFGS a closure: see ``OptimizerSpec``.
+    capturable: also the implementations for an accelerator's graphs, where the device has
+    them; they correct biases in float32 in every dtype, too rough for a reference rule.
     One draw (about 11 us) for each option, so that each shrinks on its own.
     Shrinks towards plain SGD (or the first name) with lr alone.
     """
@@ -279,9 +287,7 @@ def optimizers(
         assert isinstance(dtype, torch.dtype)
     if names is None:
         classes = tuple(
-            name
-            for name in optimizer_names()
-            if name not in SPARSE and (name, dtype) not in UNFIT
+            name for name in optimizer_names() if name not in SPARSE and (name, dtype) not in UNFIT
         )
     else:
         classes = tuple(names)
@@ -290,4 +296,4 @@ def optimizers(
             raise ValueError(
                 f"names={classes!r}: torch {torch.__version__} has {', '.join(optimizer_names())}"
             )
-    return _specs(classes, str(device), dtype)
+    return _specs(classes, str(device), dtype, capturable)

@@ -3,7 +3,7 @@
 import ctypes
 import warnings
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Dict, Tuple
 
 import torch
@@ -46,7 +46,7 @@ KINDS = ("leaf", "requires_grad", "parameter", "non_leaf", "view")
 SPECIALS = ("ordinary", "mixed")
 
 
-@lru_cache(maxsize=None)
+@cache
 def all_dtypes() -> Tuple[str, ...]:
     """Names of every dtype of this torch that can be allocated and copied, sorted.
 
@@ -59,7 +59,7 @@ def all_dtypes() -> Tuple[str, ...]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # "experimental": complex32 is tried all the same
-                tensor = torch.empty(2, dtype=value).copy_(torch.empty(2, dtype=value))
+                tensor = torch.zeros(2, 2).to(value).t().contiguous()
         except (RuntimeError, TypeError, NotImplementedError):
             continue
         if not tensor.is_quantized and _holds_numbers(value):

@@ -6,14 +6,17 @@ import pytest
 import torch
 
 from properties.harness import law
+from properties.harness.known_defects import version_tuple
 from strategies import all_dtypes
 
 TRAINABLE = ("float32", "float64", "bfloat16", "float16")
+# The first torch whose CPU kernels run every layer, activation and loss in a dtype.
+CPU_TRAINS_SINCE = {"bfloat16": (2, 0), "float16": (2, 4)}
 COMPLEX = ("complex64", "complex128")
 
 
 def available_devices() -> List[str]:
-    """"cpu" and every accelerator type that this torch can use now; never initialises one."""
+    """ "cpu" and every accelerator type that this torch can use now; never initialises one."""
     found = ["cpu"]
     if torch.cuda.is_available():
         found.append("cuda")
@@ -39,7 +42,8 @@ def device_count(kind: str) -> int:
     if kind == "cuda":
         return torch.cuda.device_count()
     module = getattr(torch, kind, None)
-    return module.device_count() if hasattr(module, "device_count") else 1
+    count = getattr(module, "device_count", None)
+    return int(count()) if count is not None else 1
 
 
 def chosen_devices(asked: Sequence[str]) -> List[str]:
@@ -84,13 +88,18 @@ def chosen_dtypes(asked: Sequence[str]) -> List[str]:
     return list(dict.fromkeys(asked))
 
 
-def dtypes_of(group: str, asked: Sequence[str], thorough: bool) -> Tuple[str, ...]:
-    """The dtype names that a law of a group runs with; ``asked`` narrows them."""
+def dtypes_of(group: str, device: str, asked: Sequence[str], thorough: bool) -> Tuple[str, ...]:
+    """The dtype names that a law of a group runs with on a device; ``asked`` narrows them.
+
+    float16 is trained where it is asked for, or in thorough runs.
+    """
     if group == law.ANY:
         names: Tuple[str, ...] = all_dtypes()
     elif group == law.FLOATING:
-        # float16 has no CPU kernels for some layers before torch 2.1
-        names = TRAINABLE if thorough else TRAINABLE[:3]
+        names = TRAINABLE if thorough or "float16" in asked else TRAINABLE[:3]
+        if device == "cpu":
+            now = version_tuple(str(torch.__version__))
+            names = tuple(name for name in names if CPU_TRAINS_SINCE.get(name, (0, 0)) <= now)
     elif group == law.PRECISE:
         names = TRAINABLE[:2]
     elif group == law.COMPLEX:

@@ -36,13 +36,25 @@ class Defect:
     cells: str = ".*"
 
 
-DEFECTS: Sequence[Defect] = ()
+DEFECTS: Sequence[Defect] = (
+    Defect(
+        test="test_freeze.py::test_step_without_gradients",
+        sentence="a step over a group without any gradient raises UnboundLocalError",
+        issue="measured on 1.8.1: Adam, AdamW, Adadelta, Adagrad",
+        last=(1, 8),
+    ),
+)
 
 
 def applying(version: str = "") -> List[Defect]:
     """The defects of this torch version."""
     now = version_tuple(version or str(torch.__version__))
     return [defect for defect in DEFECTS if defect.first <= now <= defect.last]
+
+
+def known(test: str) -> bool:
+    """Whether this torch has the defect of a test: what other laws must then step round."""
+    return any(defect.test == test for defect in applying())
 
 
 def check_table() -> None:
@@ -70,6 +82,6 @@ def mark(items: Sequence[pytest.Item]) -> None:
                     pytest.mark.xfail(
                         reason=f"known defect: {defect.sentence} ({defect.issue})",
                         strict=True,
-                        raises=(AssertionError, RuntimeError),
+                        raises=(AssertionError, RuntimeError, UnboundLocalError),
                     )
                 )

@@ -220,8 +220,10 @@ def _backward(
             give(own[1], g.sum(0), m.sum(0))
             g, m = g * gamma, m * gamma.abs()
             g = g - g.mean(axis, keepdim=True) - hat * (g * hat).mean(axis, keepdim=True)
-            m = m + m.mean(axis, keepdim=True) + (hat.abs() + 1) * (m * (hat.abs() + 1)).mean(
-                axis, keepdim=True
+            m = (
+                m
+                + m.mean(axis, keepdim=True)
+                + (hat.abs() + 1) * (m * (hat.abs() + 1)).mean(axis, keepdim=True)
             )
             g, m = g / step.spread, m / step.spread
         give(weight_name, g.t() @ step.taken, m.t() @ step.taken.abs())
@@ -238,9 +240,7 @@ def _backward(
 ROUNDINGS = {torch.float64: 2000.0, torch.float32: 300.0}
 
 
-def gradient_tolerance(
-    dtype: torch.dtype, expected: Expected, name: str
-) -> Optional[torch.Tensor]:
+def gradient_tolerance(dtype: torch.dtype, expected: Expected, name: str) -> Optional[torch.Tensor]:
     """The largest error allowed in each element; None where no bound says anything.
 
     No bound: a kinked unit sits so close to its kink that rounding decides its side.
@@ -251,4 +251,3 @@ def gradient_tolerance(
     size = expected.magnitudes[name]
     # a thousandth of the largest: errors of other elements' inputs, amplified
     return unit * (size + 1e-3 * size.max()) + 1e-300
-

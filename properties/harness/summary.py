@@ -28,8 +28,8 @@ def write(terminal: Any) -> None:
     ]
     for (file, cell), count in sorted(_folded(counts).items()):
         broken = count["failed"] + count["error"]
-        row = (count["passed"], broken, count["xfailed"], count["skipped"], count["examples"])
-        rows.append((file, cell, *map(str, row)))
+        numbers = (count["passed"], broken, count["xfailed"], count["skipped"], count["examples"])
+        rows.append((file, cell, *map(str, numbers)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         line = "  ".join(
