@@ -96,9 +96,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optio
     selftest = ROOT / "properties" / "selftest"
     if collection_path != selftest:
         return None
-    named = [
-        Path(config.invocation_params.dir, arg.split("::")[0]).resolve() for arg in config.args
-    ]
+    named = [Path(config.invocation_params.dir, arg.split("::")[0]).resolve() for arg in config.args]
     return None if any(path == selftest or selftest in path.parents for path in named) else True
 
 

@@ -159,9 +159,7 @@ def test_passes_gradients_unchanged(
     ),
     way=WAY,
 )
-def test_passes_second_derivatives(
-    device: str, dtype: torch.dtype, spec: TensorSpec, way: str
-) -> None:
+def test_passes_second_derivatives(device: str, dtype: torch.dtype, spec: TensorSpec, way: str) -> None:
     """C3: double backward through a clone is that without it: d2/dx2 of x**3."""
     grads = []
     for through in (WAYS[way], lambda tensor: tensor):
@@ -177,9 +175,7 @@ def test_passes_second_derivatives(
 
 @law("C3", "torch.autograd.forward_ad documentation", "float64")
 @given(
-    spec=tensors(
-        kinds=("leaf",), layouts=("contiguous",), specials=("ordinary",), max_elements=1025
-    ),
+    spec=tensors(kinds=("leaf",), layouts=("contiguous",), specials=("ordinary",), max_elements=1025),
     way=WAY,
 )
 def test_passes_tangents(device: str, dtype: torch.dtype, spec: TensorSpec, way: str) -> None:
@@ -229,9 +225,7 @@ def test_is_the_identity_in_training(device: str, dtype: torch.dtype, data: st.D
 
 @law("C4", "the source article", FLOATING)
 @given(network=mlps(max_width=40), way=WAY, detach=st.sampled_from(("no", "before", "after")))
-def test_is_a_snapshot(
-    device: str, dtype: torch.dtype, network: MLP, way: str, detach: str
-) -> None:
+def test_is_a_snapshot(device: str, dtype: torch.dtype, network: MLP, way: str, detach: str) -> None:
     """C4: clones of parameters keep their bits through training; .grad is not carried."""
     trainer = Trainer(TrainingRun(network, batch=4, steps=2, seed=network.seed), device, dtype)
     trainer.backward()

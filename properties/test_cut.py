@@ -37,9 +37,7 @@ def test_gradients_stop_at_the_cut(device: str, dtype: torch.dtype, data: st.Dat
     check_same_bits(cut.output(), whole.output(), "the output of the cut net")
     cut.backward()
     whole.backward()
-    before = {
-        name for names in network.parameters_by_layer()[: max(cuts.positions)] for name in names
-    }
+    before = {name for names in network.parameters_by_layer()[: max(cuts.positions)] for name in names}
     expected = whole.gradient_bits()
     for name, gradient in cut.gradient_bits().items():
         if name in before:

@@ -60,9 +60,7 @@ def test_shares_storage(
 
 
 @law("D1", DOCUMENT, ANY)
-@given(
-    spec=tensors(layouts=("contiguous", "offset", "transposed", "strided")), how=ways_and_modes()
-)
+@given(spec=tensors(layouts=("contiguous", "offset", "transposed", "strided")), how=ways_and_modes())
 def test_writes_are_seen_both_ways(
     device: str, dtype: torch.dtype, spec: TensorSpec, how: Tuple[str, str]
 ) -> None:
@@ -112,9 +110,7 @@ def test_leaves_its_source_alone(
     after = autograd_state(source)
     for fact, value in before.items():
         check(
-            after[fact] is value or after[fact] == value
-            if fact != "grad"
-            else after[fact] is value,
+            after[fact] is value or after[fact] == value if fact != "grad" else after[fact] is value,
             f"{how}: the source's {fact} was {value}, is {after[fact]}",
         )
     check_equal(type(source), kind, f"{how}: the source's type")
@@ -235,9 +231,7 @@ def test_shares_the_version_counter(
 
 @law("D7", DOCUMENT, ANY)
 @given(spec=tensors(), how=ways_and_modes())
-def test_is_idempotent(
-    device: str, dtype: torch.dtype, spec: TensorSpec, how: Tuple[str, str]
-) -> None:
+def test_is_idempotent(device: str, dtype: torch.dtype, spec: TensorSpec, how: Tuple[str, str]) -> None:
     """D7: detaching twice gives what detaching once gives."""
     once = detached(spec.build(device, dtype), how)
     twice = detached(once, how)
@@ -267,9 +261,7 @@ def test_keeps_lazy_bits(
 
 @law("D8", "torch.Tensor.detach_ documentation", FLOATING)
 @given(
-    spec=tensors(
-        kinds=("requires_grad", "non_leaf"), layouts=("contiguous",), specials=("ordinary",)
-    )
+    spec=tensors(kinds=("requires_grad", "non_leaf"), layouts=("contiguous",), specials=("ordinary",))
 )
 def test_detach_in_place(device: str, dtype: torch.dtype, spec: TensorSpec) -> None:
     """D8: detach_ returns the tensor itself, now a leaf; an earlier graph still reaches its source."""
@@ -293,9 +285,7 @@ def test_detach_in_place(device: str, dtype: torch.dtype, spec: TensorSpec) -> N
 
 @law("D8", "torch.Tensor.detach_ documentation", FLOATING)
 @given(size=st.integers(1, 9), part=st.sampled_from(("slice", "chunk", "transpose")))
-def test_detach_in_place_refuses_views(
-    device: str, dtype: torch.dtype, size: int, part: str
-) -> None:
+def test_detach_in_place_refuses_views(device: str, dtype: torch.dtype, size: int, part: str) -> None:
     """D8: detach_ of a view raises, and the view stays in the graph."""
     leaf = torch.ones(size, size, dtype=dtype, device=device, requires_grad=True)
     whole = leaf * 2

@@ -11,7 +11,7 @@ from properties.harness.checks import check, check_same_bits
 from properties.harness.law import FLOATING, law
 from properties.harness.trainer import Trainer
 from strategies import Cuts, OptimizerSpec, TrainingRun, mlps, optimizers, training_runs
-from strategies.optimizers import implementation_options, implementations
+from strategies.optimizers import IMPLEMENTATIONS, implementations
 
 SOURCE = "PyTorch notes, Autograd mechanics"
 
@@ -50,9 +50,7 @@ def test_ways_to_freeze_a_prefix(device: str, dtype: torch.dtype, data: st.DataO
 
 @law("F4", SOURCE, FLOATING)
 @given(data=st.data())
-def test_order_and_groups_do_not_matter(
-    device: str, dtype: torch.dtype, data: st.DataObject
-) -> None:
+def test_order_and_groups_do_not_matter(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
     """F4: the order of an optimizer's parameters, and their split into groups, change no bit."""
     run: TrainingRun = data.draw(training_runs(device=device, dtype=dtype, learns=True))
     if run.optimizer.needs_closure:
@@ -87,7 +85,7 @@ def test_the_frozen_stay_in_every_implementation(
             dataclasses.replace(run, optimizer=bare),
             device,
             dtype,
-            options=implementation_options(way),
+            options=dict(IMPLEMENTATIONS[way]),
         ).train()
         after = trainer.bits()
         moved[way] = {name for name in after if after[name] != trainer.before[name]}

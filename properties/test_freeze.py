@@ -43,9 +43,7 @@ def _state_bits(trainer: Trainer, name: str) -> Dict[str, Any]:
     return found
 
 
-def check_frozen(
-    trainer: Trainer, versions: Dict[str, int], states: Dict[str, Any], step: int
-) -> None:
+def check_frozen(trainer: Trainer, versions: Dict[str, int], states: Dict[str, Any], step: int) -> None:
     """Every frozen parameter: same bits, no gradient, no state, same version, still frozen."""
     __tracebackhide__ = True
     for name in trainer.run.frozen:
@@ -157,9 +155,7 @@ def check_same_bits_or_none(
 
 @law("F5", "torch.Tensor.backward documentation", FLOATING)
 @given(network=mlps(), seed=st.integers(0, 1023))
-def test_all_frozen_refuses_backward(
-    device: str, dtype: torch.dtype, network: MLP, seed: int
-) -> None:
+def test_all_frozen_refuses_backward(device: str, dtype: torch.dtype, network: MLP, seed: int) -> None:
     """F5: with every parameter frozen the loss does not require grad and backward raises."""
     run = TrainingRun(network, frozen=network.parameter_names(), batch=4, seed=seed)
     trainer = Trainer(run, device, dtype)
@@ -181,9 +177,7 @@ def test_non_leaf_cannot_be_frozen(device: str, dtype: torch.dtype, network: MLP
         output.requires_grad = False
 
     check_raises(RuntimeError, by_attribute, "requires_grad = False on a non-leaf", "leaf")
-    check_raises(
-        RuntimeError, lambda: output.requires_grad_(False), "requires_grad_(False)", "leaf"
-    )
+    check_raises(RuntimeError, lambda: output.requires_grad_(False), "requires_grad_(False)", "leaf")
     check(output.requires_grad, "the refused non-leaf no longer requires grad")
 
 
@@ -213,9 +207,7 @@ def test_frozen_midway_with_cleared_gradients(
     """F6: frozen midway with gradients cleared to None, a parameter stands still from then on."""
     run: TrainingRun = data.draw(training_runs(device=device, dtype=dtype, learns=True))
     if run.optimizer.needs_closure:  # LBFGS moves it: test_lbfgs_moves_frozen_midway
-        run = dataclasses.replace(
-            run, optimizer=OptimizerSpec("SGD", (("lr", 0.1), ("momentum", 0.9)))
-        )
+        run = dataclasses.replace(run, optimizer=OptimizerSpec("SGD", (("lr", 0.1), ("momentum", 0.9))))
     mask = run.frozen or run.unfrozen()[:1]
     run = dataclasses.replace(run, frozen=(), clearing="none", listed="all")
     trainer = Trainer(run, device, dtype)
@@ -246,9 +238,7 @@ def test_traps_move_frozen(device: str, dtype: torch.dtype, data: st.DataObject)
     name, options, kind = data.draw(st.sampled_from(TRAPS))
     event(name)
     spec = OptimizerSpec("SGD", options)
-    trainer = Trainer(
-        TrainingRun(network, optimizer=spec, batch=4, seed=network.seed), device, dtype
-    )
+    trainer = Trainer(TrainingRun(network, optimizer=spec, batch=4, seed=network.seed), device, dtype)
     trainer.step()
     trainer.clear()
     trainer.backward()
@@ -474,12 +464,12 @@ def test_added_group_leaves_frozen(device: str, dtype: torch.dtype, data: st.Dat
             )
 
 
-@law("F9", "torch.optim.Optimizer.load_state_dict documentation", PRECISE)
+@law("F9", "torch.optim.Optimizer.load_state_dict documentation", "float32")
 @given(data=st.data())
 def test_loading_state_leaves_frozen(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
     """F9: saving and loading the optimizer half-way changes nothing: the same bits at the end."""
     run: TrainingRun = data.draw(training_runs(device=device, dtype=dtype, learns=True))
-    # not in bfloat16: loading casts NAdam's and ASGD's float32 scalars to the parameter's dtype
+    # float32 only: loading casts NAdam's and ASGD's float32 scalars to the parameter's dtype
     straight = Trainer(run, device, dtype)
     loaded = Trainer(run, device, dtype)
     straight.step()
@@ -488,13 +478,9 @@ def test_loading_state_leaves_frozen(device: str, dtype: torch.dtype, data: st.D
     loaded.optimizer = loaded.build_optimizer()
     loaded.optimizer.load_state_dict(saved)
     flags = {name: parameter.requires_grad for name, parameter in loaded.named.items()}
-    loaded.network.load_state_dict(
-        {key: value for key, value in loaded.network.state_dict().items()}
-    )
+    loaded.network.load_state_dict({key: value for key, value in loaded.network.state_dict().items()})
     for name, flag in flags.items():
-        check_equal(
-            loaded.named[name].requires_grad, flag, f"requires_grad of {name} after loading"
-        )
+        check_equal(loaded.named[name].requires_grad, flag, f"requires_grad of {name} after loading")
     for _ in range(run.steps):
         straight.step()
         loaded.step()
@@ -539,6 +525,4 @@ def test_gradient_scaling_leaves_frozen(
     scaler.step(trainer.optimizer)
     scaler.update()
     for name in run.frozen:
-        check_same_bits(
-            trainer.named[name], trainer.before[name], f"frozen {name} under GradScaler"
-        )
+        check_same_bits(trainer.named[name], trainer.before[name], f"frozen {name} under GradScaler")

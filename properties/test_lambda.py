@@ -60,9 +60,7 @@ def test_reduce_is_the_left_fold(numbers: List[int], start: int) -> None:
 
 @law("L2", "the source article; torch.optim documentation", FLOATING)
 @given(data=st.data())
-def test_filtered_optimizer_trains_alike(
-    device: str, dtype: torch.dtype, data: st.DataObject
-) -> None:
+def test_filtered_optimizer_trains_alike(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
     """L2: an optimizer over filter(lambda p: p.requires_grad, ...) trains as over all."""
     run: TrainingRun = data.draw(training_runs(device=device, dtype=dtype, learns=True))
     if run.optimizer.needs_closure:  # LBFGS sums over all it lists, in another order

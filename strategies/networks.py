@@ -20,7 +20,7 @@ ACTIVATIONS = (
 NORMS = ("none", "layer", "batch")
 # Ascending, so that an index shrinks towards width 1. The last few are wide
 # enough to reach faults that depend on size.
-WIDTHS = tuple(range(1, 41)) + (64, 129, 200, 257, 300)
+WIDTHS = (*tuple(range(1, 41)), 64, 129, 200, 257, 300)
 
 _ACTIVATION_MODULES: Dict[str, Callable[[], torch.nn.Module]] = {
     "identity": lambda: torch.nn.Identity(),
@@ -73,9 +73,7 @@ class MLP:
             if layer.skip and (
                 layer.skip > index + 1 or self.width_at(index + 1 - layer.skip) != layer.width
             ):
-                raise ValueError(
-                    f"layer {index}: nothing of width {layer.width} to add by its skip"
-                )
+                raise ValueError(f"layer {index}: nothing of width {layer.width} to add by its skip")
             if layer.tied and (index == 0 or self._shape(index) != self._shape(index - 1)):
                 raise ValueError(f"layer {index}: no previous weight of its shape to be tied to")
 

@@ -15,9 +15,7 @@ INTEGER_VIEW = {1: ctypes.c_int8, 2: ctypes.c_int16, 4: ctypes.c_int32, 8: ctype
 
 def _dense_on_cpu(tensor: torch.Tensor) -> torch.Tensor:
     """A contiguous CPU tensor of the same values; the tensor itself where it is one already."""
-    lazy = any(
-        getattr(tensor, flag, bool)() for flag in ("is_conj", "is_neg")
-    )  # absent on torch 1.8
+    lazy = any(getattr(tensor, flag, bool)() for flag in ("is_conj", "is_neg"))  # absent on torch 1.8
     if tensor.device.type == "cpu" and tensor.is_contiguous() and not lazy:
         return tensor
     with torch.no_grad():

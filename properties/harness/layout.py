@@ -38,9 +38,7 @@ def autograd_state(tensor: torch.Tensor) -> Dict[str, Any]:
 
 def overlaps(tensor: torch.Tensor) -> bool:
     """Whether two elements may share memory: a zero stride, or strides too short for the shape."""
-    extents = sorted(
-        (stride, size) for stride, size in zip(tensor.stride(), tensor.shape) if size > 1
-    )
+    extents = sorted((stride, size) for stride, size in zip(tensor.stride(), tensor.shape) if size > 1)
     reach = 1
     for stride, size in extents:
         if stride < reach:
@@ -55,7 +53,5 @@ def is_dense(tensor: torch.Tensor) -> bool:
         return True
     if overlaps(tensor):
         return False
-    span = 1 + sum(
-        (size - 1) * stride for stride, size in zip(tensor.stride(), tensor.shape) if size
-    )
+    span = 1 + sum((size - 1) * stride for stride, size in zip(tensor.stride(), tensor.shape) if size)
     return tensor.numel() == span
