@@ -233,9 +233,33 @@ def constrained(name: str, options: Mapping[str, Any]) -> Dict[str, Any]:
     return {option: value for option, value in result.items() if value is not ABSENT}
 
 
+PADDING = st.booleans()
+
+
 @cache
-def _one_of(values: Tuple[Any, ...], kinds: str = "") -> st.SearchStrategy:
-    """``sampled_from``, made once; kinds keeps (2,) and (2.0,), which are equal, apart."""
+def _ways(name: str, device: str, dtype: torch.dtype, capturable: bool) -> Tuple[str, ...]:
+    return tuple(
+        way
+        for way in implementations(name, device, dtype)
+        if capturable or not IMPLEMENTATIONS[way].get("capturable")
+    )
+
+
+@cache
+def _draws(name: str, device: str, dtype: torch.dtype, capturable: bool) -> int:
+    """How many draws an optimizer's options take."""
+    several = sum(len(values) > 1 for _, values in choices(name, dtype))
+    return several + (len(_ways(name, device, dtype, capturable)) > 1)
+
+
+@cache
+def _options(name: str, dtype: torch.dtype) -> Tuple[Tuple[str, st.SearchStrategy], ...]:
+    """(option, strategy), made once. Kept by name: equal values, as 0.0 and False, stay apart."""
+    return tuple((option, st.sampled_from(values)) for option, values in choices(name, dtype))
+
+
+@cache
+def _one_of(values: Tuple[str, ...]) -> st.SearchStrategy[str]:
     return st.sampled_from(values)
 
 
@@ -255,13 +279,10 @@ def _specs(
     # many, so that a failure of every optimizer is shown with the first.
     counts = {each: _draws(each, device, dtype, capturable) for each in usable}
     padding = max(counts.values()) - counts[name]
-    way = draw(_one_of(ways)) if len(ways) > 1 else ways[0]
-    options = {
-        option: draw(_one_of(values)) if len(values) > 1 else values[0]
-        for option, values in choices(name, dtype)
-    }
+    way = draw(_one_of(ways))
+    options = {option: draw(values) for option, values in _options(name, dtype)}
     for _ in range(padding):
-        draw(_one_of((False, True)))
+        draw(PADDING)
     options = {**constrained(name, options), **IMPLEMENTATIONS[way]}
     return OptimizerSpec(name, tuple(sorted(options.items())))
 

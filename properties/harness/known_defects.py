@@ -43,6 +43,12 @@ DEFECTS: Sequence[Defect] = (
         issue="measured on 1.8.1: Adam, AdamW, Adadelta, Adagrad",
         last=(1, 8),
     ),
+    Defect(
+        test="test_detach.py::test_detach_in_place_refuses_chunks",
+        sentence="detach_ of a chunk warns where it should refuse",
+        issue="measured on 1.8.1, whose warning says that it will be forbidden",
+        last=(1, 8),
+    ),
 )
 
 
@@ -82,6 +88,6 @@ def mark(items: Sequence[pytest.Item]) -> None:
                     pytest.mark.xfail(
                         reason=f"known defect: {defect.sentence} ({defect.issue})",
                         strict=True,
-                        raises=(AssertionError, RuntimeError, UnboundLocalError),
+                        raises=(AssertionError, RuntimeError, UnboundLocalError, UserWarning),
                     )
                 )

@@ -110,9 +110,13 @@ class Trainer:
 
     def apply(self) -> None:
         """The optimizer's step, left out where this torch cannot step without gradients."""
-        if known(EMPTY_STEP) and any(
-            all(parameter.grad is None for parameter in group["params"])
-            for group in self.optimizer.param_groups
+        if (
+            known(EMPTY_STEP)
+            and self.spec.name != "SGD"
+            and any(
+                all(parameter.grad is None for parameter in group["params"])
+                for group in self.optimizer.param_groups
+            )
         ):
             return
         self.optimizer.step()

@@ -59,9 +59,10 @@ def follow(spec: OptimizerSpec, seed: int, dtype: torch.dtype, allowed: Tuple[fl
     value = parameter.data.to(torch.float64) + 0  # not the parameter's own memory
     optimizer = spec.build([parameter])
     for step, gradient in enumerate(gradients_of(seed, dtype), 1):
+        # before the step: SGD with foreach and nesterov overwrites the gradient (torch 2.13)
+        value = rule.step(value, gradient.to(torch.float64))
         parameter.grad = gradient
         optimizer.step()
-        value = rule.step(value, gradient.to(torch.float64))
         check_close(parameter, value, f"{spec} after step {step}", *allowed)
 
 
