@@ -26,6 +26,7 @@ collect_ignore: List[str] = []
 COMMON: Dict[str, Any] = {
     "deadline": None,  # first calls import a lot: a deadline makes healthy runs flaky
     "print_blob": True,
+    "report_multiple_bugs": False,  # one smallest example says more than several
     "suppress_health_check": [HealthCheck.too_slow],  # shared machines pause
 }
 settings.register_profile(

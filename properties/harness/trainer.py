@@ -109,17 +109,14 @@ class Trainer:
             self.apply()
 
     def apply(self) -> None:
-        """The optimizer's step, left out where this torch cannot step without gradients."""
-        if (
-            known(EMPTY_STEP)
-            and self.spec.name != "SGD"
-            and any(
-                all(parameter.grad is None for parameter in group["params"])
-                for group in self.optimizer.param_groups
-            )
-        ):
-            return
+        """The optimizer's step, without the groups that this torch cannot step: see EMPTY_STEP."""
+        groups = self.optimizer.param_groups
+        if known(EMPTY_STEP):
+            self.optimizer.param_groups = [
+                group for group in groups if any(p.grad is not None for p in group["params"])
+            ]
         self.optimizer.step()
+        self.optimizer.param_groups = groups
 
     def train(self) -> "Trainer":
         """All the steps of the run; returns itself."""
