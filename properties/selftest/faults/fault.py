@@ -1,0 +1,56 @@
+"""What a seeded fault is, and the table of all of them."""
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from typing import Callable, Dict, Tuple
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A defect that torch could have.
+
+    name: of the function that applies it; sentence: what is broken, for whom;
+    laws: the ids of the laws of which one should catch it; witness: plain torch,
+    True where torch is healthy and False under the fault, so that a fault that
+    does nothing is never counted; smoke: part of the short set; since: the first
+    torch version that has what is broken.
+    """
+
+    name: str
+    sentence: str
+    laws: Tuple[str, ...]
+    apply: Callable[[], None]
+    witness: Callable[[], bool]
+    smoke: bool = False
+    since: Tuple[int, int] = (1, 8)
+
+
+FAULTS: Dict[str, Fault] = {}
+
+
+def fault(
+    *laws: str, witness: Callable[[], bool], smoke: bool = False, since: Tuple[int, int] = (1, 8)
+) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Register the function that breaks torch; its docstring's first line is the sentence."""
+
+    def register(apply: Callable[[], None]) -> Callable[[], None]:
+        name = apply.__name__
+        if name in FAULTS:
+            raise ValueError(f"two faults are named {name}")
+        sentence = (apply.__doc__ or "").strip().split("\n")[0]
+        if not sentence or not laws:
+            raise ValueError(f"the fault {name} needs a docstring and the laws that catch it")
+        FAULTS[name] = Fault(name, sentence, laws, apply, witness, smoke, since)
+        return apply
+
+    return register
+
+
+def all_faults() -> Dict[str, Fault]:
+    """Every fault of the modules in this folder, by name."""
+    package = importlib.import_module("properties.selftest.faults")
+    for module in sorted(found.name for found in pkgutil.iter_modules(package.__path__)):
+        if module not in ("fault", "plugin", "__main__"):
+            importlib.import_module(f"properties.selftest.faults.{module}")
+    return FAULTS
