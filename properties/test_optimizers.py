@@ -11,7 +11,7 @@ from properties.harness.checks import check, check_close, check_same_bits, fail
 from properties.harness.law import PRECISE, law
 from properties.harness.trainer import Trainer
 from properties.harness.update_rules import Rule, check_tolerance, referenced, rule_for
-from strategies import TrainingRun, mlps, optimizers, training_runs
+from strategies import TrainingRun, training_runs
 
 
 def expected_of(trainer: Trainer) -> oracle.Expected:
@@ -68,16 +68,10 @@ def test_gradients_match_the_oracle(device: str, dtype: torch.dtype, data: st.Da
 @given(data=st.data())
 def test_values_follow_the_rule(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
     """F3: at every step each live parameter moves by exactly its optimizer's published rule."""
-    spec = data.draw(optimizers(names=referenced(), device=device, dtype=dtype))
     run: TrainingRun = data.draw(
-        training_runs(
-            networks=mlps(max_depth=4),
-            optimizer=st.just(spec),
-            device=device,
-            dtype=dtype,
-            learns=True,
-        )
+        training_runs(names=referenced(), max_depth=4, device=device, dtype=dtype, learns=True)
     )
+    spec = run.optimizer
     event(f"optimizer {spec.name}")
     trainer = Trainer(run, device, dtype)
     rules: Dict[str, Rule] = {}

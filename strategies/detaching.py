@@ -5,6 +5,7 @@ from typing import Tuple
 
 from hypothesis import strategies as st
 
+from strategies.digits import Digits, blocks
 from strategies.networks import MLP
 
 
@@ -19,6 +20,23 @@ class Cuts:
     by: str = "detach"
 
 
+CUT_DIGITS = 3
+
+
+def read_cuts(digits: Digits, mlp: MLP, *, at_least: int = 0, output: bool = True) -> Cuts:
+    """Cuts of a net of depth up to 255, from ``CUT_DIGITS`` bytes: see ``detach_positions``."""
+    last = mlp.depth if output else mlp.depth - 1
+    kind, way, place = digits.below(4), digits.below(4), digits.bits(1)
+    by = "no_grad" if way == 3 else "detach"
+    if kind == 0 and not at_least:
+        return Cuts((), by)
+    if kind < 3:
+        return Cuts((place % (last + 1),), by)
+    # several, spread by the bits of one byte that is repeated for deep nets
+    positions = tuple(index for index in range(last + 1) if place >> (index % 8) & 1)
+    return Cuts(positions or (place % (last + 1),), by)
+
+
 @st.composite
 def detach_positions(draw: st.DrawFn, mlp: MLP, *, at_least: int = 0, output: bool = True) -> Cuts:
     """Any set of cut positions of ``mlp``, and one of the two ways to cut.
@@ -27,12 +45,4 @@ def detach_positions(draw: st.DrawFn, mlp: MLP, *, at_least: int = 0, output: bo
     last layer, so that something is left to train. Shrinks towards no cut (or
     one at the input), by detach.
     """
-    last = mlp.depth if output else mlp.depth - 1
-    kind = draw(st.integers(0, 7))
-    by = "no_grad" if kind % 4 == 3 else "detach"
-    if kind == 0 and not at_least:
-        return Cuts((), by)
-    if kind < 6:  # one cut
-        return Cuts((draw(st.integers(0, last)),), by)
-    bits = draw(st.integers(1, 2 ** (last + 1) - 1))
-    return Cuts(tuple(place for place in range(last + 1) if bits >> place & 1), by)
+    return read_cuts(Digits(draw(blocks(CUT_DIGITS))), mlp, at_least=at_least, output=output)

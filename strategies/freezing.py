@@ -5,12 +5,13 @@ from typing import List, Sequence, Tuple, Union
 import torch
 from hypothesis import strategies as st
 
+from strategies.digits import Digits, blocks
 from strategies.networks import MLP
 
 Mask = Tuple[str, ...]
 
 
-def _layers(source: Union[MLP, torch.nn.Module]) -> List[Tuple[str, ...]]:
+def layers_of(source: Union[MLP, torch.nn.Module]) -> List[Tuple[str, ...]]:
     """Parameter names, grouped by the layer or submodule that holds them."""
     if isinstance(source, MLP):
         seen: List[str] = []
@@ -25,28 +26,33 @@ def _layers(source: Union[MLP, torch.nn.Module]) -> List[Tuple[str, ...]]:
     return [tuple(names) for names in by_owner.values()]
 
 
-def _choose(groups: Sequence[Tuple[str, ...]], kind: int, bits: int) -> Mask:
+def mask_digits(count: int) -> int:
+    """How many bytes ``read_mask`` takes for up to ``count`` names."""
+    return 3 + (count + 7) // 8
+
+
+def read_mask(digits: Digits, groups: Sequence[Tuple[str, ...]], most: int) -> Mask:
+    """A mask of at most ``most`` names in groups, from ``mask_digits(most)`` bytes."""
     names = [name for group in groups for name in group]
     count = len(names)
-    some = tuple(name for index, name in enumerate(names) if bits >> index & 1)
-    pick = bits % len(groups)
+    kind, pick, bits = digits.below(11), digits.bits(2), digits.bits((most + 7) // 8)
     if kind == 0:
         return ()
     if kind == 1:  # exactly one
-        return (names[bits % count],)
+        return (names[pick % count],)
     if kind == 2:  # one whole layer, the middle ones included
-        return groups[pick]
+        return groups[pick % len(groups)]
     if kind == 3:  # a prefix of layers
-        return tuple(name for group in groups[: pick + 1] for name in group)
+        return tuple(name for group in groups[: pick % len(groups) + 1] for name in group)
     if kind == 4:
         return tuple(name for name in names if name.endswith("weight"))
     if kind == 5:
         return tuple(name for name in names if name.endswith("bias"))
     if kind == 6:  # all but one
-        return tuple(name for index, name in enumerate(names) if index != bits % count)
+        return tuple(name for index, name in enumerate(names) if index != pick % count)
     if kind == 7:
         return tuple(names)
-    return some
+    return tuple(name for index, name in enumerate(names) if bits >> index & 1)
 
 
 @st.composite
@@ -59,10 +65,8 @@ def freeze_masks(draw: st.DrawFn, source: Union[MLP, torch.nn.Module]) -> Mask:
 
     Raises ValueError for a module without parameters.
     """
-    groups = _layers(source)
+    groups = layers_of(source)
     if not groups:
         raise ValueError("freeze_masks needs a module with at least one parameter")
     count = sum(len(group) for group in groups)
-    kind = draw(st.integers(0, 10))  # 8 to 10: any subset
-    bits = draw(st.integers(0, 2**count - 1)) if kind not in (0, 4, 5, 7) else 0
-    return _choose(groups, kind, bits)
+    return read_mask(Digits(draw(blocks(mask_digits(count)))), groups, count)

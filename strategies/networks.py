@@ -1,10 +1,13 @@
 """Random multilayer perceptrons, drawn as plain descriptions and built on demand."""
 
+import inspect
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, List, Tuple
 
 import torch
 from hypothesis import strategies as st
+
+from strategies.digits import Digits, blocks
 
 ACTIVATIONS = (
     "identity",
@@ -18,9 +21,10 @@ ACTIVATIONS = (
     "softplus",
 )
 NORMS = ("none", "layer", "batch")
-# Ascending, so that an index shrinks towards width 1. The last few are wide
-# enough to reach faults that depend on size.
-WIDTHS = (*tuple(range(1, 41)), 64, 129, 200, 257, 300)
+WIDE = (64, 129, 201, 257, 300)  # to reach faults that depend on size
+
+# Modules take a device and a dtype (not on torch 1.8).
+MADE_IN_PLACE = "dtype" in inspect.signature(torch.nn.Linear.__init__).parameters
 
 _ACTIVATION_MODULES: Dict[str, Callable[[], torch.nn.Module]] = {
     "identity": lambda: torch.nn.Identity(),
@@ -128,18 +132,16 @@ class MLP:
 
     def build(self, device: str = "cpu", dtype: torch.dtype = torch.float32) -> "Network":
         """A fresh module on a device, weights drawn on the CPU from ``seed`` alone."""
-        network = Network(self)
-        if dtype is not torch.float32 or device != "cpu":
-            network.to(device=device, dtype=dtype)
-        parameters = list(network.parameters())
+        network = Network(self, device, dtype)
+        named = list(network.named_parameters())
         generator = torch.Generator()
         generator.manual_seed(self.seed)
-        sizes = [parameter.numel() for parameter in parameters]
+        sizes = [parameter.numel() for _, parameter in named]
         values = torch.rand(sum(sizes), generator=generator, dtype=torch.float64)
         values.mul_(2).sub_(1)
         with torch.no_grad():
             start = 0
-            for (name, parameter), size in zip(network.named_parameters(), sizes):
+            for (name, parameter), size in zip(named, sizes):
                 part = values[start : start + size].view(parameter.shape)
                 if parameter.dim() == 2:  # keeps the values at ordinary sizes at any width
                     part = part * (2.0 / parameter.shape[1] ** 0.5)
@@ -150,16 +152,23 @@ class MLP:
         return network
 
 
+class Linear(torch.nn.Linear):
+    """``torch.nn.Linear`` without its random start: ``MLP.build`` sets every value."""
+
+    def reset_parameters(self) -> None:
+        """Leave the values as they are."""
+
+
 class Block(torch.nn.Module):
     """The module of one ``Layer``; the skip is added by ``Network``."""
 
-    def __init__(self, inputs: int, layer: Layer) -> None:
+    def __init__(self, inputs: int, layer: Layer, made: Dict[str, Any]) -> None:
         super().__init__()
-        self.linear = torch.nn.Linear(inputs, layer.width, bias=layer.bias)
+        self.linear = Linear(inputs, layer.width, bias=layer.bias, **made)
         if layer.norm == "layer":
-            self.norm: torch.nn.Module = torch.nn.LayerNorm(layer.width)
+            self.norm: torch.nn.Module = torch.nn.LayerNorm(layer.width, **made)
         elif layer.norm == "batch":
-            self.norm = torch.nn.BatchNorm1d(layer.width)
+            self.norm = torch.nn.BatchNorm1d(layer.width, **made)
         else:
             self.norm = torch.nn.Identity()
         self.activation = _ACTIVATION_MODULES[layer.activation]()
@@ -171,12 +180,13 @@ class Block(torch.nn.Module):
 class Network(torch.nn.Module):
     """The module of an ``MLP``: input (batch, inputs), output (batch, last width)."""
 
-    def __init__(self, description: MLP) -> None:
+    def __init__(self, description: MLP, device: str, dtype: torch.dtype) -> None:
         super().__init__()
         self.description = description
+        made: Dict[str, Any] = {"device": device, "dtype": dtype} if MADE_IN_PLACE else {}
         blocks: List[torch.nn.Module] = []
         for index, layer in enumerate(description.layers):
-            block = Block(description.width_at(index), layer)
+            block = Block(description.width_at(index), layer, made)
             if layer.tied:
                 block.linear.weight = blocks[-1].linear.weight  # type: ignore[assignment,union-attr]
             blocks.append(block)
@@ -184,6 +194,8 @@ class Network(torch.nn.Module):
             pairs = [blocks[start : start + 2] for start in range(0, len(blocks), 2)]
             blocks = [torch.nn.Sequential(*pair) for pair in pairs]
         self.layers = torch.nn.Sequential(*blocks)
+        if not MADE_IN_PLACE:
+            self.to(device=device, dtype=dtype)
 
     def blocks(self) -> Iterator[torch.nn.Module]:
         """The layers' modules, first to last, however they are nested."""
@@ -232,13 +244,72 @@ class Network(torch.nn.Module):
         return out + values[-layer.skip] if layer.skip else out
 
 
+LAYER_DIGITS = 6
+HEAD_DIGITS = 5
+
+
+def network_digits(max_depth: int) -> int:
+    """How many bytes ``read_network`` takes."""
+    return HEAD_DIGITS + LAYER_DIGITS * max_depth
+
+
+def read_network(
+    digits: Digits,
+    *,
+    min_depth: int = 1,
+    max_depth: int = 6,
+    max_width: int = WIDE[-1],
+    norms: bool = True,
+    skips: bool = True,
+    tied: bool = True,
+) -> MLP:
+    """A network from ``network_digits(max_depth)`` bytes: see ``mlps``."""
+    depth = min_depth + digits.below(max_depth - min_depth + 1)
+    inputs = _width(digits, max_width)
+    nested = digits.below(2) == 1
+    seed = digits.bits(2)
+    layers: List[Layer] = []
+    reach = [inputs]
+    for index in range(depth):
+        width = _width(digits, max_width)
+        bias = digits.below(3) < 2
+        activation = digits.one_of(ACTIVATIONS)
+        norm = digits.one_of(("none", "none", "none", "layer", "batch"))
+        tie, skip = digits.below(5) == 4, digits.below(6)
+        is_tied = False
+        if tied and tie and index:
+            # A tied weight needs a square pair: fit this layer to the one before.
+            width = reach[-1]
+            is_tied = reach[-2] == reach[-1]
+        if skips and skip >= 3:
+            skip = min(skip - 2, index + 1)
+            if is_tied and reach[-skip] != width:
+                skip = 1
+            width = reach[-skip]
+        else:
+            skip = 0
+        layers.append(Layer(width, bias, activation, norm if norms else "none", skip, is_tied))
+        reach.append(width)
+    digits.skip((max_depth - depth) * LAYER_DIGITS)
+    return MLP(inputs, tuple(layers), nested, seed)
+
+
+def _width(digits: Digits, max_width: int) -> int:
+    """Widths up to 40, and wide ones (one in eight) where they are allowed."""
+    choice = digits.bits(1)
+    if choice < 224 or max_width <= 40:
+        return 1 + choice % min(max_width, 40)
+    wide = [width for width in WIDE if width <= max_width]
+    return wide[choice % len(wide)]
+
+
 @st.composite
 def mlps(
     draw: st.DrawFn,
     *,
     min_depth: int = 1,
     max_depth: int = 6,
-    max_width: int = WIDTHS[-1],
+    max_width: int = WIDE[-1],
     norms: bool = True,
     skips: bool = True,
     tied: bool = True,
@@ -248,41 +319,12 @@ def mlps(
     Shrinks towards one linear layer of width 1 on one input, with a bias and
     without activation, and towards seed 0.
     """
-    widths = tuple(width for width in WIDTHS if width <= max_width)
-    depth = draw(st.integers(min_depth, max_depth), label="depth")
-    inputs = widths[draw(st.integers(0, len(widths) - 1))]
-    layers: List[Layer] = []
-    reach = [inputs]
-    for index in range(depth):
-        width = widths[draw(st.integers(0, len(widths) - 1))]
-        # One draw of bits a layer, taken apart below: draws cost more than layers.
-        features = draw(st.integers(0, 2 * 9 * 5 * 4 * 4 - 1))
-        features, no_bias = divmod(features, 2)
-        features, activation = divmod(features, len(ACTIVATIONS))
-        features, norm = divmod(features, 5)
-        tie, skip = divmod(features, 4)
-        is_tied = False
-        if tied and tie == 3 and index:
-            # A tied weight needs a square pair: fit this layer to the one before.
-            width = reach[-1]
-            is_tied = reach[-2] == reach[-1]
-        if skips and skip >= 2:
-            skip = min(skip - 1, index + 1)
-            if is_tied and reach[-skip] != width:
-                skip = 1
-            width = reach[-skip]
-        else:
-            skip = 0
-        layers.append(
-            Layer(
-                width=width,
-                bias=not no_bias,
-                activation=ACTIVATIONS[activation],
-                norm=NORMS[max(0, norm - 2)] if norms else "none",
-                skip=skip,
-                tied=is_tied,
-            )
-        )
-        reach.append(width)
-    packed = draw(st.integers(0, 2 * 1024 - 1))
-    return MLP(inputs, tuple(layers), nested=packed >= 1024, seed=packed % 1024)
+    return read_network(
+        Digits(draw(blocks(network_digits(max_depth)))),
+        min_depth=min_depth,
+        max_depth=max_depth,
+        max_width=max_width,
+        norms=norms,
+        skips=skips,
+        tied=tied,
+    )

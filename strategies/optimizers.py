@@ -15,6 +15,8 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 import torch
 from hypothesis import strategies as st
 
+from strategies.digits import Digits, blocks
+
 # How an optimizer differs from "dense parameters of any shape, step() without arguments".
 CLOSURE = frozenset(("LBFGS",))
 SPARSE = frozenset(("SparseAdam",))
@@ -233,9 +235,6 @@ def constrained(name: str, options: Mapping[str, Any]) -> Dict[str, Any]:
     return {option: value for option, value in result.items() if value is not ABSENT}
 
 
-PADDING = st.booleans()
-
-
 @cache
 def _ways(name: str, device: str, dtype: torch.dtype, capturable: bool) -> Tuple[str, ...]:
     return tuple(
@@ -246,45 +245,52 @@ def _ways(name: str, device: str, dtype: torch.dtype, capturable: bool) -> Tuple
 
 
 @cache
-def _draws(name: str, device: str, dtype: torch.dtype, capturable: bool) -> int:
-    """How many draws an optimizer's options take."""
-    several = sum(len(values) > 1 for _, values in choices(name, dtype))
-    return several + (len(_ways(name, device, dtype, capturable)) > 1)
-
-
-@cache
-def _options(name: str, dtype: torch.dtype) -> Tuple[Tuple[str, st.SearchStrategy], ...]:
-    """(option, strategy), made once. Kept by name: equal values, as 0.0 and False, stay apart."""
-    return tuple((option, st.sampled_from(values)) for option, values in choices(name, dtype))
-
-
-@cache
-def _one_of(values: Tuple[str, ...]) -> st.SearchStrategy[str]:
-    return st.sampled_from(values)
-
-
-@st.composite
-def _specs(
-    draw: st.DrawFn, names: Tuple[str, ...], device: str, dtype: torch.dtype, capturable: bool
-) -> OptimizerSpec:
+def _usable(names: Tuple[str, ...], device: str, dtype: torch.dtype) -> Tuple[str, ...]:
     usable = tuple(name for name in names if implementations(name, device, dtype))
     if not usable:
         raise ValueError(
             f"none of {', '.join(names)} works with {dtype} on {device} in torch "
             f"{torch.__version__}: choose other names, another dtype or device"
         )
-    name = draw(_one_of(usable))
-    ways = _ways(name, device, dtype, capturable)
-    # An example with fewer draws is simpler to Hypothesis, whatever it drew: all have as
-    # many, so that a failure of every optimizer is shown with the first.
-    counts = {each: _draws(each, device, dtype, capturable) for each in usable}
-    padding = max(counts.values()) - counts[name]
-    way = draw(_one_of(ways))
-    options = {option: draw(values) for option, values in _options(name, dtype)}
-    for _ in range(padding):
-        draw(PADDING)
-    options = {**constrained(name, options), **IMPLEMENTATIONS[way]}
-    return OptimizerSpec(name, tuple(sorted(options.items())))
+    return usable
+
+
+OPTIMIZER_DIGITS = 16  # the class, the implementation, and up to 14 options
+
+
+def read_optimizer(
+    digits: Digits, names: Tuple[str, ...], device: str, dtype: torch.dtype, capturable: bool
+) -> OptimizerSpec:
+    """An optimizer of one of the classes, from ``OPTIMIZER_DIGITS`` bytes: see ``optimizers``."""
+    name = digits.one_of(_usable(names, device, dtype))
+    known = choices(name, dtype)
+    options = {option: digits.one_of(values) for option, values in known}
+    digits.skip(OPTIMIZER_DIGITS - 2 - len(known))
+    way = IMPLEMENTATIONS[digits.one_of(_ways(name, device, dtype, capturable))]
+    return OptimizerSpec(name, tuple(sorted({**constrained(name, options), **way}.items())))
+
+
+@st.composite
+def _specs(
+    draw: st.DrawFn, names: Tuple[str, ...], device: str, dtype: torch.dtype, capturable: bool
+) -> OptimizerSpec:
+    return read_optimizer(Digits(draw(blocks(OPTIMIZER_DIGITS))), names, device, dtype, capturable)
+
+
+def optimizer_classes(
+    names: Optional[Sequence[str]], device: str, dtype: torch.dtype
+) -> Tuple[str, ...]:
+    """The classes to draw: ``names``, checked, or every one that fits; see ``optimizers``."""
+    if names is None:
+        return tuple(
+            name for name in optimizer_names() if name not in SPARSE and (name, dtype) not in UNFIT
+        )
+    unknown = sorted(set(names) - set(optimizer_names()))
+    if unknown or not names:
+        raise ValueError(
+            f"names={tuple(names)!r}: torch {torch.__version__} has {', '.join(optimizer_names())}"
+        )
+    return tuple(names)
 
 
 def optimizers(
@@ -301,21 +307,10 @@ def optimizers(
     wants matrices only, LBFGS a closure: see ``OptimizerSpec``.
     capturable: also the implementations for an accelerator's graphs, where the device has
     them; they correct biases in float32 in every dtype, too rough for a reference rule.
-    One draw (about 11 us) for each option, so that each shrinks on its own.
     Shrinks towards plain SGD (or the first name) with lr alone.
     """
     if isinstance(dtype, str):
         dtype = getattr(torch, dtype)
         assert isinstance(dtype, torch.dtype)
-    if names is None:
-        classes = tuple(
-            name for name in optimizer_names() if name not in SPARSE and (name, dtype) not in UNFIT
-        )
-    else:
-        classes = tuple(names)
-        unknown = sorted(set(classes) - set(optimizer_names()))
-        if unknown or not classes:
-            raise ValueError(
-                f"names={classes!r}: torch {torch.__version__} has {', '.join(optimizer_names())}"
-            )
+    classes = optimizer_classes(names, device, dtype)
     return _specs(classes, str(device), dtype, capturable)

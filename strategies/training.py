@@ -1,17 +1,22 @@
 """A whole training run as plain values: net, mask, cuts, optimizer, data, steps."""
 
 from dataclasses import dataclass
-from typing import FrozenSet, Optional, Tuple
+from typing import FrozenSet, Optional, Sequence, Tuple
 
 import torch
 from hypothesis import strategies as st
 
-from strategies.detaching import Cuts, detach_positions
-from strategies.freezing import Mask, freeze_masks
-from strategies.networks import MLP, mlps
-from strategies.optimizers import OptimizerSpec, optimizers
+from strategies.detaching import CUT_DIGITS, Cuts, read_cuts
+from strategies.digits import Digits, blocks
+from strategies.freezing import Mask, layers_of, mask_digits, read_mask
+from strategies.networks import MLP, network_digits, read_network
+from strategies.optimizers import (
+    OPTIMIZER_DIGITS,
+    OptimizerSpec,
+    optimizer_classes,
+    read_optimizer,
+)
 
-CLEARINGS = ("none", "zeros", "keep")  # how gradients are cleared between steps
 FREEZINGS = ("attribute", "method")  # p.requires_grad = False, p.requires_grad_(False)
 
 
@@ -61,37 +66,49 @@ class TrainingRun:
         return inputs.to(device=device, dtype=dtype), targets.to(device=device, dtype=dtype)
 
 
+RUN_DIGITS = 8
+
+
 @st.composite
 def training_runs(
     draw: st.DrawFn,
     *,
     networks: Optional[st.SearchStrategy] = None,
-    optimizer: Optional[st.SearchStrategy] = None,
+    names: Optional[Sequence[str]] = None,
     cuts: bool = True,
     learns: bool = False,
+    max_depth: int = 6,
     max_steps: int = 5,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> TrainingRun:
     """Training runs whose options are valid on the given device and dtype.
 
-    learns: True leaves at least one parameter that gets a gradient.
-    Shrinks towards one SGD step on one pair, one linear layer, nothing frozen or cut.
+    networks: another strategy of nets than ``mlps(max_depth=max_depth)``; names: only
+    optimizers of these classes; learns: True leaves at least one parameter that gets a
+    gradient. Shrinks towards one SGD step on one pair, one linear layer, nothing frozen
+    or cut.
     """
-    mlp = draw(mlps() if networks is None else networks)
-    mask = draw(freeze_masks(mlp))
-    where = draw(detach_positions(mlp, output=not learns)) if cuts else Cuts()
-    spec = draw(optimizers(device=device, dtype=dtype) if optimizer is None else optimizer)
+    given = None if networks is None else draw(networks)
+    most = 4 * max_depth if given is None else len(given.parameter_names())
+    size = mask_digits(most) + CUT_DIGITS + OPTIMIZER_DIGITS + RUN_DIGITS
+    if given is None:
+        size += network_digits(max_depth)
+    digits = Digits(draw(blocks(size)))
+    mlp: MLP = read_network(digits, max_depth=max_depth) if given is None else given
+    mask = read_mask(digits, layers_of(mlp), most)
+    where = read_cuts(digits, mlp, output=not learns)
+    classes = optimizer_classes(names, device, dtype)
+    spec = read_optimizer(digits, classes, device, dtype, False)
+    if not cuts:
+        where = Cuts()
     if learns:
         reached = mlp.reached(where.positions, where.by)
         if not reached - frozenset(mask):
             mask = tuple(name for name in mask if name not in reached)
-    packed = draw(st.integers(0, 2 * 2 * 2 * 4 * 8 * max_steps - 1))
-    packed, groups = divmod(packed, 2)
-    packed, listed = divmod(packed, 2)
-    packed, freezing = divmod(packed, 2)
-    packed, clearing = divmod(packed, 4)
-    steps, batch = divmod(packed, 8)
+    groups, listed, freezing = digits.below(2), digits.below(2), digits.one_of(FREEZINGS)
+    clearing = digits.one_of(("none", "none", "zeros", "keep"))
+    steps, batch, seed = digits.below(max_steps), digits.below(8), digits.bits(2)
     smallest = 1
     if any(layer.norm == "batch" for layer in mlp.layers):
         smallest = 3  # BatchNorm refuses one row, and two rows say only their sign
@@ -103,9 +120,9 @@ def training_runs(
         optimizer=spec,
         groups=1 if spec.needs_closure else groups + 1,
         listed="trainable" if listed and not everything_frozen else "all",
-        freezing=FREEZINGS[freezing],
-        clearing=CLEARINGS[max(0, clearing - 1)],
+        freezing=freezing,
+        clearing=clearing,
         steps=steps + 1,
         batch=max(smallest, batch + 1),
-        seed=draw(st.integers(0, 1023)),
+        seed=seed,
     )

@@ -75,7 +75,9 @@ def test_every_optimizer_is_drawn(name: str) -> None:
     if name == "SparseAdam":
         return
     found = find(
-        training_runs(), lambda run: run.optimizer.name == name, settings=settings(database=None)
+        training_runs(),
+        lambda run: run.optimizer.name == name,
+        settings=settings(database=None, max_examples=5000),
     )
     assert found.optimizer.name == name
 
