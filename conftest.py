@@ -36,6 +36,7 @@ settings.register_profile("default", max_examples=60, **COMMON)
 settings.register_profile("ci", max_examples=60, derandomize=True, database=None, **COMMON)
 settings.register_profile("nightly", max_examples=2000, **COMMON)
 PROFILES = ("quick", "default", "ci", "nightly")
+ENUMERATED_DEPTH = {"quick": 3, "nightly": 6}  # all others: 4
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -123,6 +124,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         )
     else:
         metafunc.parametrize("device", devices)
+    if "depth" in metafunc.fixturenames:
+        depths = range(1, 1 + ENUMERATED_DEPTH.get(config.frostproof_profile, 4))  # type: ignore[attr-defined]
+        metafunc.parametrize("depth", depths, ids=[f"depth{depth}" for depth in depths])
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:

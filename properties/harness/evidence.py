@@ -41,10 +41,10 @@ def collecting(item: pytest.Item, seed: int) -> Iterator[None]:
     function = item.obj  # type: ignore[attr-defined]
     count = Count()
     handle = getattr(function, "hypothesis", None)
-    before = Tally.assertions
+    before, cases = Tally.assertions, Tally.cases
     if handle is None:
         yield
-        count.checked = int(Tally.assertions > before)
+        count.checked = max(int(Tally.assertions > before), Tally.cases - cases)
     else:
         inner = handle.inner_test
         hypothesis.seed(seed)(function)

@@ -1,0 +1,132 @@
+"""Every mask and every cut of small nets, enumerated: nothing is left to chance here."""
+
+from itertools import product
+from typing import Any, Dict, FrozenSet, List, Optional
+
+import torch
+
+from properties.harness import oracle
+from properties.harness.bits import from_bits, read_bits
+from properties.harness.checks import (
+    check,
+    check_equal,
+    check_raises,
+    check_same_bits,
+    count_cases,
+)
+from properties.harness.law import PRECISE, law
+from properties.harness.trainer import Trainer
+from properties.harness.update_rules import rule_for
+from properties.test_optimizers import check_gradients, check_update, expected_of
+from strategies import MLP, Cuts, Layer, OptimizerSpec, TrainingRun
+
+SPECS = (
+    OptimizerSpec("SGD", (("lr", 0.1), ("momentum", 0.9), ("weight_decay", 0.1))),
+    OptimizerSpec("AdamW", (("lr", 0.1),)),
+    OptimizerSpec("Adagrad", (("lr", 0.1), ("weight_decay", 0.1))),
+)
+WIDTHS = (3, 4, 2, 5, 3, 4, 2)
+ACTIVATIONS = ("tanh", "gelu", "identity", "silu", "softplus", "sigmoid")
+Bits = Dict[str, bytes]
+
+
+def network_of(depth: int) -> MLP:
+    """A net of a depth with biases: two parameters to freeze in each layer."""
+    layers = [Layer(WIDTHS[index + 1], activation=ACTIVATIONS[index]) for index in range(depth)]
+    return MLP(WIDTHS[0], tuple(layers), nested=depth % 2 == 0, seed=depth)
+
+
+class Uncut:
+    """What every case is compared with: the same net with nothing frozen and one cut.
+
+    gradients: their bits, of the parameters that get one; after: for each optimizer the
+    bits after two steps with these gradients, each checked against its rule.
+    """
+
+    def __init__(self, trainer: Trainer, dtype: torch.dtype) -> None:
+        self.gradients = {n: bits for n, bits in trainer.gradient_bits().items() if bits is not None}
+        check_gradients(trainer, expected_of(trainer), dtype)
+        self.after: List[Bits] = []
+        for spec in SPECS:
+            optimizer = spec.build(list(trainer.named.values()))
+            rules = {name: rule_for(spec) for name in self.gradients}
+            for step in (1, 2) if rules else ():
+                old = {name: oracle.as_float64(value) for name, value in trainer.named.items()}
+                optimizer.step()
+                for name, rule in rules.items():
+                    parameter = trainer.named[name]
+                    assert rule is not None and parameter.grad is not None
+                    gradient = oracle.as_float64(parameter.grad)
+                    check_update(parameter, old[name], gradient, rule, f"{name}, step {step}")
+            self.after.append(trainer.bits())
+            restore(trainer)
+
+
+def restore(trainer: Trainer, names: Optional[FrozenSet[str]] = None) -> None:
+    """Put the values of the start back into the parameters."""
+    with torch.no_grad():
+        for name, parameter in trainer.named.items():
+            if names is None or name in names:
+                parameter.copy_(from_bits(trainer.before[name], parameter.shape, parameter.dtype))
+
+
+def check_case(trainer: Trainer, uncut: Uncut, frozen: FrozenSet[str], case: str) -> None:
+    """One mask under one cut: gradients, and where two steps of each optimizer lead."""
+    __tracebackhide__ = True
+    gets = frozenset(uncut.gradients) - frozen
+    for name, parameter in trainer.named.items():
+        parameter.requires_grad = name not in frozen
+        parameter.grad = None
+    loss = trainer.loss()
+    if gets:
+        loss.backward()
+    else:
+        check_raises(RuntimeError, loss.backward, f"{case}: backward with nothing to reach", "grad")
+    for name, parameter in trainer.named.items():
+        if name not in gets:
+            check(parameter.grad is None, f"{case}: {name} must get no gradient, but has one")
+        elif parameter.grad is None:
+            check(False, f"{case}: {name} must get a gradient, but has none")
+        elif read_bits(parameter.grad) != uncut.gradients[name]:
+            check_same_bits(parameter.grad, uncut.gradients[name], f"{case}: gradient of {name}")
+    for spec, after in zip(SPECS, uncut.after):
+        versions = {name: trainer.named[name]._version for name in frozen}
+        optimizer = spec.build(list(trainer.named.values()))
+        if gets:  # torch 1.8 cannot step without any gradient
+            optimizer.step()
+            optimizer.step()
+        for name, parameter in trainer.named.items():
+            wanted = after[name] if name in gets else trainer.before[name]
+            if read_bits(parameter) != wanted:
+                check_same_bits(parameter, wanted, f"{case}: {name} after two steps of {spec.name}")
+        check(
+            all(trainer.named[name]._version == versions[name] for name in frozen),
+            f"{case}: {spec.name} wrote to a frozen parameter (its version counter moved)",
+        )
+        restore(trainer, gets)
+
+
+@law("F1", "the source article; every case enumerated", PRECISE)
+def test_every_mask_and_cut(device: str, dtype: torch.dtype, depth: int) -> None:
+    """F1, F2, K1: every mask under every single cut: who gets which gradient, and who moves."""
+    network = network_of(depth)
+    names = network.parameter_names()
+    whole: Bits = {}
+    for place in (None, *range(depth + 1)):
+        cuts = Cuts(() if place is None else (place,))
+        trainer = Trainer(TrainingRun(network, cuts=cuts, batch=3, seed=depth), device, dtype)
+        trainer.backward()
+        check_equal(set(network.reached(cuts.positions)), trainer_got(trainer), f"cut at {place}")
+        uncut = Uncut(trainer, dtype)
+        whole = whole or uncut.gradients
+        for name, bits in uncut.gradients.items():
+            check(bits == whole[name], f"cut at {place}: another gradient of {name} than without it")
+        for flags in product((False, True), repeat=len(names)):
+            frozen = frozenset(name for name, flag in zip(names, flags) if flag)
+            check_case(trainer, uncut, frozen, f"depth {depth}, cut {place}, frozen {sorted(frozen)}")
+            count_cases(1)
+
+
+def trainer_got(trainer: Trainer) -> Any:
+    """The names that have a gradient."""
+    return {name for name, parameter in trainer.named.items() if parameter.grad is not None}
