@@ -6,6 +6,7 @@ to an equal object, and it builds the same thing on any device and dtype.
 
 from strategies.detaching import Cuts, detach_positions
 from strategies.freezing import freeze_masks
+from strategies.listings import Listing, listings
 from strategies.networks import MLP, Layer, Network, mlps
 from strategies.optimizers import OptimizerSpec, optimizer_names, optimizers
 from strategies.tensors import TensorSpec, all_dtypes, tensors
@@ -15,6 +16,7 @@ __all__ = [
     "MLP",
     "Cuts",
     "Layer",
+    "Listing",
     "Network",
     "OptimizerSpec",
     "TensorSpec",
@@ -22,6 +24,7 @@ __all__ = [
     "all_dtypes",
     "detach_positions",
     "freeze_masks",
+    "listings",
     "mlps",
     "optimizer_names",
     "optimizers",

@@ -44,6 +44,14 @@ DEFECTS: Sequence[Defect] = (
         last=(1, 8),
     ),
     Defect(
+        test="test_optimizers.py::test_fused_sgd_moves_every_element",
+        sentence="fused SGD on the CPU leaves whole vectors of low-precision elements unmoved",
+        issue="pytorch/pytorch#191763",
+        first=(2, 4),
+        last=(2, 13),
+        cells="cpu-(bfloat16|float16)",
+    ),
+    Defect(
         test="test_detach.py::test_detach_in_place_refuses_chunks",
         sentence="detach_ of a chunk warns where it should refuse",
         issue="measured on 1.8.1, whose warning says that it will be forbidden",

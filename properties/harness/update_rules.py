@@ -41,9 +41,11 @@ class Rule:
     defaults: Dict[str, Any] = {}
     roughness = 0.0  # relative error of an update in torch itself, whatever the dtype
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(self, options: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> None:
         self.options: Dict[str, Any] = {**self.defaults, **options}
+        self.dtype = dtype  # of the run under test: some defaults go by it
         self.steps = 0
+        self.cancelled = torch.ones(())  # how much decay and gradient amplify rounding, so far
         self.state: Dict[str, torch.Tensor] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -68,25 +70,17 @@ class Rule:
         if decay and decoupled:
             value = value - self.lr * decay * value
         elif decay:
+            size = gradient.abs() + decay * value.abs()
             gradient = gradient + decay * value
+            # where the two all but cancel, their rounding is as large as what is left
+            lost = size / gradient.abs().clamp(min=1e-300)
+            self.cancelled = torch.max(lost, self.kept("cancelled", gradient, 1.0))
+            self.state["cancelled"] = self.cancelled
         return self.update(value, gradient)
 
     def update(self, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         """The rule proper, after maximize and weight decay."""
         raise NotImplementedError
-
-    def may_stay_put(self, value: torch.Tensor) -> torch.Tensor:
-        """Where (bool, like ``value``) an exactly zero gradient leaves a fresh rule's value.
-
-        True: it does (``==``; under maximize a -0.0 may become 0.0). False: the value
-        shrinks by decay, in exact arithmetic: a low precision may round that away.
-        Holds for the first step only: momentum moves a parameter without a gradient.
-        """
-        return (value == 0) | (not self.shrinks())
-
-    def shrinks(self) -> bool:
-        """Whether a value that is not zero decays without a gradient."""
-        return bool(self.options.get("weight_decay")) and bool(self.lr)
 
 
 class SGD(Rule):
@@ -135,6 +129,20 @@ class Adam(Rule):
         first = first / (1 - one**self.steps)
         spread = (second / (1 - two**self.steps)).sqrt() + self.eps
         return value - self.lr * first / spread
+
+
+class SparseAdam(Adam):
+    """Adam on the rows that have a gradient; eps is not corrected for bias."""
+
+    def update(self, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        one, two = self.betas
+        touched = (gradient != 0).any(-1, keepdim=True)
+        old = self.kept("first", gradient), self.kept("second", gradient)
+        first, second = self.moments(gradient)
+        self.state["first"] = torch.where(touched, first, old[0])
+        self.state["second"] = torch.where(touched, second, old[1])
+        rate = self.lr * math.sqrt(1 - two**self.steps) / (1 - one**self.steps)
+        return torch.where(touched, value - rate * first / (second.sqrt() + self.eps), value)
 
 
 class AdamW(Adam):
@@ -251,9 +259,6 @@ class ASGD(Rule):
         rate = self.lr / (1 + self.lambd * self.lr * (self.steps - 1)) ** self.alpha
         return value - rate * self.lambd * value - rate * gradient
 
-    def shrinks(self) -> bool:
-        return super().shrinks() or bool(self.lambd and self.lr)
-
 
 class Rprop(Rule):
     defaults = {"lr": 0.01, "etas": (0.5, 1.2), "step_sizes": (1e-6, 50.0)}
@@ -271,42 +276,123 @@ class Rprop(Rule):
         return value - torch.sign(gradient) * size
 
 
+class Adafactor(Rule):
+    """Factored second moments for matrices; a relative step, clipped by its own size."""
+
+    defaults = {
+        "lr": 0.01,
+        "beta2_decay": -0.8,
+        "eps": (None, 1e-3),
+        "d": 1.0,
+        "weight_decay": 0.0,
+        "decoupled_weight_decay": True,
+    }
+
+    def step(self, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """As every rule; the step's size goes by the value before its decay."""
+        self.state["size"] = value.pow(2).mean().sqrt()
+        return super().step(value, gradient)
+
+    def update(self, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        small = self.eps[0] or float(torch.finfo(self.dtype).eps)
+        fresh = float(self.steps) ** self.beta2_decay
+        square = gradient * gradient
+        if gradient.dim() > 1:
+            rows = (1 - fresh) * self.kept("rows", square.mean(-1, keepdim=True)) + fresh * square.mean(
+                -1, keepdim=True
+            )
+            columns = (1 - fresh) * self.kept(
+                "columns", square.mean(-2, keepdim=True)
+            ) + fresh * square.mean(-2, keepdim=True)
+            self.state["rows"], self.state["columns"] = rows, columns
+            estimate = rows @ columns / rows.mean(-2, keepdim=True).clamp(min=small)
+        else:
+            estimate = (1 - fresh) * self.kept("square", gradient) + fresh * square
+            self.state["square"] = estimate
+        change = gradient / estimate.clamp(min=small * small).sqrt()
+        clip = max(1.0, float(change.pow(2).mean().sqrt()) / self.d)
+        rate = max(self.eps[1], float(self.state["size"])) * min(self.lr, self.steps**-0.5)
+        return value - rate / clip * change
+
+
+class Muon(Rule):
+    """Momentum, orthogonalized by Newton and Schulz's iteration, which torch runs in bfloat16."""
+
+    roughness = 0.35  # of the largest element of an update
+    defaults = {
+        "lr": 1e-3,
+        "weight_decay": 0.1,
+        "decoupled_weight_decay": True,
+        "momentum": 0.95,
+        "nesterov": True,
+        "ns_steps": 5,
+        "adjust_lr_fn": "original",
+        "eps": 1e-7,
+    }
+    coefficients = (3.4445, -4.775, 2.0315)
+
+    def update(self, value: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        keep = self.momentum
+        velocity = keep * self.kept("velocity", gradient) + (1 - keep) * gradient
+        self.state["velocity"] = velocity
+        matrix = (1 - keep) * gradient + keep * velocity if self.nesterov else velocity
+        tall = matrix.shape[0] > matrix.shape[1]
+        matrix = matrix.t() if tall else matrix
+        matrix = matrix / matrix.pow(2).sum().sqrt().clamp(min=self.eps)
+        one, two, three = self.coefficients
+        for _ in range(self.ns_steps):
+            gram = matrix @ matrix.t()
+            matrix = one * matrix + (two * gram + three * gram @ gram) @ matrix
+        matrix = matrix.t() if tall else matrix
+        rows, columns = matrix.shape
+        if self.adjust_lr_fn == "match_rms_adamw":
+            rate = 0.2 * max(rows, columns) ** 0.5
+        else:
+            rate = max(1.0, rows / columns) ** 0.5
+        return value - self.lr * rate * matrix
+
+
 REFERENCES: Dict[str, Type[Rule]] = {
     rule.__name__: rule
-    for rule in (SGD, Adam, AdamW, NAdam, RAdam, RMSprop, Adagrad, Adadelta, Adamax, ASGD, Rprop)
+    for rule in (
+        *(SGD, Adam, AdamW, NAdam, RAdam, RMSprop, Adagrad, Adadelta, Adamax, ASGD, Rprop),
+        *(Adafactor, Muon),
+    )
 }
 
 
-def referenced() -> List[str]:
-    """The optimizers of the installed torch that have a reference rule good to float64."""
+def referenced(roughest: float = 1.0) -> List[str]:
+    """The optimizers of the installed torch that have a reference rule, up to a roughness."""
     return [
-        name for name, rule in REFERENCES.items() if hasattr(torch.optim, name) and not rule.roughness
+        name
+        for name, rule in REFERENCES.items()
+        if hasattr(torch.optim, name) and rule.roughness <= roughest
     ]
 
 
-def rule_for(spec: OptimizerSpec) -> Optional[Rule]:
+def rule_for(spec: OptimizerSpec, dtype: torch.dtype = torch.float32) -> Optional[Rule]:
     """A fresh reference rule for one parameter; None where the optimizer has no reference."""
     rule = REFERENCES.get(spec.name)
-    return None if rule is None else rule(dict(spec.options))
+    return None if rule is None else rule(dict(spec.options), dtype)
 
 
-def check_tolerance(dtype: torch.dtype) -> Tuple[float, float]:
-    """(relative to the update, relative to the value): what rounding may do to one step."""
-    unit = float(torch.finfo(dtype).eps)
-    return (1e-9 if dtype is torch.float64 else 2e-4), 4 * unit
+def allowed_error(
+    rule: Rule, dtype: torch.dtype, before: torch.Tensor, expected: torch.Tensor
+) -> torch.Tensor:
+    """What rounding may do to each element in the step that ``rule`` has just made.
 
-
-def tolerance(dtype: torch.dtype, steps: int) -> Tuple[float, float]:
-    """(rtol, atol) between a real run's value and a rule that kept its own value throughout.
-
-    For values and gradients of order 1 and lr up to 1, both fed the same gradients as
-    rounded to dtype. The largest error seen was 1.5 eps * steps * (1 + |value|), for
-    RMSprop, whose centred variance cancels. In float16 only gradients from 0.01 to 100,
-    or zero without weight decay: see the module's note on underflow.
+    An adaptive rule divides by the gradient's size: rounding of a gradient that has all
+    but cancelled is amplified up to the size of a whole step.
     """
     unit = float(torch.finfo(dtype).eps)
-    if dtype is torch.float64:
-        return 1e-9, 1e-10 * steps
-    if dtype is torch.float32:
-        return 1e-4, 1e-5 * steps
-    return 8 * unit * steps, 8 * unit * steps
+    update = (expected - before).abs()
+    if dtype in (torch.float64, torch.float32):
+        relative = max(1e-9 if dtype is torch.float64 else 2e-4, rule.roughness)
+    else:  # the state is rounded as well, step after step
+        relative = max(8 * unit * rule.steps, rule.roughness)
+    allowed = relative * update + 4 * unit * (before.abs() + expected.abs())
+    largest = float(update.max()) if update.numel() else 0.0
+    allowed = allowed + (8 * unit * rule.cancelled).clamp(max=1.0) * largest
+    # rough rules mix the elements
+    mixed = rule.roughness if rule.roughness > 1e-3 else 1e-3 * relative
+    return allowed + mixed * max(largest, float(rule.lr)) + 1e-300

@@ -1,0 +1,30 @@
+"""How laws step round a known defect of the installed torch, so that one defect fails one law."""
+
+import torch
+
+from properties.harness.known_defects import known
+from strategies import OptimizerSpec
+
+EMPTY_STEP = "test_freeze.py::test_step_without_gradients"
+FUSED_SGD = "test_optimizers.py::test_fused_sgd_moves_every_element"
+LOW_PRECISION = (torch.bfloat16, torch.float16)
+
+
+def step(optimizer: torch.optim.Optimizer) -> None:
+    """``optimizer.step()`` without the groups that this torch cannot step: see EMPTY_STEP."""
+    groups = optimizer.param_groups
+    if known(EMPTY_STEP):
+        optimizer.param_groups = [
+            group for group in groups if any(p.grad is not None for p in group["params"])
+        ]
+    optimizer.step()
+    optimizer.param_groups = groups
+
+
+def sound(spec: OptimizerSpec, device: str, dtype: torch.dtype) -> OptimizerSpec:
+    """The optimizer without an implementation that this torch has broken: see FUSED_SGD."""
+    if spec.name != "SGD" or dtype not in LOW_PRECISION or torch.device(device).type != "cpu":
+        return spec
+    if not dict(spec.options).get("fused") or not known(FUSED_SGD):
+        return spec
+    return OptimizerSpec(spec.name, tuple(pair for pair in spec.options if pair[0] != "fused"))
