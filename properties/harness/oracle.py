@@ -17,6 +17,7 @@ from properties.harness.bits import from_bits, read_bits
 from strategies import MLP
 
 Pair = Tuple[torch.Tensor, torch.Tensor]  # a gradient and its magnitude
+INPUTS = "the input"
 
 LAYER_NORM_EPS = BATCH_NORM_EPS = 1e-5
 LEAKY_SLOPE = 0.01
@@ -77,7 +78,8 @@ class Expected:
     """What the oracle expects of one forward and backward.
 
     output (batch, width) and loss: float64; gradients: by name, float64, only of
-    parameters that must get one; magnitudes: beside each gradient; condition: how
+    parameters that must get one; magnitudes: beside each gradient; both also hold
+    INPUTS, where the input would get a gradient if it required one; condition: how
     much the norms may amplify rounding (>= 1); margin: the smallest distance of a
     kinked unit's input from its kink, relative to the size of its terms.
     """
@@ -166,7 +168,7 @@ def _expect(
     gradients, magnitudes = _backward(
         mlp, weights, steps, (error * (2 / error.numel()), magnitude), cuts, cut_by
     )
-    wanted = mlp.reached(cuts, cut_by) - frozen
+    wanted = (mlp.reached(cuts, cut_by) - frozen) | ({INPUTS} & gradients.keys())
     return Expected(
         output=at[-1],
         loss=loss,
@@ -232,12 +234,15 @@ def _backward(
         if index not in cuts:
             weight = weights[weight_name]
             arrive(index, (g @ weight, m @ weight.abs()))
+    at_inputs = arriving[0]
+    if at_inputs is not None:
+        give(INPUTS, *at_inputs)
     return exact, sizes
 
 
 # Rounding of the run under test, as a multiple of the magnitude: unit roundoff
 # times a generous count of roundings on the longest path.
-ROUNDINGS = {torch.float64: 20000.0, torch.float32: 3000.0}
+ROUNDINGS = {torch.float64: 20000.0, torch.float32: 3000.0, torch.bfloat16: 16.0, torch.float16: 40.0}
 
 
 def gradient_tolerance(dtype: torch.dtype, expected: Expected, name: str) -> Optional[torch.Tensor]:

@@ -6,7 +6,7 @@ import torch
 
 from properties.harness import detours
 from properties.harness.bits import read_bits
-from properties.harness.checks import snapshot
+from properties.harness.checks import check, snapshot
 from strategies import TrainingRun
 
 
@@ -85,16 +85,23 @@ class Trainer:
 
     def backward(self) -> None:
         """Forward and backward; nothing where no parameter can get a gradient."""
-        loss = self.loss()
-        if self.run.gets_gradient():
+        self._differentiate(self.loss())
+
+    def _differentiate(self, loss: torch.Tensor) -> None:
+        __tracebackhide__ = True
+        live = sorted(self.run.gets_gradient())
+        check(
+            loss.requires_grad == bool(live or self.inputs.requires_grad),
+            f"the loss requires grad: {loss.requires_grad}; live and reached are {live}",
+        )
+        if loss.requires_grad:
             loss.backward()
 
     def closure(self) -> torch.Tensor:
         """What LBFGS calls: clear, forward, backward, the loss."""
         self.clear()
         loss = self.loss()
-        if self.run.gets_gradient():
-            loss.backward()
+        self._differentiate(loss)
         return loss
 
     def step(self) -> None:
