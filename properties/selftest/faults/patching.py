@@ -4,7 +4,7 @@ import functools
 import importlib
 import inspect
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator, List, Sequence
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 import torch
 
@@ -180,3 +180,114 @@ def stays(optimizer: str, size: int = 1, **options: Any) -> bool:
         stepper.step()
     state = {} if optimizer == "Adagrad" else stepper.state.get(frozen, {})
     return frozen.tolist() == [1.0] * size and frozen.grad is None and not state
+
+
+def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """The matrix product, by element-wise operations only: (n, m) and (m, k) give (n, k)."""
+    return (left.unsqueeze(2) * right.unsqueeze(0)).sum(1)
+
+
+def backward_holds(
+    depth: int = 2,
+    width: int = 2,
+    batch: int = 2,
+    *,
+    dtype: torch.dtype = torch.float64,
+    frozen: Sequence[str] = (),
+    bias: bool = True,
+    times: int = 1,
+    relative: float = 1e-12,
+) -> bool:
+    """The gradients of a net of equal linear layers are those of the chain rule, None if frozen."""
+    net = torch.nn.Sequential(*(torch.nn.Linear(width, width, bias) for _ in range(depth)))
+    net.to(dtype)
+    named = dict(net.named_parameters())
+    with torch.no_grad():
+        for number, each in enumerate(named.values()):
+            size = each.numel()
+            each.copy_(((torch.arange(size) * 7 + number) % 5 - 1.5).view(each.shape) / width)
+    for name in frozen:
+        named[name].requires_grad_(False)
+    inputs = (torch.arange(batch * width).view(batch, width) % 7 - 2.5).to(dtype) / 4
+    for _ in range(times):
+        net(inputs).sum().backward()
+    expected: Dict[str, torch.Tensor] = {}
+    with torch.no_grad():
+        values = [inputs]
+        for layer in net:
+            values.append(product(values[-1], layer.weight.t()))  # type: ignore[operator,arg-type]
+            if bias:
+                values[-1] = values[-1] + layer.bias  # type: ignore[operator]
+        slope = torch.ones_like(values[-1])
+        for place in reversed(range(depth)):
+            expected[f"{place}.weight"] = product(slope.t(), values[place])
+            expected[f"{place}.bias"] = slope.sum(0)
+            slope = product(slope, named[f"{place}.weight"])
+    return all(
+        (each.grad is None) if name in frozen else _close(each.grad, expected[name] * times, relative)
+        for name, each in named.items()
+    )
+
+
+def _close(actual: Optional[torch.Tensor], expected: torch.Tensor, relative: float) -> bool:
+    if actual is None:
+        return False
+    actual, expected = actual.to(torch.float64), expected.to(torch.float64)
+    largest = float(expected.abs().max())
+    return bool(((actual - expected).abs() <= relative * largest).all())
+
+
+def altered(tensor: Any, change: Change) -> Any:
+    """The same values; the gradient that reaches the tensor is ``change(gradient)``."""
+    if tensor is None or not tensor.requires_grad or not torch.is_grad_enabled():
+        return tensor
+    seen = tensor.view_as(tensor)
+    seen.register_hook(change)
+    return seen
+
+
+def is_frozen(tensor: Any) -> bool:
+    """A parameter that does not require grad."""
+    return isinstance(tensor, torch.nn.Parameter) and not tensor.requires_grad
+
+
+def around_linear(around: Around) -> None:
+    """Replace linear: ``around(linear, input, weight, bias)``."""
+
+    def in_order(linear: Any, value: Any, weight: Any, bias: Any = None) -> Any:
+        return around(linear, value, weight, bias)
+
+    wrap(torch.nn.functional, "linear", in_order)
+
+
+def around_backward(around: Around) -> None:
+    """Replace backward of a tensor: ``around(backward, tensor, *args, **kwargs)``."""
+    wrap(torch.autograd, "backward", around)
+
+
+def linear_maps(loss: torch.Tensor) -> List[List[torch.Tensor]]:
+    """The live parameters of each linear map below a loss, from the last layer to the first."""
+    found, seen = [], set()
+    level = [loss.grad_fn]
+    while level:
+        below = []
+        for node in level:
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            if node.name().startswith(("Addmm", "Mm")):
+                found.append(_variables(node))
+            below += [after for after, _ in node.next_functions]
+        level = below
+    return found
+
+
+def _variables(node: Any) -> List[torch.Tensor]:
+    """The leaves that a linear map's node feeds directly or through a transpose."""
+    leaves = []
+    for after, _ in node.next_functions:
+        if after is not None and after.name().startswith("TBackward"):
+            after = after.next_functions[0][0]
+        if hasattr(after, "variable"):
+            leaves.append(after.variable)
+    return leaves
