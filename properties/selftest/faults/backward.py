@@ -45,7 +45,7 @@ def first_layer_starved_at_depth_5() -> None:
     around_backward(around)
 
 
-@fault("F1", "F2", witness=lambda: backward_holds(frozen=["0.weight"]), smoke=True)
+@fault("F1", "F2", "F3", witness=lambda: backward_holds(frozen=["0.weight"]), smoke=True)
 def frozen_weight_starves_its_bias() -> None:
     """A layer whose weight is frozen gives its bias no gradient."""
 
@@ -55,7 +55,7 @@ def frozen_weight_starves_its_bias() -> None:
     around_linear(around)
 
 
-@fault("F1", "F2", witness=lambda: backward_holds(3, frozen=["1.weight", "1.bias"]), smoke=True)
+@fault("F1", "F2", "F3", witness=lambda: backward_holds(3, frozen=["1.weight", "1.bias"]), smoke=True)
 def frozen_layer_blocks_gradients() -> None:
     """A layer with everything frozen passes no gradient on to the layers before it."""
 
@@ -66,7 +66,7 @@ def frozen_layer_blocks_gradients() -> None:
     around_linear(around)
 
 
-@fault("F1", "F2", witness=lambda: backward_holds(2, frozen=["1.bias"]))
+@fault("F1", "F2", "F3", witness=lambda: backward_holds(2, frozen=["1.bias"]))
 def frozen_bias_blocks_gradients() -> None:
     """A layer of which only the bias is frozen passes no gradient on."""
 
@@ -77,7 +77,7 @@ def frozen_bias_blocks_gradients() -> None:
     around_linear(around)
 
 
-@fault("F1", "F2", witness=lambda: backward_holds(4, frozen=["1.weight", "2.weight", "3.weight"]))
+@fault("F1", "F2", "F3", witness=lambda: backward_holds(4, frozen=["1.weight", "2.weight", "3.weight"]))
 def three_frozen_weights_block_gradients() -> None:
     """Three layers with frozen weights in a row pass no gradient on."""
     row = [0]
@@ -98,7 +98,7 @@ def _resumes() -> bool:
     return layer.weight.grad is not None
 
 
-@fault("F7", witness=_resumes, smoke=True)
+@fault("F1", "F7", witness=_resumes, smoke=True)
 def unfrozen_weight_stays_starved() -> None:
     """A weight that was frozen in an earlier pass gets no gradient after unfreezing."""
 
@@ -377,7 +377,7 @@ def third_backward_overwrites() -> None:
 # Too many gradients, or none where there must be an error.
 
 
-@fault("F1", "F2", witness=lambda: backward_holds(frozen=["0.weight"]))
+@fault("F1", "F2", "F3", witness=lambda: backward_holds(frozen=["0.weight"]))
 def frozen_gets_zero_gradient() -> None:
     """A frozen weight gets a gradient of zeros instead of None."""
 
@@ -446,7 +446,7 @@ def _forward_keeps_frozen() -> bool:
     return layer.weight.tolist() == before
 
 
-@fault("F1", "F2", witness=_forward_keeps_frozen)
+@fault("F1", "F2", "F3", witness=_forward_keeps_frozen)
 def forward_moves_frozen() -> None:
     """Each forward pass moves a frozen weight by a relative 1e-6."""
 
