@@ -467,7 +467,7 @@ def _stays_frozen() -> bool:
     return not layer.weight.requires_grad
 
 
-@fault("F1", witness=_stays_frozen)
+@fault("F1", "A6", witness=_stays_frozen)
 def third_pass_unfreezes() -> None:
     """After its third forward pass a frozen weight requires grad again."""
 

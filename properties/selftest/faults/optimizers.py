@@ -769,7 +769,7 @@ def _added_count(extra: int) -> bool:
     return len(live.param_groups[1]["params"]) == extra and not rest[-1].requires_grad
 
 
-@fault("F9", "F1", "F4", witness=lambda: _added_count(2))
+@fault("F9", "F1", "F3", "F4", witness=lambda: _added_count(2))
 def add_param_group_drops_the_last() -> None:
     """Optimizer.add_param_group drops the last parameter of a second group."""
 
@@ -782,7 +782,7 @@ def add_param_group_drops_the_last() -> None:
     wrap(torch.optim.Optimizer, "add_param_group", around)
 
 
-@fault("F1", "F9", witness=lambda: _added_count(1), smoke=True)
+@fault("F1", "F3", "F9", witness=lambda: _added_count(1), smoke=True)
 def add_param_group_unfreezes() -> None:
     """Optimizer.add_param_group makes the parameters of a second group require grad."""
 
