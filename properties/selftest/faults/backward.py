@@ -45,7 +45,7 @@ def first_layer_starved_at_depth_5() -> None:
     around_backward(around)
 
 
-@fault("F1", "F2", "F3", witness=lambda: backward_holds(frozen=["0.weight"]), smoke=True)
+@fault("F1", "F2", "F3", "A6", witness=lambda: backward_holds(frozen=["0.weight"]), smoke=True)
 def frozen_weight_starves_its_bias() -> None:
     """A layer whose weight is frozen gives its bias no gradient."""
 
@@ -446,7 +446,7 @@ def _forward_keeps_frozen() -> bool:
     return layer.weight.tolist() == before
 
 
-@fault("F1", "F2", "F3", witness=_forward_keeps_frozen)
+@fault("F1", "F2", "A6", witness=_forward_keeps_frozen)
 def forward_moves_frozen() -> None:
     """Each forward pass moves a frozen weight by a relative 1e-6."""
 

@@ -275,7 +275,7 @@ def _bias_gradient(dtype: torch.dtype) -> bool:
     return bias.grad is not None and bias.grad.tolist() == [1.0, 1.0]
 
 
-@fault("F3", witness=lambda: _bias_gradient(torch.float32), smoke=True)
+@fault("F3", "A5", "A6", witness=lambda: _bias_gradient(torch.float32), smoke=True)
 def linear_gives_its_bias_zeros() -> None:
     """linear gives its bias a gradient of zeros."""
 

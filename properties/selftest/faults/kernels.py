@@ -1,5 +1,6 @@
 """Kernels of the dispatcher replaced: whoever calls the operation, from Python or C++, is hit."""
 
+import warnings
 from typing import Any, Callable, List, Tuple
 
 import torch
@@ -17,7 +18,9 @@ _LIBRARIES: List[Any] = []  # a library that is collected takes its kernels away
 def _replace(operation: str, kernel: Callable[..., Any], key: str = "CPU") -> None:
     """Register another kernel for an operation, below autograd."""
     library = torch.library.Library("aten", "IMPL")
-    library.impl(operation, kernel, key)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that it overrides a kernel: it must
+        library.impl(operation, kernel, key)
     _LIBRARIES.append(library)
 
 
