@@ -13,6 +13,12 @@ import pytest
 from properties.harness.checks import LawBroken, Tally
 
 
+class Current:
+    """The law that is running now."""
+
+    seed = 0  # for laws that start Hypothesis themselves
+
+
 class Count:
     """Examples run, and those among them that made an assertion."""
 
@@ -40,6 +46,7 @@ def collecting(item: pytest.Item, seed: int) -> Iterator[None]:
     """Seed one law, count its examples, record the count, and fail it where it checked none."""
     function = item.obj  # type: ignore[attr-defined]
     count = Count()
+    Current.seed = seed
     handle = getattr(function, "hypothesis", None)
     before, cases = Tally.assertions, Tally.cases
     if handle is None:
