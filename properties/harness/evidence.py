@@ -11,6 +11,8 @@ import hypothesis
 import pytest
 
 from properties.harness.checks import LawBroken, Tally
+from properties.harness.reproducer.recording import Recorder
+from properties.harness.reproducer.report import RECORDER
 
 
 class Count:
@@ -21,14 +23,18 @@ class Count:
         self.checked = 0
 
 
-def _counted(test: Any, count: Count) -> Any:
+def _counted(test: Any, count: Count, recorder: Recorder) -> Any:
     @functools.wraps(test)
     def example(*arguments: Any, **named: Any) -> Any:
         __tracebackhide__ = True
         before = Tally.assertions
         count.examples += 1
+        named = recorder.watched(named)
         try:
             return test(*arguments, **named)
+        except Exception:
+            recorder.failed = named
+            raise
         finally:
             count.checked += Tally.assertions > before
 
@@ -40,6 +46,7 @@ def collecting(item: pytest.Item, seed: int) -> Iterator[None]:
     """Seed one law, count its examples, record the count, and fail it where it checked none."""
     function = item.obj  # type: ignore[attr-defined]
     count = Count()
+    recorder = item.stash[RECORDER] = Recorder()
     handle = getattr(function, "hypothesis", None)
     before, cases = Tally.assertions, Tally.cases
     if handle is None:
@@ -48,7 +55,7 @@ def collecting(item: pytest.Item, seed: int) -> Iterator[None]:
     else:
         inner = handle.inner_test
         hypothesis.seed(seed)(function)
-        handle.inner_test = _counted(inner, count)
+        handle.inner_test = _counted(inner, count, recorder)
         try:
             yield
         finally:

@@ -8,6 +8,7 @@ from properties.harness.reproducer.literals import FEW, numbers
 from properties.harness.reproducer.script import Script
 from strategies import MLP, Cuts
 
+NO_CUT = Cuts()
 MODULES = {
     "relu": "nn.ReLU()",
     "leaky_relu": "nn.LeakyReLU()",
@@ -126,7 +127,7 @@ def _slice(mlp: MLP, first: int, last: int, blocks: bool) -> str:
 def emit_forward(
     script: Script,
     mlp: MLP,
-    cuts: Cuts = Cuts(),
+    cuts: Cuts = NO_CUT,
     *,
     name: str = "forward",
     at: Optional[Callable[[int, str], str]] = None,
@@ -177,7 +178,9 @@ def emit_forward(
     return f"{name}(net, x)"
 
 
-def emit_freeze(script: Script, names: Tuple[str, ...], how: str = "attribute", net: str = "net") -> None:
+def emit_freeze(
+    script: Script, names: Tuple[str, ...], how: str = "attribute", net: str = "net"
+) -> None:
     """Lines that freeze the parameters of these names in the program."""
     for name in names[:3] if len(names) <= 3 else ():
         place = in_code(name, net)

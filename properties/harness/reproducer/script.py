@@ -55,15 +55,15 @@ class Script:
 
     def check_after(self, line: str, condition: str, sentence: str) -> None:
         """A check with the line that binds what it speaks of."""
-        self._open[-1].append(
-            Node([line, f"{condition} or sys.exit({quoted(sentence)})"], check=True)
-        )
+        self._open[-1].append(Node([line, f"{condition} or sys.exit({quoted(sentence)})"], check=True))
 
     def raises(self, error: str, action: str, sentence: str, matching: str = "") -> None:
         """End the program unless the action raises the error, with a word in its message."""
         handler = "pass"
         if matching:
-            handler = f'"{matching}" in str(error).lower() or sys.exit({quoted(sentence + ": {error}")})'
+            handler = (
+                f'"{matching}" in str(error).lower() or sys.exit({quoted(sentence + ": {error}")})'
+            )
         self._open[-1].append(
             Node(
                 [

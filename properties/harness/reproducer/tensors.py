@@ -39,9 +39,8 @@ def _emit_values(
             f"{name} = torch.complex(parts[0], parts[1]).to(dtype)",
         )
     elif dtype.is_floating_point:
-        script.add(
-            f"{name} = (torch.rand({shape}, generator=generator, dtype=torch.float64) * 4 - 2).to(dtype)"
-        )
+        drawn = f"torch.rand({shape}, generator=generator, dtype=torch.float64)"
+        script.add(f"{name} = ({drawn} * 4 - 2).to(dtype)")
         if spec.special == "mixed" and can_require_grad(dtype):
             last = min(count, 50)
             odd = numbers(tensor.view(-1)[:12:2])

@@ -135,7 +135,9 @@ class Recipe:
 
     def before(self, name: str = "before") -> None:
         """The parameters' values, exactly, by name."""
-        self.script.note(name, f"{name} = {{name: repr(p.tolist()) for name, p in net.named_parameters()}}")
+        self.script.note(
+            name, f"{name} = {{name: repr(p.tolist()) for name, p in net.named_parameters()}}"
+        )
 
     def small(self) -> bool:
         """Whether values can be printed in a sentence."""
@@ -146,7 +148,7 @@ class Recipe:
 
     def check_stays(self, names: Tuple[str, ...], what: str, before: str = "before") -> None:
         """These parameters (program names) have the values of ``before``."""
-        seen = " from {%s[name]} to {p.tolist()}" % before if self.small() else ""
+        seen = f" from {{{before}[name]}} to {{p.tolist()}}" if self.small() else ""
         self.each(
             names,
             f"repr(p.tolist()) == {before}[name]",
@@ -158,9 +160,7 @@ class Recipe:
         if not names:
             return
         if len(names) == 1:
-            self.script.check_after(
-                f'name, p = "{names[0]}", {in_code(names[0])}', condition, sentence
-            )
+            self.script.check_after(f'name, p = "{names[0]}", {in_code(names[0])}', condition, sentence)
             return
         everything = len(names) == len(set(self.names.values()))
         with self.script.block("for name, p in net.named_parameters():"):
@@ -178,9 +178,7 @@ def emit_data(script: Script, run: TrainingRun, case: Case) -> None:
     script.add(f"generator = torch.Generator().manual_seed({run.seed + 1_000_003})")
     for name, tensor in (("x", inputs), ("target", targets)):
         shape = ", ".join(map(str, tensor.shape))
-        script.add(
-            f"{name} = torch.rand({shape}, generator=generator, dtype=torch.float64) * 3 - 1.5"
-        )
+        script.add(f"{name} = torch.rand({shape}, generator=generator, dtype=torch.float64) * 3 - 1.5")
     script.add("x, target = x.to(device, dtype), target.to(device, dtype)")
 
 

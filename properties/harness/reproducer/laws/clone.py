@@ -141,9 +141,7 @@ def passes_gradients(case: Case, script: Script) -> None:
     _emit_clone(case, script)
     script.add("result.backward(upstream, retain_graph=True)")
     script.check("source.grad is not None", "no gradient came through a clone")
-    script.check(
-        "repr(source.grad.tolist()) == values", "a clone changed the gradient that passes it"
-    )
+    script.check("repr(source.grad.tolist()) == values", "a clone changed the gradient that passes it")
     script.add("source.grad = None")
     emit_tensor(script, "upstream", spec, case.device, case.dtype)
     script.add("result.backward(upstream)")
@@ -228,14 +226,10 @@ def is_a_snapshot(case: Case, script: Script) -> None:
     script.add(f"copies = {{name: {copied} for name, p in net.named_parameters()}}")
     with script.block("for name, copied in copies.items():"):
         script.check("type(copied) is torch.Tensor", "a clone of {name} is a {type(copied)}")
-        script.check(
-            "not copied.is_leaf or copied.grad is None", "a clone of {name} carries .grad"
-        )
+        script.check("not copied.is_leaf or copied.grad is None", "a clone of {name} carries .grad")
     recipe.steps()
     with script.block("for name, copied in copies.items():"):
-        script.check(
-            "repr(copied.tolist()) == before[name]", "the clone of {name} changed in training"
-        )
+        script.check("repr(copied.tolist()) == before[name]", "the clone of {name} changed in training")
     script.note("steep", "steep = any((p.grad.abs() > 0.1).any() for p in net.parameters())")
     script.check(
         "not steep or any(repr(p.tolist()) != before[name] for name, p in net.named_parameters())",
@@ -279,7 +273,9 @@ def detach_and_clone_commute(case: Case, script: Script) -> None:
     script.add("one, two = source.detach().clone(), source.clone().detach()")
     some = case["spec"].build("cpu", case.dtype).numel()
     with script.block("for result in (one, two):"):
-        script.check("repr(result.tolist()) == repr(source.tolist())", "a detached clone has other values")
+        script.check(
+            "repr(result.tolist()) == repr(source.tolist())", "a detached clone has other values"
+        )
         script.check("result.is_leaf and not result.requires_grad", "a detached clone is in the graph")
         if some:
             script.check("result.data_ptr() != source.data_ptr()", "a detached clone shares memory")

@@ -11,7 +11,9 @@ from properties.test_cut import _run
 from strategies import MLP, Cuts, Layer
 
 FILE = "test_cut.py::"
-GRADIENTS = "{name: p.grad if p.grad is None else p.grad.tolist() for name, p in net.named_parameters()}"
+GRADIENTS = (
+    "{name: p.grad if p.grad is None else p.grad.tolist() for name, p in net.named_parameters()}"
+)
 
 
 def emit_gradients(script: Script, recipe: Recipe, target: str) -> None:
@@ -45,8 +47,6 @@ def gradients_stop(case: Case, script: Script) -> None:
         f"repr({one.output}.tolist()) == repr({other.output}.tolist())",
         "the cut net gives another output than the uncut one",
     )
-    if any(layer.norm == "batch" for layer in network.layers):
-        pass  # statistics move with every forward, but do not act in train mode
     one.backward()
     script.add(f"cut = {GRADIENTS}")
     emit_gradients(script, other, "whole")
@@ -130,9 +130,7 @@ def skip_round_the_cut(case: Case, script: Script) -> None:
     recipe.network().data().forward()
     recipe.backward()
     everything = recipe.ordered(recipe.run.network.parameter_names())
-    recipe.each(
-        everything, "p.grad is not None", "{name} is reached by the skip, but got no gradient"
-    )
+    recipe.each(everything, "p.grad is not None", "{name} is reached by the skip, but got no gradient")
     layers[position] = dataclasses.replace(layers[position], skip=0)
     plain = MLP(width, tuple(layers), seed=seed)
     other = Recipe(script, case, _run(plain, Cuts((position,))))

@@ -57,9 +57,7 @@ def shares_storage(case: Case, script: Script) -> None:
             f"detached tensor: {fact.rstrip('()')} {{result.{fact}}}, its source's {{source.{fact}}}",
         )
     script.check("result.data_ptr() == source.data_ptr()", "a detached tensor has memory of its own")
-    script.check(
-        "repr(result.tolist()) == repr(source.tolist())", "a detached tensor has other values"
-    )
+    script.check("repr(result.tolist()) == repr(source.tolist())", "a detached tensor has other values")
 
 
 @reproduces(FILE + "test_writes_are_seen_both_ways")
@@ -183,7 +181,9 @@ def cuts_its_own_path(case: Case, script: Script) -> None:
     _emit_how(case, script, "constant")
     script.add("loss = (constant * 2).sum()")
     script.check("not loss.requires_grad", "a result of detached tensors alone requires grad")
-    script.raises("RuntimeError", "loss.backward()", "backward through detached tensors", "require grad")
+    script.raises(
+        "RuntimeError", "loss.backward()", "backward through detached tensors", "require grad"
+    )
 
 
 @reproduces(FILE + "test_shares_the_version_counter")
@@ -261,9 +261,7 @@ def detach_in_place(case: Case, script: Script) -> None:
     script.check("repr(source.tolist()) == values", "detach_ changed values")
     script.check("source.data_ptr() == place", "detach_ moved its tensor to other memory")
     script.add("early.backward()")
-    script.check(
-        "leaf.grad is not None", "the graph from before detach_ no longer reaches its leaf"
-    )
+    script.check("leaf.grad is not None", "the graph from before detach_ no longer reaches its leaf")
     script.check("leaf.grad.item() == 6", "through the earlier graph: {leaf.grad.item()}, not 6")
 
 
@@ -317,9 +315,7 @@ def drops_tangents(case: Case, script: Script) -> None:
         script.check(
             "forward_ad.unpack_dual(result).tangent is None", "the detached tensor has a tangent"
         )
-        script.check(
-            "forward_ad.unpack_dual(dual).tangent is not None", "the source lost its tangent"
-        )
+        script.check("forward_ad.unpack_dual(dual).tangent is not None", "the source lost its tangent")
 
 
 def requires_grad(case: Case) -> bool:

@@ -105,7 +105,5 @@ def map_and_reduce(case: Case, script: Script) -> None:
     )
     script.check(f"len(copies) == {len(run.network.parameter_names())}", "{len(copies)} snapshots")
     with script.block("for copied, p in zip(copies, net.parameters()):"):
-        script.check(
-            "repr(copied.tolist()) == repr(p.tolist())", "a snapshot by map has other values"
-        )
+        script.check("repr(copied.tolist()) == repr(p.tolist())", "a snapshot by map has other values")
     script.check(f"total == {total}", f"elements by reduce: {{total}}, not {total}")
