@@ -13,10 +13,8 @@ from properties.harness.reproducer.case import Case
 
 def described(case: Case) -> str:
     """The drawn descriptions, one a line."""
-    own = {
-        name: value for name, value in case.values.items() if name not in ("device", "dtype", "data")
-    }
-    lines = [f"{name}={value!r}" for name, value in own.items()]
+    own = [name for name in case.values if name not in ("device", "dtype", "data")]
+    lines = [f"{name}={case.values[name]!r}" for name in own]
     lines += [f"draw {index + 1}: {value!r}" for index, value in enumerate(case.drawn)]
     return "\n".join(lines)
 
@@ -35,9 +33,9 @@ def rerun_command(item: pytest.Item, case: Case) -> str:
     words = ["pytest", f'"{item.nodeid}"']
     if [name for name in config.getoption("--device") if name != "auto"]:
         words += ["--device", shlex.quote(case.device)]
-    if config.getoption("--dtype"):
-        words += ["--dtype", case.dtype_name]
     profile = getattr(config, "frostproof_profile", "default")
+    if case.dtype is torch.float16 and profile != "nightly":
+        words += ["--dtype", case.dtype_name]
     if profile != "default":
         words += ["--hypothesis-profile", profile]
     words.append(f"--hypothesis-seed={getattr(config, 'frostproof_seed', 0)}")

@@ -43,13 +43,13 @@ def write(config: pytest.Config, nodeid: str, text: str) -> str:
         return str(path)
 
 
-def _shown(text: str, where: str, report: Any) -> ReprExceptionInfo:
+def _shown(text: str, problem: Exception, report: Any) -> ReprExceptionInfo:
     """The message in place of a traceback; its first line goes to the short summary."""
     crash = getattr(report.longrepr, "reprcrash", None)
-    path, line = (crash.path, crash.lineno) if crash else (where, 0)
+    path, line = (crash.path, crash.lineno) if crash else ("", 0)
     entry = ReprEntryNative([f"{text}\n"])
     traceback = ReprTraceback([entry], extraline=None, style="native")
-    summary = crash.message.split("\n")[0] if crash else "LawBroken"
+    summary = f"{type(problem).__name__}: {problem}".split("\n")[0]
     return ReprExceptionInfo(traceback, ReprFileLocation(path, line, summary))
 
 
@@ -103,6 +103,6 @@ def explain(item: Any, call: Any, report: Any) -> None:
     if whole or isinstance(problem, hypothesis.errors.HypothesisException):
         report.sections.append(("law", text))
     else:
-        report.longrepr = _shown(text, item.nodeid, report)
+        report.longrepr = _shown(text, problem, report)
     if program_text:
         report.sections.append(("reproducer", program_text))

@@ -249,7 +249,7 @@ def unfreezing(case: Case, script: Script) -> None:
     everything = recipe.ordered(network.parameter_names())
     live.each(everything, "p.grad is not None", "{name}: no gradient after unfreezing")
     script.note("gradients", f"gradients = {GRADIENTS}")
-    script.note("values", "values = [p.tolist() for p in net.parameters()]")
+    script.note("thawed", "thawed = [p.tolist() for p in net.parameters()]")
     live.before()
     live.apply()
     live.each(
@@ -259,7 +259,7 @@ def unfreezing(case: Case, script: Script) -> None:
     )
     live.network()
     with script.block("with torch.no_grad():"):
-        with script.block("for p, value in zip(net.parameters(), values):"):
+        with script.block("for p, value in zip(net.parameters(), thawed):"):
             script.add("p.copy_(torch.tensor(value, dtype=torch.float64))")
     live.backward()
     live.each(
