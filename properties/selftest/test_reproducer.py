@@ -155,7 +155,7 @@ def test_a_tensors_program_has_its_bits(name: str) -> None:
 @pytest.mark.parametrize("blocks", [False, True])
 @pytest.mark.parametrize("width", [1, 2, 9])
 def test_a_networks_program_has_its_weights(dtype: torch.dtype, blocks: bool, width: int) -> None:
-    layers = (
+    layers: Tuple[Layer, ...] = (
         Layer(width, activation="tanh", norm="layer"),
         Layer(width, tied=width > 1, activation="relu", norm="batch", skip=1),
         Layer(3, bias=False),
