@@ -15,7 +15,7 @@ from _pytest._code.code import (
 
 from properties.harness.reproducer import message
 from properties.harness.reproducer.recording import Recorder
-from properties.harness.reproducer.registry import program
+from properties.harness.reproducer.registry import program, templates
 
 RECORDER: "pytest.StashKey[Recorder]" = pytest.StashKey()
 
@@ -55,9 +55,9 @@ def _shown(text: str, problem: Exception, report: Any) -> ReprExceptionInfo:
 
 def _program(case: message.Case, item: pytest.Item) -> Tuple[str, str]:
     """(the program or nothing, what to say of it)."""
-    if case.test not in _templates():
-        return "", f"none: no template for {case.test}"
     try:
+        if case.test not in templates():
+            return "", f"none: no template for {case.test}"
         made = program(case)
     except Exception as problem:  # a broken torch may break the writing too: the law's message counts
         return "", f"none: writing it failed with {type(problem).__name__}: {problem}"
@@ -65,12 +65,6 @@ def _program(case: message.Case, item: pytest.Item) -> Tuple[str, str]:
     if made.ends is None:
         where += "\nRun alone it does not show this: it takes more than this one example."
     return made.text, where
-
-
-def _templates() -> Any:
-    from properties.harness.reproducer.registry import templates
-
-    return templates()
 
 
 def explain(item: Any, call: Any, report: Any) -> None:

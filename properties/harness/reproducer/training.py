@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, Dict, Optional, Tuple
 
+from properties.harness.detours import EMPTY_STEP, sound
 from properties.harness.known_defects import known
 from properties.harness.reproducer.case import Case
 from properties.harness.reproducer.literals import FEW, numbers
@@ -14,7 +15,6 @@ from properties.harness.reproducer.networks import (
     program_names,
 )
 from properties.harness.reproducer.script import Script
-from properties.harness.trainer import EMPTY_STEP
 from strategies import OptimizerSpec, TrainingRun
 
 
@@ -25,6 +25,7 @@ class Recipe:
     """
 
     def __init__(self, script: Script, case: Case, run: TrainingRun) -> None:
+        run = dataclasses.replace(run, optimizer=sound(run.optimizer, case.device, case.dtype))
         self.script, self.case, self.run = script, case, run
         self.names = program_names(run.network)
         self.frozen: Tuple[str, ...] = tuple(self.names[name] for name in run.frozen)
@@ -90,16 +91,21 @@ class Recipe:
 
     def backward(self) -> None:
         """Forward and backward, where anything gets a gradient."""
-        self.script.add(f"{self.loss}.backward()" if self.run.gets_gradient() else self.loss)
+        if self.run.gets_gradient():
+            self.script.add(f"{self.loss}.backward()")
+        else:
+            self.script.check(
+                f"not {self.loss}.requires_grad",
+                "the loss requires grad though it reaches nothing that does",
+            )
 
     def apply(self) -> None:
         """The optimizer's step; see ``Trainer.apply``."""
-        if known(EMPTY_STEP):
-            self.script.add(
-                "optimizer.param_groups = "
-                '[g for g in optimizer.param_groups if any(p.grad is not None for p in g["params"])]'
-            )
-        self.script.add("optimizer.step()")
+        run = self.run
+        if known(EMPTY_STEP) and (run.groups > 1 or not run.gets_gradient()):
+            emit_guarded_step(self.script)
+        else:
+            self.script.add("optimizer.step()")
 
     def step(self) -> None:
         """One whole step."""
@@ -166,6 +172,16 @@ class Recipe:
         with self.script.block("for name, p in net.named_parameters():"):
             guard = "" if everything else f"name not in {names} or "
             self.script.check(guard + condition, sentence)
+
+
+def emit_guarded_step(script: Script) -> None:
+    """A step without the groups that torch 1.8 cannot step: see ``detours.step``."""
+    script.add(
+        "groups = optimizer.param_groups",
+        'optimizer.param_groups = [g for g in groups if any(p.grad is not None for p in g["params"])]',
+        "optimizer.step()",
+        "optimizer.param_groups = groups",
+    )
 
 
 def emit_data(script: Script, run: TrainingRun, case: Case) -> None:

@@ -319,41 +319,52 @@ def accumulation(case: Case, script: Script) -> None:
         run = dataclasses.replace(run, batch=max(run.batch, 4))
     recipe = Recipe(script, case, run).setup(optimizer=False)
     recipe.backward()
+    script.add(f"once = {GRADIENTS}")
     script.add(
-        "with torch.no_grad():\n    doubled = {name: repr((p.grad + p.grad).tolist()) "
-        "for name, p in net.named_parameters() if p.grad is not None}"
+        "single = {name: torch.tensor(g, dtype=dtype, device=device) "
+        "for name, g in once.items() if g is not None}"
     )
-    recipe.backward()
-    with script.block("for name, p in net.named_parameters():"):
-        script.check(
-            "name in doubled or p.grad is None", "{name} got a gradient at the second backward"
-        )
-        script.check(
-            "name not in doubled or repr(p.grad.tolist()) == doubled[name]",
-            "{name}: two backwards gave {p.grad.tolist()}, not twice one: {doubled[name]}",
-        )
+    script.add("total = dict(single)")
+    with script.block("for times in (2, 3):"):
+        recipe.backward()
+        script.add("total = {name: g + single[name] for name, g in total.items()}")
+        with script.block("for name, p in net.named_parameters():"):
+            script.check(
+                "name in total or p.grad is None", "{name} got a gradient at backward number {times}"
+            )
+            script.check(
+                "name not in total or repr(p.grad.tolist()) == repr(total[name].tolist())",
+                "{name}: {times} backwards gave {p.grad.tolist()}, not {total[name].tolist()}",
+            )
 
 
 @reproduces(FILE + "test_schedulers_leave_frozen")
 def schedulers(case: Case, script: Script) -> None:
     """Training under a scheduler."""
-    run, (name, options) = case.draws(None, SCHEDULERS[0])
+    run, (name, options, factor) = case.draws(None, SCHEDULERS[0])
     recipe = Recipe(script, case, run).setup()
     if not isinstance(dict(run.optimizer.options).get("lr", 0.1), float):
         return
     recipe.before()
     text = "".join(f", {option}={value!r}" for option, value in options.items())
+    with script.block("for place, group in enumerate(optimizer.param_groups):"):
+        script.add('group["lr"] /= place + 1')
+    script.note("rates", 'rates = [group["lr"] for group in optimizer.param_groups]')
     script.add(f"scheduler = torch.optim.lr_scheduler.{name}(optimizer{text})")
-    script.note("rate", 'rate = optimizer.param_groups[0]["lr"]')
-    with script.block(f"for step in range({run.steps}):"):
+    factors = [factor(step) for step in range(1, run.steps + 1)]
+    with script.block(f"for factor in {factors}:"):
         recipe.step()
         recipe.before("trained")
         script.add("scheduler.step()")
         recipe.check_stays(
             recipe.ordered(run.network.parameter_names()), f"{name}.step(): {{name}}", "trained"
         )
+        with script.block("for rate, group in zip(rates, optimizer.param_groups):"):
+            script.check(
+                'abs(group["lr"] - rate * factor) <= 1e-9 * rate',
+                f"{name}: lr {{group['lr']}}, not {{rate}} times {{factor}}",
+            )
     recipe.check_stays(recipe.frozen, "frozen {name}")
-    script.check('optimizer.param_groups[0]["lr"] != rate', f"{name} left lr at {{rate}}")
 
 
 @reproduces(FILE + "test_added_group_leaves_frozen")
@@ -446,3 +457,12 @@ def gradient_scaling(case: Case, script: Script) -> None:
     script.add(f"scaler.scale({recipe.loss}).backward()")
     script.add("scaler.step(optimizer)", "scaler.update()")
     recipe.check_stays(recipe.frozen, "under GradScaler frozen {name}")
+    script.note("scaled", "scaled = net")
+    recipe.network().freeze().optimizer()
+    recipe.backward()
+    recipe.apply()
+    with script.block("for (name, p), q in zip(scaled.named_parameters(), net.parameters()):"):
+        script.check(
+            f"name in {recipe.frozen} or ((p - q).abs() <= 1e-9 + 1e-6 * q.abs()).all()",
+            "{name} is {p.tolist()} under GradScaler, {q.tolist()} without",
+        )

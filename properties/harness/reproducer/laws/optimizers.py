@@ -1,20 +1,23 @@
 """Programs for the laws against the reference: its numbers are written into the program."""
 
+import contextlib
 import dataclasses
 from typing import Dict, List, Optional, Tuple
 
 import torch
 
 from properties.harness import oracle
+from properties.harness.checks import LawBroken
+from properties.harness.detours import sound
 from properties.harness.reproducer.case import Case
 from properties.harness.reproducer.literals import FEW, numbers
 from properties.harness.reproducer.registry import reproduces
 from properties.harness.reproducer.script import Script
 from properties.harness.reproducer.training import Recipe, options_text
 from properties.harness.trainer import Trainer
-from properties.harness.update_rules import check_tolerance, rule_for
-from properties.test_optimizers import expected_of
-from strategies import TrainingRun
+from properties.harness.update_rules import allowed_error, rule_for
+from properties.test_optimizers import STEADY, expected_of
+from strategies import OptimizerSpec, TrainingRun
 
 FILE = "test_optimizers.py::"
 
@@ -23,25 +26,38 @@ def emit_gradient_checks(script: Script, recipe: Recipe, trainer: Trainer) -> No
     """Each gradient against the reference, at the element that is furthest off now."""
     expected = expected_of(trainer)
     trainer.optimizer.zero_grad(set_to_none=True)
-    trainer.backward()
+    with contextlib.suppress(LawBroken):
+        trainer.backward()
     for name, parameter in trainer.named.items():
         place = recipe.place(name)
         if name not in expected.gradients:
             script.check(f"{place}.grad is None", f"{recipe.names[name]} must get no gradient")
             continue
-        script.check(f"{place}.grad is not None", f"{recipe.names[name]} got no gradient")
-        allowed = oracle.gradient_tolerance(trainer.inputs.dtype, expected, name)
-        if allowed is None or parameter.grad is None:
-            continue
-        gap = (oracle.as_float64(parameter.grad) - expected.gradients[name]).abs()
-        worst = int((gap / allowed).argmax())
-        wanted = expected.gradients[name].flatten()[worst].item()
-        room = allowed.flatten()[worst].item()
-        script.check_after(
-            f"got = {place}.grad.flatten()[{worst}].item()",
-            f"abs(got - {wanted!r}) <= {room:.3g}",
-            f"gradient of {recipe.names[name]}, element {worst}: {{got}}, by hand {wanted!r}",
-        )
+        emit_gradient_check(script, place, recipe.names[name], parameter, expected, name)
+
+
+def emit_gradient_check(
+    script: Script,
+    place: str,
+    shown: str,
+    tensor: torch.Tensor,
+    expected: oracle.Expected,
+    name: str,
+) -> None:
+    """One gradient against the reference, at the element that is furthest off now."""
+    script.check(f"{place}.grad is not None", f"{shown} got no gradient")
+    allowed = oracle.gradient_tolerance(tensor.dtype, expected, name)
+    if allowed is None or tensor.grad is None:
+        return
+    gap = (oracle.as_float64(tensor.grad) - expected.gradients[name]).abs()
+    worst = int((gap / allowed).argmax())
+    wanted = expected.gradients[name].flatten()[worst].item()
+    room = allowed.flatten()[worst].item()
+    script.check_after(
+        f"got = {place}.grad.flatten()[{worst}].item()",
+        f"abs(got - {wanted!r}) <= {room:.3g}",
+        f"gradient of {shown}, element {worst}: {{got}}, by hand {wanted!r}",
+    )
 
 
 @reproduces(FILE + "test_gradients_match_the_oracle")
@@ -73,6 +89,15 @@ class Move:
     allowed: torch.Tensor
     excess: float
     step: int
+    worst: int  # the element that is furthest off, in flat order
+
+
+def furthest(
+    parameter: torch.Tensor, expected: torch.Tensor, allowed: torch.Tensor
+) -> Tuple[float, int]:
+    """How far the worst element is off, as a multiple of what is allowed, and its place."""
+    gaps = ((oracle.as_float64(parameter) - expected).abs() / allowed).flatten()
+    return float(gaps.max()), int(gaps.argmax())
 
 
 def moves(case: Case, run: TrainingRun) -> Tuple[List[Move], Optional[str]]:
@@ -83,7 +108,6 @@ def moves(case: Case, run: TrainingRun) -> Tuple[List[Move], Optional[str]]:
     history: Dict[str, List[torch.Tensor]] = {name: [] for name in trainer.named}
     found: Dict[str, Move] = {}
     stray = None
-    relative, unit = check_tolerance(case.dtype)
     for step in range(1, run.steps + 1):
         trainer.clear()
         trainer.backward()
@@ -98,19 +122,16 @@ def moves(case: Case, run: TrainingRun) -> Tuple[List[Move], Optional[str]]:
                 if stray is None and trainer.bits()[name] != old[name]:
                     stray = name
                 continue
-            rule = rules.get(name) or rule_for(run.optimizer)
+            rule = rules.get(name) or rule_for(trainer.spec, case.dtype)
             assert rule is not None
             rules[name] = rule
             history[name].append(gradients[name])
             expected = rule.step(before[name], gradients[name])  # type: ignore[attr-defined]
-            allowed = relative * (expected - before[name]).abs()
-            allowed = allowed + unit * (before[name].abs() + expected.abs())
-            allowed = allowed + relative * 1e-3 * float(rule.lr) + 1e-300  # type: ignore[attr-defined]
-            excess = float(((oracle.as_float64(parameter) - expected).abs() / allowed).max())
+            allowed = allowed_error(rule, case.dtype, before[name], expected)  # type: ignore[arg-type]
+            excess, worst = furthest(parameter, expected, allowed)
             if name not in found or excess > found[name].excess:
-                found[name] = Move(
-                    name, first[name], list(history[name]), expected, allowed, excess, step
-                )
+                past = list(history[name])
+                found[name] = Move(name, first[name], past, expected, allowed, excess, step, worst)
     return sorted(found.values(), key=lambda move: -move.excess), stray
 
 
@@ -127,13 +148,17 @@ def one_parameter(case: Case, script: Script) -> None:
     if not found:
         return
     move = found[0]
+    emit_alone(script, case, move, sound(run.optimizer, case.device, case.dtype))
+
+
+def emit_alone(script: Script, case: Case, move: Move, spec: OptimizerSpec) -> None:
+    """One parameter in an optimizer of its own, given the gradients of its history."""
     first, gradients, expected, allowed = move.first, move.gradients, move.expected, move.allowed
     if first.numel() > FEW:
-        after = (expected - first).abs() / allowed
-        place = int(after.argmax())
-        first, expected, allowed = (t.flatten()[place : place + 1] for t in (first, expected, allowed))
-        gradients = [gradient.flatten()[place : place + 1] for gradient in gradients]
-    spec = run.optimizer
+        first, expected, allowed = (
+            t.flatten()[move.worst : move.worst + 1] for t in (first, expected, allowed)
+        )
+        gradients = [gradient.flatten()[move.worst : move.worst + 1] for gradient in gradients]
     value = numbers(first.to(case.dtype))
     script.add(
         f"p = torch.tensor({value}, dtype=dtype, device=device, requires_grad=True)",
@@ -142,7 +167,8 @@ def one_parameter(case: Case, script: Script) -> None:
     lists = ", ".join(numbers(gradient.to(case.dtype)) for gradient in gradients)
     with script.block(f"for gradient in [{lists}]:"):
         script.add("p.grad = torch.tensor(gradient, dtype=dtype, device=device)", "optimizer.step()")
-    _check_end(script, "p", expected, allowed * (1 + 3 * (move.step > 1)), f"{spec.name}: the value")
+    room = allowed * (1 + 3 * (move.step > 1))
+    _check_end(script, "p", expected, room, f"{spec.name}: the value")
 
 
 def _check_end(
@@ -176,9 +202,37 @@ def whole_run(case: Case, script: Script) -> None:
     place = recipe.place(move.name)
     expected, allowed = move.expected, move.allowed
     if expected.numel() > FEW:
-        index = int(((expected - move.first).abs() / allowed).argmax())
-        place = f"{place}.flatten()[{index}]"
-        expected, allowed = expected.flatten()[index], allowed.flatten()[index]
+        place = f"{place}.flatten()[{move.worst}]"
+        expected, allowed = expected.flatten()[move.worst], allowed.flatten()[move.worst]
     # each step before this one was within its own tolerance
     room = allowed * (1 + 3 * (move.step - 1))
     _check_end(script, place, expected, room, f"{recipe.names[move.name]} after step {move.step}")
+
+
+@reproduces(FILE + "test_gradients_of_small_nets")
+def gradients_of_small_nets(case: Case, script: Script) -> None:
+    """The gradients of one backward, in any precision."""
+    network = case["network"]
+    layers = tuple(
+        layer if layer.activation in STEADY else dataclasses.replace(layer, activation="softplus")
+        for layer in network.layers
+    )
+    network = dataclasses.replace(network, layers=layers)
+    run = TrainingRun(network, batch=case["batch"], seed=network.seed)
+    recipe = Recipe(script, case, run).setup(optimizer=False)
+    recipe.backward()
+    emit_gradient_checks(script, recipe, Trainer(run, case.device, case.dtype))
+
+
+@reproduces(FILE + "test_input_gradients_pass_the_frozen")
+def input_gradients(case: Case, script: Script) -> None:
+    """The gradient of the input of a net with frozen parameters."""
+    network, mask = case.draws(None, ())
+    run = TrainingRun(network, mask, batch=4, seed=network.seed)
+    recipe = Recipe(script, case, run).setup(optimizer=False)
+    script.add("x.requires_grad_()", f"{recipe.loss}.backward()")
+    trainer = Trainer(run, case.device, case.dtype)
+    trainer.inputs.requires_grad_()
+    emit_gradient_checks(script, recipe, trainer)
+    expected = expected_of(trainer)
+    emit_gradient_check(script, "x", "the input", trainer.inputs, expected, oracle.INPUTS)
