@@ -62,8 +62,8 @@ def filtered_trains_alike(case: Case, script: Script) -> None:
                 live = f"filter(lambda p: p.requires_grad{matrices}, net.parameters())"
                 with script.block("if filtered:"):
                     script.add(
-                        f"optimizer = torch.optim.{run.optimizer.name}({live}"
-                        f"{options_text(run.optimizer)})"
+                        f"optimizer = torch.optim.{recipe.run.optimizer.name}({live}"
+                        f"{options_text(recipe.run.optimizer)})"
                     )
         recipe.steps()
         script.add("return net")
