@@ -20,6 +20,7 @@ import torch  # noqa: E402
 from hypothesis import HealthCheck, Phase, settings  # noqa: E402
 
 from properties.harness import axes, evidence, known_defects, summary  # noqa: E402
+from properties.harness.reproducer import report as explanation  # noqa: E402
 
 collect_ignore: List[str] = []
 
@@ -55,6 +56,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         metavar="DTYPE",
         help="run only the laws' tests of this dtype, such as float32; repeatable",
+    )
+    group.addoption(
+        "--reproducers",
+        metavar="DIR",
+        help="where the programs that show a broken law are written (default: .frostproof)",
     )
 
 
@@ -146,6 +152,15 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     digest = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big")
     with evidence.collecting(item, digest):
         return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, Any, Any]:
+    """A broken law is shown by its message and a program in plain torch."""
+    report = yield
+    if report.when == "call" and report.failed and item.get_closest_marker("law"):
+        explanation.explain(item, call, report)
+    return report
 
 
 def pytest_report_header(config: pytest.Config) -> List[str]:

@@ -11,6 +11,8 @@ import hypothesis
 import pytest
 
 from properties.harness.checks import LawBroken, Tally
+from properties.harness.reproducer.recording import Recorder
+from properties.harness.reproducer.report import RECORDER
 
 
 class Current:
@@ -27,14 +29,18 @@ class Count:
         self.checked = 0
 
 
-def _counted(test: Any, count: Count) -> Any:
+def _counted(test: Any, count: Count, recorder: Recorder) -> Any:
     @functools.wraps(test)
     def example(*arguments: Any, **named: Any) -> Any:
         __tracebackhide__ = True
         before = Tally.assertions
         count.examples += 1
+        named = recorder.watched(named)
         try:
             return test(*arguments, **named)
+        except Exception:
+            recorder.failed = named
+            raise
         finally:
             count.checked += Tally.assertions > before
 
@@ -47,21 +53,20 @@ def collecting(item: pytest.Item, seed: int) -> Iterator[None]:
     function = item.obj  # type: ignore[attr-defined]
     count = Count()
     Current.seed = seed
+    recorder = item.stash[RECORDER] = Recorder()
     handle = getattr(function, "hypothesis", None)
     before, cases = Tally.assertions, Tally.cases
-    if handle is None:
-        yield
-        count.checked = max(int(Tally.assertions > before), Tally.cases - cases)
-    else:
-        inner = handle.inner_test
+    inner = None if handle is None else handle.inner_test
+    if handle is not None:
         hypothesis.seed(seed)(function)
-        handle.inner_test = _counted(inner, count)
-        try:
-            yield
-        finally:
+        handle.inner_test = _counted(inner, count, recorder)
+    try:
+        yield
+    finally:
+        if handle is not None:
             handle.inner_test = inner
-            item.user_properties.append(("examples", str(count.checked)))
-    if handle is None:
+        else:
+            count.checked = max(int(Tally.assertions > before), Tally.cases - cases)
         item.user_properties.append(("examples", str(count.checked)))
     if not count.checked:
         raise LawBroken(

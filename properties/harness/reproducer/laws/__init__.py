@@ -1,0 +1,1 @@
+"""Templates of the laws, one module for each file of laws."""

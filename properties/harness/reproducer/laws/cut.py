@@ -1,0 +1,144 @@
+"""Programs for the laws of cuts."""
+
+import dataclasses
+from typing import List
+
+from properties.harness.reproducer.case import Case
+from properties.harness.reproducer.registry import reproduces
+from properties.harness.reproducer.script import Script
+from properties.harness.reproducer.training import Recipe
+from properties.test_cut import _run
+from strategies import MLP, Cuts, Layer
+
+FILE = "test_cut.py::"
+GRADIENTS = (
+    "{name: p.grad if p.grad is None else p.grad.tolist() for name, p in net.named_parameters()}"
+)
+
+
+def emit_gradients(script: Script, recipe: Recipe, target: str) -> None:
+    """Gradients by name after a backward from none."""
+    with script.block("for p in net.parameters():"):
+        script.add("p.grad = None")
+    recipe.backward()
+    script.add(f"{target} = {GRADIENTS}")
+
+
+def both(case: Case, script: Script, one: Recipe, other: Recipe) -> None:
+    """Gradients of ``net`` with two different cuts, in ``cut`` and ``whole``."""
+    one.network().data()
+    one.forward()
+    other.forward(name="other")
+    one.backward()
+    script.add(f"cut = {GRADIENTS}")
+    emit_gradients(script, other, "whole")
+
+
+@reproduces(FILE + "test_gradients_stop_at_the_cut")
+def gradients_stop(case: Case, script: Script) -> None:
+    """Gradients of the cut and the uncut net."""
+    network, cuts = case.drawn
+    one = Recipe(script, case, _run(network, cuts))
+    other = Recipe(script, case, _run(network, Cuts()))
+    one.network().data()
+    one.forward()
+    other.forward(name="other")
+    script.check(
+        f"repr({one.output}.tolist()) == repr({other.output}.tolist())",
+        "the cut net gives another output than the uncut one",
+    )
+    one.backward()
+    script.add(f"cut = {GRADIENTS}")
+    emit_gradients(script, other, "whole")
+    before = {name for names in network.parameters_by_layer()[: max(cuts.positions)] for name in names}
+    names = one.ordered(before)
+    with script.block("for name in cut:"):
+        if names:
+            script.check(
+                f"name not in {names} or cut[name] is None",
+                f"{{name}} is before the cut at {cuts.positions}, but got the gradient {{cut[name]}}",
+            )
+        script.check(
+            f"name in {names} or cut[name] is not None",
+            f"{{name}} is after the cut at {cuts.positions}, but got no gradient",
+        )
+        script.check(
+            f"name in {names} or repr(cut[name]) == repr(whole[name])",
+            "{name} has the gradient {cut[name]}, in the uncut net {whole[name]}",
+        )
+
+
+@reproduces(FILE + "test_before_the_cut_stays")
+def before_the_cut_stays(case: Case, script: Script) -> None:
+    """Training with a cut."""
+    run = case.drawn[0]
+    if not run.cuts.positions:
+        cuts = case.drawn[1] if len(case.drawn) > 1 else Cuts((0,))
+        run = dataclasses.replace(run, cuts=cuts, frozen=())
+    recipe = Recipe(script, case, run).setup()
+    recipe.before()
+    recipe.steps()
+    gets = recipe.gets()
+    others = tuple(n for n in recipe.ordered(run.network.parameter_names()) if n not in gets)
+    blocked = "frozen or blocked by a cut"
+    recipe.check_stays(others, f"{{name}}, {blocked},")
+    recipe.each(others, "p.grad is None", f"{{name}}, {blocked}, got a gradient")
+    recipe.each(gets, "p.grad is not None", "{name} is after the cut, but got no gradient")
+
+
+@reproduces(FILE + "test_last_cut_governs")
+def last_cut_governs(case: Case, script: Script) -> None:
+    """Many cuts, the last one alone, and one at the input."""
+    network, cuts = case.drawn
+    one = Recipe(script, case, _run(network, cuts))
+    other = Recipe(script, case, _run(network, Cuts((max(cuts.positions),), cuts.by)))
+    both(case, script, one, other)
+    with script.block("for name in cut:"):
+        script.check(
+            "repr(cut[name]) == repr(whole[name])",
+            "{name}: gradient {cut[name]} with many cuts, {whole[name]} with the last alone",
+        )
+    first = Recipe(script, case, _run(network, Cuts((0,), cuts.by)))
+    first.forward(name="first")
+    emit_gradients(script, first, "at_input")
+    with script.block("for name in at_input:"):
+        script.check("at_input[name] is not None", "{name} got no gradient, cut at the input")
+
+
+@reproduces(FILE + "test_cut_after_the_last_layer")
+def cut_after_the_last(case: Case, script: Script) -> None:
+    """A net whose output is cut."""
+    network = case["network"]
+    recipe = Recipe(script, case, _run(network, Cuts((network.depth,), case["by"])))
+    recipe.network().data().forward()
+    recipe.before()
+    script.add(f"loss = {recipe.loss}")
+    script.check("not loss.requires_grad", "the loss requires grad though the output is cut")
+    script.raises("RuntimeError", "loss.backward()", "backward behind a cut output", "require grad")
+    recipe.check_stays(recipe.ordered(network.parameter_names()), "behind a cut output {name}")
+
+
+@reproduces(FILE + "test_skip_round_the_cut")
+def skip_round_the_cut(case: Case, script: Script) -> None:
+    """A cut with and without a skip round it."""
+    width, depth, seed = case["width"], case["depth"], case["seed"]
+    position = 1 + (case["place"] - 1) % (depth - 1)
+    layers: List[Layer] = [
+        Layer(width, activation="tanh", skip=int(index == position)) for index in range(depth)
+    ]
+    recipe = Recipe(script, case, _run(MLP(width, tuple(layers), seed=seed), Cuts((position,))))
+    recipe.network().data().forward()
+    recipe.backward()
+    everything = recipe.ordered(recipe.run.network.parameter_names())
+    recipe.each(everything, "p.grad is not None", "{name} is reached by the skip, but got no gradient")
+    layers[position] = dataclasses.replace(layers[position], skip=0)
+    plain = MLP(width, tuple(layers), seed=seed)
+    other = Recipe(script, case, _run(plain, Cuts((position,))))
+    other.forward(name="without_skip")
+    emit_gradients(script, other, "gradients")
+    behind = other.ordered({n for names in plain.parameters_by_layer()[:position] for n in names})
+    with script.block("for name in gradients:"):
+        script.check(
+            f"(gradients[name] is None) == (name in {behind})",
+            "{name}: without the skip, gradient {gradients[name]}",
+        )

@@ -1,0 +1,278 @@
+"""Programs for the laws of optimizers over plain parameters, without a net."""
+
+import dataclasses
+from typing import Iterator, List, Optional, Tuple
+
+import torch
+
+from properties.harness import detours, oracle
+from properties.harness.bits import read_bits
+from properties.harness.known_defects import known
+from properties.harness.reproducer.case import Case
+from properties.harness.reproducer.laws.optimizers import Move, _check_end, emit_alone, furthest
+from properties.harness.reproducer.literals import FEW, numbers
+from properties.harness.reproducer.registry import reproduces
+from properties.harness.reproducer.script import Script
+from properties.harness.reproducer.training import emit_guarded_step, options_text
+from properties.harness.update_rules import SparseAdam, allowed_error, rule_for
+from properties.test_optimizers import gradient_like, single_options
+from strategies import Listing, OptimizerSpec
+from strategies.listings import SHAPES
+from strategies.optimizers import implementations
+
+FILE = "test_optimizers.py::"
+GIVEN = FILE + "test_rule_on_given_gradients"
+EVERY = FILE + "test_every_option"
+
+
+def worst_move(case: Case, listing: Listing) -> Tuple[Optional[Move], Optional[int]]:
+    """The step that is furthest from its rule, and the place of a frozen one that moved."""
+    generator = torch.Generator()
+    generator.manual_seed(listing.seed)
+    parameters = listing.parameters(case.device, case.dtype)
+    optimizer = listing.build(parameters)
+    rules = [rule_for(listing.spec_of(place), case.dtype) for place in range(len(parameters))]
+    first = [oracle.as_float64(parameter) for parameter in parameters]
+    bits = [read_bits(parameter) for parameter in parameters]
+    history: List[List[torch.Tensor]] = [[] for _ in parameters]
+    found: Optional[Move] = None
+    for step, kind in enumerate(listing.steps, 1):
+        old = [oracle.as_float64(parameter) for parameter in parameters]
+        gradients = [gradient_like(parameter, kind, generator) for parameter in parameters]
+        for place, parameter in enumerate(parameters):
+            history[place].append(oracle.as_float64(gradients[place]))
+            parameter.grad = gradients[place] if parameter.requires_grad else None
+        detours.step(optimizer)
+        for place, parameter in enumerate(parameters):
+            rule = rules[place]
+            if not parameter.requires_grad:
+                if read_bits(parameter) != bits[place] or optimizer.state.get(parameter):
+                    return found, place
+                continue
+            assert rule is not None
+            expected = rule.step(old[place], history[place][-1])
+            allowed = allowed_error(rule, case.dtype, old[place], expected)
+            excess, worst = furthest(parameter, expected, allowed)
+            if found is None or excess > found.excess:
+                past = list(history[place])
+                found = Move(str(place), first[place], past, expected, allowed, excess, step, worst)
+    return found, None
+
+
+def listing_of(case: Case) -> Listing:
+    """The listing that broke the law; of an enumeration, the first that breaks it now."""
+    if case.test == GIVEN:
+        (listing,) = case.drawn
+        spec = detours.sound(listing.spec, case.device, case.dtype)
+        return dataclasses.replace(listing, spec=spec)
+    listings = list(_enumerated(case))
+    for listing in listings:
+        move, stray = worst_move(case, listing)
+        if stray is not None or (move is not None and move.excess > 1):
+            return listing
+    return listings[0]
+
+
+def _enumerated(case: Case) -> Iterator[Listing]:
+    steps = ("ordinary", "ordinary", "half zero", "ordinary", "zero", *("ordinary",) * 3)
+    shapes, frozen = ((3, 2), (2, 5), (1, 1), (2, 4)), (False, True, False, False)
+    for seed, spec in enumerate(single_options(case["name"], case.device, case.dtype)):
+        spec = detours.sound(spec, case.device, case.dtype)
+        yield Listing(spec, shapes, frozen, (("lr", 0.05),), steps, seed)
+
+
+@reproduces(GIVEN)
+@reproduces(EVERY)
+def alone(case: Case, script: Script) -> None:
+    """The parameter that is furthest off, in an optimizer of its own."""
+    listing = listing_of(case)
+    move, stray = worst_move(case, listing)
+    if move is not None and stray is None:
+        emit_alone(script, case, move, listing.spec_of(int(move.name)))
+
+
+def emit_parameters(script: Script, listing: Listing) -> None:
+    """``parameters`` and ``generator`` as the listing's."""
+    script.add(
+        f"generator = torch.Generator().manual_seed({listing.seed})",
+        "parameters = []",
+    )
+    with script.block(f"for shape, frozen in {list(zip(listing.shapes, listing.frozen))}:"):
+        script.add(
+            "value = torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1",
+            "p = nn.Parameter(value.to(device, dtype), requires_grad=not frozen)",
+            "parameters.append(p)",
+        )
+    script.add(f"generator = torch.Generator().manual_seed({listing.seed})")
+
+
+def emit_gradient_like(script: Script, kinds: Tuple[str, ...], target: str = "gradient") -> None:
+    """The made-up gradient of ``p``, as ``gradient_like`` draws it."""
+    script.add(f"{target} = torch.rand(p.shape, generator=generator, dtype=torch.float64) * 2 - 1")
+    script.add(f"{target} = torch.sign({target}) * (0.05 + 0.95 * {target}.abs())")
+    if any(kind != "ordinary" for kind in kinds):
+        with script.block('if kind != "ordinary":'):
+            script.add(
+                "keep = torch.rand(p.shape, generator=generator) < 0.5",
+                f'{target} = {target} * (keep & torch.tensor(kind != "zero"))',
+            )
+
+
+@reproduces(GIVEN)
+@reproduces(EVERY)
+def together(case: Case, script: Script) -> None:
+    """All parameters, in two groups."""
+    listing = listing_of(case)
+    move, stray = worst_move(case, listing)
+    emit_parameters(script, listing)
+    script.note("before", "before = [repr(p.tolist()) for p in parameters]")
+    second = "".join(f', "{option}": {value!r}' for option, value in listing.second)
+    groups = f'[{{"params": parameters[0::2]}}, {{"params": parameters[1::2]{second}}}]'
+    script.add(f"optimizer = torch.optim.{listing.spec.name}({groups}{options_text(listing.spec)})")
+    steps = listing.steps if move is None or stray is not None else listing.steps[: move.step]
+    with script.block(f"for kind in {steps}:"):
+        with script.block("for p in parameters:"):
+            emit_gradient_like(script, steps)
+            script.add("p.grad = gradient.to(device, dtype) if p.requires_grad else None")
+        if known(detours.EMPTY_STEP):
+            emit_guarded_step(script)
+        else:
+            script.add("optimizer.step()")
+    with script.block("for p, old in zip(parameters, before):"):
+        script.check(
+            "p.requires_grad or repr(p.tolist()) == old", "a frozen parameter moved from {old}"
+        )
+        if listing.spec.name != "Adagrad":
+            script.check(
+                "p.requires_grad or not optimizer.state.get(p)", "a frozen parameter has state"
+            )
+    if move is None or stray is not None:
+        return
+    place = f"parameters[{move.name}]"
+    expected, allowed = move.expected, move.allowed
+    if expected.numel() > FEW:
+        place = f"{place}.flatten()[{move.worst}]"
+        expected, allowed = expected.flatten()[move.worst], allowed.flatten()[move.worst]
+    room = allowed * (1 + 3 * (move.step > 1))
+    what = f"parameter {move.name} after step {move.step} of {listing.spec.name}"
+    _check_end(script, place, expected, room, what)
+
+
+@reproduces(FILE + "test_lbfgs_first_iteration")
+def lbfgs_first(case: Case, script: Script) -> None:
+    """The first iteration of LBFGS."""
+    count, seed = case["count"], case["seed"]
+    spec = OptimizerSpec("LBFGS", (("lr", 0.5), ("max_iter", 1)))
+    flags = tuple(place == case["frozen"] for place in range(count + 1))
+    emit_parameters(script, Listing(spec, SHAPES[: count + 1], flags, seed=seed))
+    script.add("gradients, old = [], [p.tolist() for p in parameters]")
+    with script.block("for p in parameters:"):
+        emit_gradient_like(script, ())
+        script.add("gradients.append(gradient.to(device, dtype))")
+    with script.block("def closure():"):
+        with script.block("for p, gradient in zip(parameters, gradients):"):
+            script.add("p.grad = gradient if p.requires_grad else None")
+        script.add("return 1.0")
+    script.add("exact = [g.double() * p.requires_grad for p, g in zip(parameters, gradients)]")
+    script.add("size = sum(g.abs().sum().item() for g in exact)")
+    script.add("torch.optim.LBFGS(parameters, lr=0.5, max_iter=1).step(closure)")
+    unit = float(torch.finfo(case.dtype).eps) * 1000
+    with script.block("for p, g, value in zip(parameters, exact, old):"):
+        script.add("value = torch.tensor(value, dtype=torch.float64, device=device)")
+        script.add("expected = value - 0.5 * min(1, 1 / size) * g")
+        script.check(
+            f"((p.double() - expected).abs() <= {unit:.3g} * (1 + expected.abs())).all()",
+            "LBFGS went to {p.tolist()}, by lr * min(1, 1 / |g|) to {expected.tolist()}",
+        )
+        script.check(
+            "p.requires_grad or repr(p.tolist()) == repr(value.tolist())",
+            "a frozen parameter moved under LBFGS to {p.tolist()}",
+        )
+
+
+@reproduces(FILE + "test_sparse_adam")
+def sparse_adam(case: Case, script: Script) -> None:
+    """SparseAdam on some rows."""
+    rows, width, seed = case["rows"], case["width"], case["seed"]
+    shape = (rows + 1, width)
+    listing = Listing(OptimizerSpec("SparseAdam"), (shape, shape), (False, True), seed=seed)
+    parameter, _ = listing.parameters(case.device, case.dtype)
+    generator = torch.Generator()
+    generator.manual_seed(seed)
+    touched = sorted(set(torch.randint(0, rows, (rows,), generator=generator).tolist()))
+    rule, value = SparseAdam({"lr": 0.1}, case.dtype), oracle.as_float64(parameter)
+    gradients = []
+    allowed = torch.zeros(shape, dtype=torch.float64)
+    for _ in range(case["steps"]):
+        values = gradient_like(parameter, "ordinary", generator)[: len(touched)]
+        gradients.append(values)
+        dense = torch.zeros(shape, dtype=torch.float64)
+        dense[touched] = oracle.as_float64(values)
+        old, value = value, rule.step(value, dense)
+        allowed = allowed + 2 * allowed_error(rule, case.dtype, old, value)
+    emit_parameters(script, listing)
+    script.note("still", "still = repr(parameters[1].tolist())")
+    script.note("before", "before = parameters[0].tolist()")
+    script.add("p, frozen = parameters", "optimizer = torch.optim.SparseAdam(parameters, lr=0.1)")
+    lists = ", ".join(numbers(values) for values in gradients)
+    with script.block(f"for gradient in [{lists}]:"):
+        script.add("values = torch.tensor(gradient, dtype=dtype, device=device)")
+        index = f"torch.tensor([{touched}], device=device)"
+        script.add(f"p.grad = torch.sparse_coo_tensor({index}, values, {shape})", "optimizer.step()")
+    _check_end(script, "p", value, allowed, "SparseAdam: the value")
+    with script.block("for row, (old, new) in enumerate(zip(before, p.tolist())):"):
+        script.check(
+            f"row in {touched} or repr(old) == repr(new)", "row {row} moved without a gradient"
+        )
+    script.check("repr(frozen.tolist()) == still", "a frozen parameter moved under SparseAdam")
+
+
+@reproduces(FILE + "test_goes_downhill")
+def goes_downhill(case: Case, script: Script) -> None:
+    """Three steps on a bowl."""
+    (spec,) = case.drawn
+    options = {**dict(spec.options), "lr": 0.01}
+    spec = OptimizerSpec(spec.name, tuple(sorted(options.items())) if spec.options else ())
+    full = "torch.full((2, 2), 0.75, dtype=dtype, device=device)"
+    script.add(f"frozen = nn.Parameter({full}, requires_grad=False)")
+    script.add(f"live, losses = nn.Parameter({full}), []")
+    script.add(f"optimizer = torch.optim.{spec.name}([frozen, live]{options_text(spec)})")
+    with script.block("def closure():"):
+        script.add(
+            "live.grad = None",
+            "loss = (live * live).sum() + (frozen * frozen).sum()",
+            "loss.backward()",
+            "losses.append(loss.item())",
+            "return loss",
+        )
+    with script.block("for step in range(3):"):
+        if spec.needs_closure:
+            script.add("optimizer.step(closure)")
+        else:
+            script.add("closure()", "optimizer.step()")
+    script.add("closure()")
+    script.check("(frozen == 0.75).all()", f"a frozen parameter moved under {spec.name}")
+    sign = ">" if options.get("maximize") else "<"
+    script.check(
+        f"losses[-1] {sign} losses[0]",
+        f"{spec.name} took the loss from {{losses[0]}} to {{losses[-1]}}",
+    )
+
+
+@reproduces(FILE + "test_fused_sgd_moves_every_element")
+def fused_sgd(case: Case, script: Script) -> None:
+    """One step on many elements."""
+    size, seed = case["size"], case["seed"]
+    fused = ", fused=True" if "fused" in implementations("SGD", case.device, case.dtype) else ""
+    script.add(
+        f"generator = torch.Generator().manual_seed({seed})",
+        f"value = torch.rand({size}, generator=generator, dtype=torch.float64) * 2 - 1",
+        "p = nn.Parameter(value.to(device, dtype))",
+        "before = p.tolist()",
+        f"p.grad = torch.ones({size}, dtype=dtype, device=device)",
+        f"torch.optim.SGD([p]{fused}, lr=0.5, momentum={case['momentum']}).step()",
+        "still = [place for place, value in enumerate(p.tolist()) if value == before[place]]",
+    )
+    script.check(
+        "not still", f"{{len(still)}} of {size} elements did not move by lr 0.5 times gradient 1"
+    )

@@ -1,0 +1,238 @@
+"""Programs for the laws against the reference: its numbers are written into the program."""
+
+import contextlib
+import dataclasses
+from typing import Dict, List, Optional, Tuple
+
+import torch
+
+from properties.harness import oracle
+from properties.harness.checks import LawBroken
+from properties.harness.detours import sound
+from properties.harness.reproducer.case import Case
+from properties.harness.reproducer.literals import FEW, numbers
+from properties.harness.reproducer.registry import reproduces
+from properties.harness.reproducer.script import Script
+from properties.harness.reproducer.training import Recipe, options_text
+from properties.harness.trainer import Trainer
+from properties.harness.update_rules import allowed_error, rule_for
+from properties.test_optimizers import STEADY, expected_of
+from strategies import OptimizerSpec, TrainingRun
+
+FILE = "test_optimizers.py::"
+
+
+def emit_gradient_checks(script: Script, recipe: Recipe, trainer: Trainer) -> None:
+    """Each gradient against the reference, at the element that is furthest off now."""
+    expected = expected_of(trainer)
+    trainer.optimizer.zero_grad(set_to_none=True)
+    with contextlib.suppress(LawBroken):
+        trainer.backward()
+    for name, parameter in trainer.named.items():
+        place = recipe.place(name)
+        if name not in expected.gradients:
+            script.check(f"{place}.grad is None", f"{recipe.names[name]} must get no gradient")
+            continue
+        emit_gradient_check(script, place, recipe.names[name], parameter, expected, name)
+
+
+def emit_gradient_check(
+    script: Script,
+    place: str,
+    shown: str,
+    tensor: torch.Tensor,
+    expected: oracle.Expected,
+    name: str,
+) -> None:
+    """One gradient against the reference, at the element that is furthest off now."""
+    script.check(f"{place}.grad is not None", f"{shown} got no gradient")
+    allowed = oracle.gradient_tolerance(tensor.dtype, expected, name)
+    if allowed is None or tensor.grad is None:
+        return
+    gap = (oracle.as_float64(tensor.grad) - expected.gradients[name]).abs()
+    worst = int((gap / allowed).argmax())
+    wanted = expected.gradients[name].flatten()[worst].item()
+    room = allowed.flatten()[worst].item()
+    script.check_after(
+        f"got = {place}.grad.flatten()[{worst}].item()",
+        f"abs(got - {wanted!r}) <= {room:.3g}",
+        f"gradient of {shown}, element {worst}: {{got}}, by hand {wanted!r}",
+    )
+
+
+@reproduces(FILE + "test_gradients_match_the_oracle")
+def gradients_match(case: Case, script: Script) -> None:
+    """The loss and the gradients of one backward."""
+    (run,) = case.draws(None)
+    recipe = Recipe(script, case, run).setup(optimizer=False)
+    trainer = Trainer(run, case.device, case.dtype)
+    expected = expected_of(trainer)
+    unit = float(torch.finfo(case.dtype).eps) * 1000 * expected.condition
+    script.add(f"loss = {recipe.loss}")
+    room = unit * (1 + abs(expected.loss))
+    script.check(
+        f"abs(loss.item() - {expected.loss!r}) <= {room:.3g}",
+        f"loss {{loss.item()}}, by hand {expected.loss!r}",
+    )
+    script.add("loss.backward()")
+    emit_gradient_checks(script, recipe, Trainer(run, case.device, case.dtype))
+
+
+@dataclasses.dataclass
+class Move:
+    """One parameter's history up to a step, and where the rule says that it ends."""
+
+    name: str
+    first: torch.Tensor
+    gradients: List[torch.Tensor]
+    expected: torch.Tensor
+    allowed: torch.Tensor
+    excess: float
+    step: int
+    worst: int  # the element that is furthest off, in flat order
+
+
+def furthest(
+    parameter: torch.Tensor, expected: torch.Tensor, allowed: torch.Tensor
+) -> Tuple[float, int]:
+    """How far the worst element is off, as a multiple of what is allowed, and its place."""
+    gaps = ((oracle.as_float64(parameter) - expected).abs() / allowed).flatten()
+    return float(gaps.max()), int(gaps.argmax())
+
+
+def moves(case: Case, run: TrainingRun) -> Tuple[List[Move], Optional[str]]:
+    """Every parameter's worst step against its rule; the name of one that moved without cause."""
+    trainer = Trainer(run, case.device, case.dtype)
+    rules: Dict[str, object] = {}
+    first = {name: oracle.as_float64(p) for name, p in trainer.named.items()}
+    history: Dict[str, List[torch.Tensor]] = {name: [] for name in trainer.named}
+    found: Dict[str, Move] = {}
+    stray = None
+    for step in range(1, run.steps + 1):
+        trainer.clear()
+        trainer.backward()
+        before = {name: oracle.as_float64(p) for name, p in trainer.named.items()}
+        old = trainer.bits()
+        gradients = {
+            n: oracle.as_float64(p.grad) for n, p in trainer.named.items() if p.grad is not None
+        }
+        trainer.apply()
+        for name, parameter in trainer.named.items():
+            if name not in gradients or name not in trainer.listed:
+                if stray is None and trainer.bits()[name] != old[name]:
+                    stray = name
+                continue
+            rule = rules.get(name) or rule_for(trainer.spec, case.dtype)
+            assert rule is not None
+            rules[name] = rule
+            history[name].append(gradients[name])
+            expected = rule.step(before[name], gradients[name])  # type: ignore[attr-defined]
+            allowed = allowed_error(rule, case.dtype, before[name], expected)  # type: ignore[arg-type]
+            excess, worst = furthest(parameter, expected, allowed)
+            if name not in found or excess > found[name].excess:
+                past = list(history[name])
+                found[name] = Move(name, first[name], past, expected, allowed, excess, step, worst)
+    return sorted(found.values(), key=lambda move: -move.excess), stray
+
+
+def _values_run(case: Case) -> TrainingRun:
+    run: TrainingRun = case.drawn[-1]
+    return run
+
+
+@reproduces(FILE + "test_values_follow_the_rule")
+def one_parameter(case: Case, script: Script) -> None:
+    """One parameter alone, given the gradients that it got in the run."""
+    run = _values_run(case)
+    found, _ = moves(case, run)
+    if not found:
+        return
+    move = found[0]
+    emit_alone(script, case, move, sound(run.optimizer, case.device, case.dtype))
+
+
+def emit_alone(script: Script, case: Case, move: Move, spec: OptimizerSpec) -> None:
+    """One parameter in an optimizer of its own, given the gradients of its history."""
+    first, gradients, expected, allowed = move.first, move.gradients, move.expected, move.allowed
+    if first.numel() > FEW:
+        first, expected, allowed = (
+            t.flatten()[move.worst : move.worst + 1] for t in (first, expected, allowed)
+        )
+        gradients = [gradient.flatten()[move.worst : move.worst + 1] for gradient in gradients]
+    value = numbers(first.to(case.dtype))
+    script.add(
+        f"p = torch.tensor({value}, dtype=dtype, device=device, requires_grad=True)",
+        f"optimizer = torch.optim.{spec.name}([p]{options_text(spec)})",
+    )
+    lists = ", ".join(numbers(gradient.to(case.dtype)) for gradient in gradients)
+    with script.block(f"for gradient in [{lists}]:"):
+        script.add("p.grad = torch.tensor(gradient, dtype=dtype, device=device)", "optimizer.step()")
+    room = allowed * (1 + 3 * (move.step > 1))
+    _check_end(script, "p", expected, room, f"{spec.name}: the value")
+
+
+def _check_end(
+    script: Script, place: str, expected: torch.Tensor, allowed: torch.Tensor, what: str
+) -> None:
+    script.add(f"expected = torch.tensor({numbers(expected)}, dtype=torch.float64)")
+    room = f"{float(allowed.min()):.3g}"
+    if float(allowed.max()) > 2 * float(allowed.min()):
+        room = "torch.tensor(" + numbers(allowed) + ", dtype=torch.float64)"
+    script.check(
+        f"((({place}).cpu().double() - expected).abs() <= {room}).all()",
+        f"{what} is {{{place}.tolist()}}, by its published rule {{expected.tolist()}}",
+    )
+
+
+@reproduces(FILE + "test_values_follow_the_rule")
+def whole_run(case: Case, script: Script) -> None:
+    """The whole run up to the step that was furthest off."""
+    run = _values_run(case)
+    found, stray = moves(case, run)
+    recipe = Recipe(script, case, run).setup()
+    recipe.before()
+    if stray is not None or not found:
+        recipe.steps()
+        gets = recipe.gets()
+        others = tuple(n for n in recipe.ordered(run.network.parameter_names()) if n not in gets)
+        recipe.check_stays(others, "{name}, without a gradient,")
+        return
+    move = found[0]
+    recipe.steps(move.step)
+    place = recipe.place(move.name)
+    expected, allowed = move.expected, move.allowed
+    if expected.numel() > FEW:
+        place = f"{place}.flatten()[{move.worst}]"
+        expected, allowed = expected.flatten()[move.worst], allowed.flatten()[move.worst]
+    # each step before this one was within its own tolerance
+    room = allowed * (1 + 3 * (move.step - 1))
+    _check_end(script, place, expected, room, f"{recipe.names[move.name]} after step {move.step}")
+
+
+@reproduces(FILE + "test_gradients_of_small_nets")
+def gradients_of_small_nets(case: Case, script: Script) -> None:
+    """The gradients of one backward, in any precision."""
+    network = case["network"]
+    layers = tuple(
+        layer if layer.activation in STEADY else dataclasses.replace(layer, activation="softplus")
+        for layer in network.layers
+    )
+    network = dataclasses.replace(network, layers=layers)
+    run = TrainingRun(network, batch=case["batch"], seed=network.seed)
+    recipe = Recipe(script, case, run).setup(optimizer=False)
+    recipe.backward()
+    emit_gradient_checks(script, recipe, Trainer(run, case.device, case.dtype))
+
+
+@reproduces(FILE + "test_input_gradients_pass_the_frozen")
+def input_gradients(case: Case, script: Script) -> None:
+    """The gradient of the input of a net with frozen parameters."""
+    network, mask = case.draws(None, ())
+    run = TrainingRun(network, mask, batch=4, seed=network.seed)
+    recipe = Recipe(script, case, run).setup(optimizer=False)
+    script.add("x.requires_grad_()", f"{recipe.loss}.backward()")
+    trainer = Trainer(run, case.device, case.dtype)
+    trainer.inputs.requires_grad_()
+    emit_gradient_checks(script, recipe, trainer)
+    expected = expected_of(trainer)
+    emit_gradient_check(script, "x", "the input", trainer.inputs, expected, oracle.INPUTS)

@@ -1,0 +1,82 @@
+"""What a broken law says: the law, what was seen, the example, where, and how to run it again."""
+
+import platform
+import shlex
+from typing import Any, Dict, List, Tuple
+
+import hypothesis
+import pytest
+import torch
+
+from properties.harness.reproducer.case import Case
+
+
+def described(case: Case) -> str:
+    """The drawn descriptions, one a line."""
+    own = [name for name in case.values if name not in ("device", "dtype", "data")]
+    lines = [f"{name}={case.values[name]!r}" for name in own]
+    lines += [f"draw {index + 1}: {value!r}" for index, value in enumerate(case.drawn)]
+    return "\n".join(lines)
+
+
+def seen(problem: BaseException, excinfo: Any) -> str:
+    """The broken law's sentence, or the unexpected error and where it came from."""
+    if type(problem).__name__ == "LawBroken":
+        return str(problem)
+    place = excinfo.traceback[-1]
+    return f"{type(problem).__name__}: {problem}\nraised at {place.path}:{place.lineno + 1}"
+
+
+def rerun_command(item: pytest.Item, case: Case) -> str:
+    """The command that runs this one test with the same seed."""
+    config = item.config
+    words = ["pytest", f'"{item.nodeid}"']
+    if [name for name in config.getoption("--device") if name != "auto"]:
+        words += ["--device", shlex.quote(case.device)]
+    profile = getattr(config, "frostproof_profile", "default")
+    if case.dtype is torch.float16 and profile != "nightly":
+        words += ["--dtype", case.dtype_name]
+    if profile != "default":
+        words += ["--hypothesis-profile", profile]
+    words.append(f"--hypothesis-seed={getattr(config, 'frostproof_seed', 0)}")
+    return " ".join(words)
+
+
+def sentence(item: pytest.Item, case: Case, excinfo: Any, program: str) -> str:
+    """The whole message."""
+    assert case.seen is not None
+    parts: List[Tuple[str, str]] = [
+        ("expected", case.sentence),
+        ("seen", seen(case.seen, excinfo)),
+        ("example", described(case)),
+        (
+            "on",
+            f"{case.device}, {case.dtype_name}; torch {torch.__version__}, "
+            f"Hypothesis {hypothesis.__version__}, Python {platform.python_version()}",
+        ),
+        ("rerun", rerun_command(item, case)),
+        ("program", program),
+    ]
+    lines = []
+    for label, text in parts:
+        for number, line in enumerate(text.split("\n") if text else []):
+            lines.append(f"{'' if number else label:<10}{line}")
+    return "\n".join(lines)
+
+
+def case_of(item: Any, failed: Dict[str, Any], problem: BaseException) -> Case:
+    """The case of a collected law and the arguments of its failing example."""
+    values = {**(item.callspec.params if hasattr(item, "callspec") else {}), **failed}
+    mark = item.get_closest_marker("law")
+    text = " ".join((item.obj.__doc__ or "").split())
+    data = values.pop("data", None)
+    return Case(
+        test=item.nodeid.rpartition("/")[2].partition("[")[0],
+        ident=mark.args[0],
+        sentence=text,
+        device=str(values.get("device", "cpu")),
+        dtype=values.get("dtype", torch.float32),
+        values=values,
+        drawn=list(getattr(data, "drawn", [])),
+        seen=problem,
+    )

@@ -1,0 +1,32 @@
+"""Keeps the example that broke a law. A passing example costs one reference for each draw."""
+
+from typing import Any, Dict, List, Optional
+
+from hypothesis import strategies as st
+
+
+class RecordedData:
+    """Stands in for ``st.DataObject``: draws from it, and keeps what came."""
+
+    def __init__(self, data: st.DataObject) -> None:
+        self._data = data
+        self.drawn: List[Any] = []
+
+    def draw(self, strategy: Any, label: Any = None) -> Any:
+        """``data.draw``, kept."""
+        value = self._data.draw(strategy, label)
+        self.drawn.append(value)
+        return value
+
+
+class Recorder:
+    """The arguments of the last example that raised: Hypothesis runs the minimal one last."""
+
+    def __init__(self) -> None:
+        self.failed: Optional[Dict[str, Any]] = None
+
+    @staticmethod
+    def watched(named: Dict[str, Any]) -> Dict[str, Any]:
+        """The arguments to call a law with."""
+        data = named.get("data")
+        return {**named, "data": RecordedData(data)} if isinstance(data, st.DataObject) else named

@@ -1,0 +1,102 @@
+"""Puts message and program into pytest's report, a file and the junit record."""
+
+import re
+from pathlib import Path
+from typing import Any, List, Optional, Tuple
+
+import hypothesis.errors
+import pytest
+from _pytest._code.code import (
+    ReprEntryNative,
+    ReprExceptionInfo,
+    ReprFileLocation,
+    ReprTraceback,
+)
+
+from properties.harness.reproducer import message
+from properties.harness.reproducer.recording import Recorder
+from properties.harness.reproducer.registry import program, templates
+
+RECORDER: "pytest.StashKey[Recorder]" = pytest.StashKey()
+
+
+def folder(config: pytest.Config) -> Path:
+    """Where programs are written."""
+    asked = config.getoption("--reproducers")
+    if asked:
+        return Path(config.invocation_params.dir, asked)
+    return Path(config.rootpath, ".frostproof")
+
+
+def write(config: pytest.Config, nodeid: str, text: str) -> str:
+    """Write a program; the line that says where it is, or why it is nowhere."""
+    name = re.sub(r"[^\w.-]+", ".", nodeid.rpartition("/")[2].replace(".py::", ".")).strip(".")
+    path = folder(config) / f"{name}.py"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as problem:
+        return f"not written to {path}: {problem.strerror or problem}; choose --reproducers DIR"
+    try:
+        return str(path.relative_to(config.invocation_params.dir))
+    except ValueError:
+        return str(path)
+
+
+def _shown(text: str, problem: Exception, report: Any) -> ReprExceptionInfo:
+    """The message in place of a traceback; its first line goes to the short summary."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    path, line = (crash.path, crash.lineno) if crash else ("", 0)
+    entry = ReprEntryNative([f"{text}\n"])
+    traceback = ReprTraceback([entry], extraline=None, style="native")
+    summary = f"{type(problem).__name__}: {problem}".split("\n")[0]
+    return ReprExceptionInfo(traceback, ReprFileLocation(path, line, summary))
+
+
+def _program(case: message.Case, item: pytest.Item) -> Tuple[str, str]:
+    """(the program or nothing, what to say of it)."""
+    try:
+        if case.test not in templates():
+            return "", f"none: no template for {case.test}"
+        made = program(case)
+    except Exception as problem:  # a broken torch may break the writing too: the law's message counts
+        return "", f"none: writing it failed with {type(problem).__name__}: {problem}"
+    where = write(item.config, item.nodeid, made.text)
+    if made.ends is None:
+        where += "\nRun alone it does not show this: it takes more than this one example."
+    return made.text, where
+
+
+def explain(item: Any, call: Any, report: Any) -> None:
+    """Make a broken law's report say what was broken, by a message and a program.
+
+    The whole traceback is kept with ``-vv`` and ``--full-trace``.
+    """
+    problem: Optional[BaseException] = call.excinfo.value if call.excinfo else None
+    if problem is None or not isinstance(problem, Exception):
+        return
+    recorder = item.stash.get(RECORDER, None)
+    parametrized = getattr(item.obj, "hypothesis", None) is None
+    failed = (recorder.failed if recorder else None) or ({} if parametrized else None)
+    properties: List[Tuple[str, str]] = []
+    text = program_text = ""
+    if failed is None:
+        case = message.case_of(item, {}, problem)
+        text = message.sentence(item, case, call.excinfo, "")
+    else:
+        case = message.case_of(item, failed, problem)
+        program_text, where = _program(case, item)
+        text = message.sentence(item, case, call.excinfo, where)
+        properties.append(("description", message.described(case)))
+    properties.append(("message", text))
+    if program_text:
+        properties.append(("reproducer", program_text))
+    item.user_properties.extend(properties)
+    report.user_properties.extend(properties)
+    whole = item.config.getoption("verbose") > 1 or item.config.getoption("--full-trace")
+    if whole or isinstance(problem, hypothesis.errors.HypothesisException):
+        report.sections.append(("law", text))
+    else:
+        report.longrepr = _shown(text, problem, report)
+    if program_text:
+        report.sections.append(("reproducer", program_text))

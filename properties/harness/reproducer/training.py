@@ -1,0 +1,240 @@
+"""Training runs as plain torch code."""
+
+import dataclasses
+from typing import Any, Dict, Optional, Tuple
+
+from properties.harness.detours import EMPTY_STEP, sound
+from properties.harness.known_defects import known
+from properties.harness.reproducer.case import Case
+from properties.harness.reproducer.literals import FEW, numbers
+from properties.harness.reproducer.networks import (
+    emit_forward,
+    emit_freeze,
+    emit_network,
+    in_code,
+    program_names,
+)
+from properties.harness.reproducer.script import Script
+from strategies import OptimizerSpec, TrainingRun
+
+
+class Recipe:
+    """Emits the parts of one run in order; names are those of the program.
+
+    net: defined by ``setup``; output: the expression of the net's output.
+    """
+
+    def __init__(self, script: Script, case: Case, run: TrainingRun) -> None:
+        run = dataclasses.replace(run, optimizer=sound(run.optimizer, case.device, case.dtype))
+        self.script, self.case, self.run = script, case, run
+        self.names = program_names(run.network)
+        self.frozen: Tuple[str, ...] = tuple(self.names[name] for name in run.frozen)
+        self.output = ""
+
+    # what exists
+
+    def ordered(self, names: Any) -> Tuple[str, ...]:
+        """Program names of a set of the description's, in parameter order."""
+        return tuple(self.names[n] for n in self.run.network.parameter_names() if n in names)
+
+    def gets(self) -> Tuple[str, ...]:
+        """Program names of the parameters that get a gradient."""
+        return self.ordered(self.run.gets_gradient())
+
+    def place(self, name: str, net: str = "net") -> str:
+        """A parameter of a description's name, as an expression."""
+        return in_code(self.names[name], net)
+
+    # setting up
+
+    def network(self) -> "Recipe":
+        """``net``, with its weights."""
+        emit_network(self.script, self.run.network, self.case.dtype)
+        return self
+
+    def data(self) -> "Recipe":
+        """``x`` and ``target``."""
+        emit_data(self.script, self.run, self.case)
+        return self
+
+    def freeze(self, net: str = "net") -> "Recipe":
+        """Freeze what the run freezes; ``frozen`` has the names."""
+        self.script.note("frozen", f"frozen = {self.frozen}")
+        emit_freeze(self.script, self.frozen, self.run.freezing, net)
+        return self
+
+    def forward(self, **options: Any) -> "Recipe":
+        """The expression of the output, with the run's cuts."""
+        self.output = emit_forward(self.script, self.run.network, self.run.cuts, **options)
+        return self
+
+    def optimizer(self, **options: Any) -> "Recipe":
+        """``optimizer`` over the listed parameters."""
+        emit_optimizer(self.script, self.run, self.run.optimizer, **options)
+        return self
+
+    def setup(self, optimizer: bool = True) -> "Recipe":
+        """Everything before the first step."""
+        self.network().data().freeze().forward()
+        return self.optimizer() if optimizer else self
+
+    # acting
+
+    @property
+    def loss(self) -> str:
+        return f"nn.functional.mse_loss({self.output}, target)"
+
+    def clear(self) -> None:
+        """Clear gradients as the run does."""
+        if self.run.clearing != "keep":
+            self.script.add(f"optimizer.zero_grad(set_to_none={self.run.clearing == 'none'})")
+
+    def backward(self) -> None:
+        """Forward and backward, where anything gets a gradient."""
+        if self.run.gets_gradient():
+            self.script.add(f"{self.loss}.backward()")
+        else:
+            self.script.check(
+                f"not {self.loss}.requires_grad",
+                "the loss requires grad though it reaches nothing that does",
+            )
+
+    def apply(self) -> None:
+        """The optimizer's step; see ``Trainer.apply``."""
+        run = self.run
+        if known(EMPTY_STEP) and (run.groups > 1 or not run.gets_gradient()):
+            emit_guarded_step(self.script)
+        else:
+            self.script.add("optimizer.step()")
+
+    def step(self) -> None:
+        """One whole step."""
+        if self.run.optimizer.needs_closure:
+            with self.script.block("def closure():"):
+                self.clear()
+                self.script.add(f"loss = {self.loss}")
+                if self.run.gets_gradient():
+                    self.script.add("loss.backward()")
+                self.script.add("return loss")
+            self.script.add("optimizer.step(closure)")
+        else:
+            self.clear()
+            self.backward()
+            self.apply()
+
+    def steps(self, count: Optional[int] = None) -> None:
+        """Steps in a loop, or one alone."""
+        count = self.run.steps if count is None else count
+        if count == 1:
+            self.step()
+        else:
+            with self.script.block(f"for step in range({count}):"):
+                self.step()
+
+    def with_run(self, **changes: Any) -> "Recipe":
+        """The same program under a changed run."""
+        other = Recipe(self.script, self.case, dataclasses.replace(self.run, **changes))
+        other.output = self.output
+        return other
+
+    # snapshots and checks
+
+    def before(self, name: str = "before") -> None:
+        """The parameters' values, exactly, by name."""
+        self.script.note(
+            name, f"{name} = {{name: repr(p.tolist()) for name, p in net.named_parameters()}}"
+        )
+
+    def small(self) -> bool:
+        """Whether values can be printed in a sentence."""
+        return all(
+            width * self.run.network.width_at(index) <= 4
+            for index, width in enumerate(layer.width for layer in self.run.network.layers)
+        )
+
+    def check_stays(self, names: Tuple[str, ...], what: str, before: str = "before") -> None:
+        """These parameters (program names) have the values of ``before``."""
+        seen = f" from {{{before}[name]}} to {{p.tolist()}}" if self.small() else ""
+        self.each(
+            names,
+            f"repr(p.tolist()) == {before}[name]",
+            f"{what} moved{seen}",
+        )
+
+    def each(self, names: Tuple[str, ...], condition: str, sentence: str) -> None:
+        """A check of each named parameter; ``name`` and ``p`` are bound."""
+        if not names:
+            return
+        if len(names) == 1:
+            self.script.check_after(f'name, p = "{names[0]}", {in_code(names[0])}', condition, sentence)
+            return
+        everything = len(names) == len(set(self.names.values()))
+        with self.script.block("for name, p in net.named_parameters():"):
+            guard = "" if everything else f"name not in {names} or "
+            self.script.check(guard + condition, sentence)
+
+
+def emit_guarded_step(script: Script) -> None:
+    """A step without the groups that torch 1.8 cannot step: see ``detours.step``."""
+    script.add(
+        "groups = optimizer.param_groups",
+        'optimizer.param_groups = [g for g in groups if any(p.grad is not None for p in g["params"])]',
+        "optimizer.step()",
+        "optimizer.param_groups = groups",
+    )
+
+
+def emit_data(script: Script, run: TrainingRun, case: Case) -> None:
+    """Lines that define ``x`` (batch, inputs) and ``target`` (batch, last width)."""
+    inputs, targets = run.data("cpu", case.dtype)
+    if inputs.numel() + targets.numel() <= FEW:
+        script.add(f"x = torch.tensor({numbers(inputs)}, dtype=dtype, device=device)")
+        script.add(f"target = torch.tensor({numbers(targets)}, dtype=dtype, device=device)")
+        return
+    script.add(f"generator = torch.Generator().manual_seed({run.seed + 1_000_003})")
+    for name, tensor in (("x", inputs), ("target", targets)):
+        shape = ", ".join(map(str, tensor.shape))
+        script.add(f"{name} = torch.rand({shape}, generator=generator, dtype=torch.float64) * 3 - 1.5")
+    script.add("x, target = x.to(device, dtype), target.to(device, dtype)")
+
+
+def options_text(spec: OptimizerSpec, more: Optional[Dict[str, Any]] = None) -> str:
+    """The options as keyword arguments, each after a comma."""
+    options = {**dict(spec.options), **(more or {})}
+    return "".join(f", {option}={value!r}" for option, value in sorted(options.items()))
+
+
+def emit_optimizer(
+    script: Script,
+    run: TrainingRun,
+    spec: OptimizerSpec,
+    *,
+    listed: Optional[str] = None,
+    backwards: bool = False,
+    groups: Optional[int] = None,
+    net: str = "net",
+    more: Optional[Dict[str, Any]] = None,
+    call: Optional[str] = None,
+) -> None:
+    """The line that defines ``optimizer``, as ``Trainer`` builds it."""
+    listed = run.listed if listed is None else listed
+    groups = run.groups if groups is None else groups
+    conditions = []
+    names = list(run.network.parameter_names())
+    if spec.matrices_only:
+        conditions.append("p.dim() == 2")
+        names = [name for name in names if name.endswith("linear.weight")]
+    if listed == "trainable" and [name for name in names if name not in run.frozen]:
+        conditions.append("p.requires_grad")
+        names = [name for name in names if name not in run.frozen]
+    parameters = f"{net}.parameters()"
+    if conditions:
+        parameters = f"[p for p in {net}.parameters() if {' and '.join(conditions)}]"
+    if backwards:
+        parameters = f"list({parameters})[::-1]" if not conditions else f"{parameters}[::-1]"
+    split = len(names) // 2
+    if groups > 1 and split:
+        script.add(f"parameters = list({parameters})")
+        parameters = f'[{{"params": parameters[:{split}]}}, {{"params": parameters[{split}:]}}]'
+    options = options_text(spec, more) if call is None else call
+    script.add(f"optimizer = torch.optim.{spec.name}({parameters}{options})")
