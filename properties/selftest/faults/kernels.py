@@ -6,7 +6,7 @@ from typing import Any, Callable, List, Tuple
 import torch
 
 from properties.selftest.faults.fault import fault
-from properties.selftest.faults.patching import backward_holds, near, trained
+from properties.selftest.faults.patching import backward_holds, near, trained, wrap
 
 SINCE = (2, 0)  # kernels written in Python, for the dispatch keys used here
 ATEN = torch.ops.aten
@@ -32,6 +32,23 @@ def _fresh(tensor: torch.Tensor, memory_format: Any = torch.preserve_format) -> 
 # detach and clone.
 
 
+def _replace_detach(kernel: Callable[..., Any]) -> None:
+    """Another aten::detach. Parameter's constructor detaches, and refuses what Python has seen.
+
+    Every result of a kernel in Python is such; so Parameters are made of an alias instead.
+    """
+
+    def new(original: Any, kind: Any, data: Any = None, requires_grad: bool = True) -> Any:
+        if type(data) is not torch.Tensor:
+            return original(kind, data, requires_grad)
+        with torch._C._AutoDispatchBelowAutograd():
+            made = data.as_subclass(kind)
+        return made.requires_grad_(requires_grad)
+
+    wrap(torch.nn.Parameter, "__new__", new)
+    _replace("detach", kernel)
+
+
 def _detached_shares(tensor: torch.Tensor) -> bool:
     found = tensor.detach()
     same = found.data_ptr() == tensor.data_ptr() and found.stride() == tensor.stride()
@@ -41,13 +58,13 @@ def _detached_shares(tensor: torch.Tensor) -> bool:
 @fault("D1", "D3", witness=lambda: _detached_shares(torch.ones(300)), since=SINCE, smoke=True)
 def detach_kernel_copies_wide() -> None:
     """aten::detach copies tensors of more than 200 elements."""
-    _replace("detach", lambda self: _fresh(self) if self.numel() > WIDE else ATEN.alias(self))
+    _replace_detach(lambda self: _fresh(self) if self.numel() > WIDE else ATEN.alias(self))
 
 
 @fault("D1", "D3", witness=lambda: _detached_shares(torch.tensor(1.0)), since=SINCE)
 def detach_kernel_copies_0_dim() -> None:
     """aten::detach copies 0-dim tensors."""
-    _replace("detach", lambda self: ATEN.alias(self) if self.dim() else _fresh(self))
+    _replace_detach(lambda self: ATEN.alias(self) if self.dim() else _fresh(self))
 
 
 @fault("D1", witness=lambda: _detached_shares(torch.ones(2, 3).t()), since=SINCE)
@@ -59,7 +76,7 @@ def detach_kernel_makes_contiguous() -> None:
             return ATEN.alias(self)  # type: ignore[no-any-return]
         return _fresh(self, torch.contiguous_format)
 
-    _replace("detach", kernel)
+    _replace_detach(kernel)
 
 
 @fault("D1", witness=lambda: _detached_shares(torch.ones(2, 3)[1:]), since=SINCE)
@@ -71,7 +88,7 @@ def detach_kernel_forgets_the_offset() -> None:
             return ATEN.alias(self)  # type: ignore[no-any-return]
         return torch.as_strided(self, self.shape, self.stride(), 0)
 
-    _replace("detach", kernel)
+    _replace_detach(kernel)
 
 
 def _clone_owns(tensor: torch.Tensor) -> bool:
