@@ -26,6 +26,7 @@ from properties.harness.checks import (
     snapshot,
 )
 from properties.harness.law import PRECISE, law
+from properties.harness.reproducer.recording import recorded
 from properties.harness.trainer import Trainer
 from properties.harness.update_rules import Rule, rule_for
 from properties.test_optimizers import check_update
@@ -53,16 +54,19 @@ class History(RuleBasedStateMachine):
 
     device = "cpu"
     dtype = torch.float64
+    trail: List[Any]  # (event, its arguments), for the program of a failing history
 
     def __init__(self) -> None:
         super().__init__()
         self.events = 0
+        self.trail = evidence.Current.trail = []
 
     @initialize(
         network=mlps(max_depth=3, max_width=6, norms=False),
         spec=st.sampled_from(SPECS),
         late=st.integers(0, 2),
     )
+    @recorded
     def begin(self, network: MLP, spec: OptimizerSpec, late: int) -> None:
         """A net, and an optimizer that lists all its parameters but the last few."""
         run = TrainingRun(network, optimizer=spec, batch=3, seed=network.seed)
@@ -95,6 +99,7 @@ class History(RuleBasedStateMachine):
     # -- learning ----------------------------------------------------------------
 
     @rule()
+    @recorded
     def backward(self) -> None:
         """One more backward: adds the oracle's gradient where one must arrive, and nowhere else."""
         run = self.trainer.run
@@ -136,6 +141,7 @@ class History(RuleBasedStateMachine):
             self.gradients[name] = read_bits(parameter.grad)
 
     @rule()
+    @recorded
     def step(self) -> None:
         """A step: whatever is listed and has a gradient moves by the rule, frozen or not."""
         for parameter in self.named.values():
@@ -152,6 +158,7 @@ class History(RuleBasedStateMachine):
             self.bits[name] = read_bits(self.named[name])
 
     @rule(to_none=st.booleans())
+    @recorded
     def clear(self, to_none: bool) -> None:
         """Clear all gradients, to None or to zeros."""
         self.network.zero_grad(set_to_none=to_none)
@@ -164,6 +171,7 @@ class History(RuleBasedStateMachine):
     # without any gradient clip_grad_value_ raises in torch 2.13: "Expected !nested_tensorlist"
     @precondition(lambda self: any(self.gradients.values()))
     @rule(largest=st.sampled_from((0.5, 0.01)))
+    @recorded
     def clip(self, largest: float) -> None:
         """Clip by value: each gradient is bounded, and none appears."""
         torch.nn.utils.clip_grad_value_(list(self.named.values()), largest)
@@ -176,6 +184,7 @@ class History(RuleBasedStateMachine):
             self.gradients[name] = read_bits(wanted)
 
     @rule(rate=st.sampled_from((0.005, 0.03)))
+    @recorded
     def change_rate(self, rate: float) -> None:
         """Set the learning rate of every group."""
         for group in self.optimizer.param_groups:
@@ -185,6 +194,7 @@ class History(RuleBasedStateMachine):
 
     @precondition(lambda self: self.late)
     @rule()
+    @recorded
     def add_group(self) -> None:
         """Add the parameters that were left out, as a group of their own."""
         self.optimizer.add_param_group({"params": [self.named[name] for name in self.late]})
@@ -195,6 +205,7 @@ class History(RuleBasedStateMachine):
     # -- freezing and cutting ----------------------------------------------------
 
     @rule(place=PLACES, flag=st.booleans(), how=st.booleans())
+    @recorded
     def freeze_one(self, place: int, flag: bool, how: bool) -> None:
         """Freeze or unfreeze one parameter."""
         name = self._name(place)
@@ -205,6 +216,7 @@ class History(RuleBasedStateMachine):
         self.frozen = self.frozen | {name} if flag else self.frozen - {name}
 
     @rule(place=PLACES, flag=st.booleans())
+    @recorded
     def freeze_module(self, place: int, flag: bool) -> None:
         """Freeze or unfreeze one module and all below it."""
         modules = [module for module in self.network.modules() if list(module.parameters())]
@@ -215,11 +227,13 @@ class History(RuleBasedStateMachine):
         self.frozen = self.frozen | names if flag else self.frozen - names
 
     @rule(place=PLACES)
+    @recorded
     def cut(self, place: int) -> None:
         """Cut at one position."""
         self.cuts = (place % (self.trainer.run.network.depth + 1),)
 
     @rule()
+    @recorded
     def uncut(self) -> None:
         """Remove the cut."""
         self.cuts = ()
@@ -227,18 +241,21 @@ class History(RuleBasedStateMachine):
     # -- looking and copying -----------------------------------------------------
 
     @rule(place=PLACES)
+    @recorded
     def take_alias(self, place: int) -> None:
         """A detached parameter: follows from now on."""
         name = self._name(place)
         self.aliases.append((self.named[name].detach(), name))
 
     @rule(place=PLACES)
+    @recorded
     def take_clone(self, place: int) -> None:
         """A clone: stands still from now on."""
         name = self._name(place)
         self.copies.append((self.named[name].clone(), self.bits[name]))
 
     @rule()
+    @recorded
     def fork(self) -> None:
         """A deep copy of the whole model: stands still from now on."""
         forked = dict(copy.deepcopy(self.network).named_parameters())
@@ -247,6 +264,7 @@ class History(RuleBasedStateMachine):
             self.copies.append((parameter, self.bits[name]))
 
     @rule()
+    @recorded
     def save(self) -> None:
         """A deep copy of the state_dict."""
         self.saved = copy.deepcopy(self.network.state_dict())
@@ -254,6 +272,7 @@ class History(RuleBasedStateMachine):
 
     @precondition(lambda self: self.saved is not None)
     @rule()
+    @recorded
     def load(self) -> None:
         """Load it back: values return, in place; flags, gradients and aliases are kept."""
         assert self.saved is not None
@@ -261,6 +280,7 @@ class History(RuleBasedStateMachine):
         self.bits = dict(self.saved_bits)
 
     @rule(place=PLACES)
+    @recorded
     def replace(self, place: int) -> None:
         """Put a new Parameter in a place: the optimizer goes on with the old one."""
         name = self._name(place)
@@ -278,11 +298,13 @@ class History(RuleBasedStateMachine):
         self.aliases = [(alias, owner) for alias, owner in self.aliases if owner != name]
 
     @rule(train=st.booleans())
+    @recorded
     def switch(self, train: bool) -> None:
         """Switch to train or eval mode."""
         self.network.train(train)
 
     @rule(fails=st.booleans())
+    @recorded
     def under_no_grad(self, fails: bool) -> None:
         """Run forward under no_grad, and leave it by its end or by an exception."""
         try:

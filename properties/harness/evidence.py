@@ -5,7 +5,7 @@ A law whose every example passed without an assertion has shown nothing: it fail
 
 import functools
 from contextlib import contextmanager
-from typing import Any, Iterator
+from typing import Any, ClassVar, Dict, Iterator, List, Tuple
 
 import hypothesis
 import pytest
@@ -19,6 +19,7 @@ class Current:
     """The law that is running now."""
 
     seed = 0  # for laws that start Hypothesis themselves
+    trail: ClassVar[List[Tuple[str, Dict[str, Any]]]] = []  # the events of a history
 
 
 class Count:
@@ -52,7 +53,7 @@ def collecting(item: pytest.Item, seed: int) -> Iterator[None]:
     """Seed one law, count its examples, record the count, and fail it where it checked none."""
     function = item.obj  # type: ignore[attr-defined]
     count = Count()
-    Current.seed = seed
+    Current.seed, Current.trail = seed, []
     recorder = item.stash[RECORDER] = Recorder()
     handle = getattr(function, "hypothesis", None)
     before, cases = Tally.assertions, Tally.cases
@@ -62,6 +63,10 @@ def collecting(item: pytest.Item, seed: int) -> Iterator[None]:
         handle.inner_test = _counted(inner, count, recorder)
     try:
         yield
+    except Exception:
+        if Current.trail:
+            recorder.failed = {"events": list(Current.trail)}
+        raise
     finally:
         if handle is not None:
             handle.inner_test = inner

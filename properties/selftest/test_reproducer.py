@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
 
+from properties import test_histories
 from properties.harness import axes, law
 from properties.harness.bits import read_bits
 from properties.harness.checks import LawBroken
@@ -75,6 +76,8 @@ def examples(test: str, function: Any, dtype: torch.dtype, count: int) -> List[C
     inner = handle.inner_test if handle else function
     wanted = set(inspect.signature(inner).parameters)
     arguments = {name: value for name, value in arguments.items() if name in wanted}
+    if test.startswith("test_histories.py"):
+        return histories(test, function, dtype, 3 * count)
     if handle is None:
         depths = [{"depth": 2}] if "depth" in wanted else [{}]
         for own in parameters_of(function):
@@ -107,6 +110,29 @@ def examples(test: str, function: Any, dtype: torch.dtype, count: int) -> List[C
         handle.inner_test = inner
         function._hypothesis_internal_use_settings = before
     return found
+
+
+def histories(test: str, function: Any, dtype: torch.dtype, count: int) -> List[Case]:
+    """Healthy histories, each also cut off at every event."""
+    trails: List[List[Any]] = []
+    own, before = test_histories.History.teardown, settings.default
+    profile = settings(
+        max_examples=count, derandomize=False, database=None, deadline=None, phases=[Phase.generate]
+    )
+    settings.register_profile("histories", profile)
+    settings.load_profile("histories")
+    test_histories.History.teardown = lambda self: trails.append(list(self.trail))  # type: ignore[method-assign]
+    try:
+        function(device="cpu", dtype=dtype)
+    finally:
+        test_histories.History.teardown = own  # type: ignore[method-assign]
+        settings.register_profile("before", before)
+        settings.load_profile("before")
+    return [
+        Case(test, sentence=test, dtype=dtype, values={"events": trail[: end + 1]})
+        for trail in trails
+        for end in range(0, min(len(trail), 20))
+    ]
 
 
 def test_every_law_has_a_template() -> None:

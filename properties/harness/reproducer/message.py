@@ -13,10 +13,19 @@ from properties.harness.reproducer.case import Case
 
 def described(case: Case) -> str:
     """The drawn descriptions, one a line."""
-    own = [name for name in case.values if name not in ("device", "dtype", "data")]
+    events = [(f"{event}({arguments})") for event, arguments in _events(case)]
+    own = [name for name in case.values if name not in ("device", "dtype", "data", "events")]
     lines = [f"{name}={case.values[name]!r}" for name in own]
     lines += [f"draw {index + 1}: {value!r}" for index, value in enumerate(case.drawn)]
-    return "\n".join(lines)
+    return "\n".join([*lines, *events])
+
+
+def _events(case: Case) -> List[Tuple[str, str]]:
+    """The events of a history, with their arguments as text."""
+    return [
+        (event, ", ".join(f"{name}={value!r}" for name, value in arguments.items()))
+        for event, arguments in case.values.get("events", ())
+    ]
 
 
 def seen(problem: BaseException, excinfo: Any) -> str:

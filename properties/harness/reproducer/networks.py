@@ -114,7 +114,7 @@ def emit_network(script: Script, mlp: MLP, dtype: torch.dtype, *, blocks: bool =
             script.add("p.copy_(value.view(p.shape) * scale + shift)")
 
 
-def _slice(mlp: MLP, first: int, last: int, blocks: bool) -> str:
+def layers_slice(mlp: MLP, first: int, last: int, blocks: bool = False) -> str:
     """The layers from ``first`` up to ``last`` as an expression."""
     if first == 0 and last == mlp.depth:
         return "net"
@@ -148,7 +148,7 @@ def emit_forward(
                 expression = f"{expression}.detach()"
             changed = at is not None and at(index + 1, "v") != "v"
             if changed or index + 1 in positions or index + 1 == mlp.depth:
-                expression = f"{_slice(mlp, first, index + 1, blocks)}({expression})"
+                expression = f"{layers_slice(mlp, first, index + 1, blocks)}({expression})"
                 first = index + 1
                 if at is not None:
                     expression = at(index + 1, expression)
@@ -160,7 +160,7 @@ def emit_forward(
 
         def layer_line(index: int) -> str:
             through = values[index] + (".detach()" if index >= blocked and index in positions else "")
-            line = f"{_slice(mlp, index, index + 1, blocks)}({through})"
+            line = f"{layers_slice(mlp, index, index + 1, blocks)}({through})"
             if mlp.layers[index].skip:
                 line += f" + {values[index + 1 - mlp.layers[index].skip]}"
             if at is not None:

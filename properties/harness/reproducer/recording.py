@@ -1,6 +1,7 @@
 """Keeps the example that broke a law. A passing example costs one reference for each draw."""
 
-from typing import Any, Dict, List, Optional
+import functools
+from typing import Any, Callable, Dict, List, Optional
 
 from hypothesis import strategies as st
 
@@ -30,3 +31,15 @@ class Recorder:
         """The arguments to call a law with."""
         data = named.get("data")
         return {**named, "data": RecordedData(data)} if isinstance(data, st.DataObject) else named
+
+
+def recorded(rule: Callable[..., None]) -> Callable[..., None]:
+    """Put each call of a state machine's rule, with its arguments, in the machine's ``trail``."""
+
+    @functools.wraps(rule)
+    def event(self: Any, **arguments: Any) -> None:
+        __tracebackhide__ = True
+        self.trail.append((rule.__name__, arguments))
+        rule(self, **arguments)
+
+    return event

@@ -135,6 +135,15 @@ class Script:
         """Every check, in order."""
         return [node for node in _all(self.nodes) if node.check]
 
+    def _after(self, check: Node) -> Tuple[int, ...]:
+        """The statements after the one that holds a check: they no longer matter."""
+        for place, node in enumerate(self.nodes):
+            if node is check or any(inner is check for inner in _all(node.body or [])):
+                if node.lines[0].startswith("def "):
+                    return ()  # it is called later
+                return tuple(id(later) for later in self.nodes[place + 1 :])
+        return ()
+
     def shortened(self, run: Callable[[str], Optional[str]]) -> str:
         """The program with only the checks it needs to end as it does; ``run`` gives how."""
         whole = self.text()
@@ -145,6 +154,7 @@ class Script:
         for number, node in enumerate(checks):
             # most often one check alone says it all
             others = tuple(id(other) for other in checks if other is not node)
+            others += self._after(node)
             text = self.text(others)
             if number < 40 and run(text) == ends:
                 return text
