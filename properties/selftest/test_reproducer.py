@@ -337,7 +337,8 @@ def run_program(path: Path, folder: Path, fault: str = "") -> "subprocess.Comple
     """A program in a fresh process, with a fault or without, far from the project."""
     apply = f"import {fault}; " if fault else ""
     code = f"{apply}import runpy; runpy.run_path({str(path)!r}, run_name='__main__')"
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    # torch warns where numpy is not installed
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONWARNINGS": "ignore"}
     return subprocess.run(
         [sys.executable, "-c", code],
         cwd=str(folder),
