@@ -1,0 +1,376 @@
+"""detach broken: it copies, does not cut, or harms its source, for some tensors."""
+
+from typing import Any, Callable
+
+import torch
+
+from properties.selftest.faults.fault import fault
+from properties.selftest.faults.patching import wrap
+
+Test = Callable[[torch.Tensor], bool]
+
+
+def _detach_gives(
+    broken: Callable[[Any, torch.Tensor], torch.Tensor], applies: Test = lambda tensor: True
+) -> None:
+    """Both spellings give ``broken(detach, tensor)`` for the tensors that ``applies`` names."""
+
+    def around(original: Any, tensor: torch.Tensor) -> Any:
+        return broken(original, tensor) if applies(tensor) else original(tensor)
+
+    wrap(torch.Tensor, "detach", around)
+    wrap(torch, "detach", around)
+
+
+def _copy(original: Any, tensor: torch.Tensor) -> torch.Tensor:
+    return original(tensor).clone()  # type: ignore[no-any-return]
+
+
+def _shares(tensor: torch.Tensor) -> bool:
+    return tensor.detach().data_ptr() == tensor.data_ptr()
+
+
+def _live(*shape: int) -> torch.Tensor:
+    return torch.ones(shape or (2,), requires_grad=True)
+
+
+def _non_leaf() -> torch.Tensor:
+    return _live() * 2
+
+
+@fault("D1", "D3", "A1", witness=lambda: _shares(torch.ones(2)), smoke=True)
+def detach_copies() -> None:
+    """detach copies."""
+    _detach_gives(_copy)
+
+
+@fault("D1", "D3", witness=lambda: _shares(torch.ones(2, dtype=torch.bfloat16)))
+def detach_copies_bfloat16() -> None:
+    """detach copies bfloat16 tensors."""
+    _detach_gives(_copy, lambda tensor: tensor.dtype is torch.bfloat16)
+
+
+@fault("D1", "D3", witness=lambda: _shares(torch.ones(2, dtype=torch.complex128)))
+def detach_copies_complex() -> None:
+    """detach copies complex tensors."""
+    _detach_gives(_copy, lambda tensor: tensor.is_complex())
+
+
+@fault("D1", witness=lambda: _shares(torch.ones(2, dtype=torch.uint8)))
+def detach_copies_uint8() -> None:
+    """detach copies uint8 tensors."""
+    _detach_gives(_copy, lambda tensor: tensor.dtype is torch.uint8)
+
+
+@fault("D1", witness=lambda: _shares(torch.ones(2, dtype=torch.bool)))
+def detach_copies_bool() -> None:
+    """detach copies bool tensors."""
+    _detach_gives(_copy, lambda tensor: tensor.dtype is torch.bool)
+
+
+@fault("D1", witness=lambda: _shares(torch.ones(2, 3).t()))
+def detach_copies_transposed() -> None:
+    """detach copies what is not contiguous, and keeps its strides."""
+    _detach_gives(_copy, lambda tensor: not tensor.is_contiguous())
+
+
+@fault("D1", witness=lambda: _shares(torch.ones(1).expand(3)))
+def detach_copies_expanded() -> None:
+    """detach copies expanded tensors."""
+    _detach_gives(_copy, lambda tensor: 0 in tensor.stride())
+
+
+@fault("D1", witness=lambda: _shares(torch.ones(3)[1:]))
+def detach_copies_offset() -> None:
+    """detach copies tensors that begin inside their storage."""
+    _detach_gives(_copy, lambda tensor: tensor.storage_offset() > 0)
+
+
+@fault("D1", "D3", "D6", witness=lambda: _shares(_non_leaf()))
+def detach_copies_non_leaves() -> None:
+    """detach copies tensors that have a grad_fn."""
+    _detach_gives(_copy, lambda tensor: tensor.grad_fn is not None)
+
+
+def _shares_under_no_grad() -> bool:
+    with torch.no_grad():
+        return _shares(_live())
+
+
+@fault("D1", witness=_shares_under_no_grad)
+def detach_copies_under_no_grad() -> None:
+    """detach copies while grad mode is off."""
+    _detach_gives(_copy, lambda tensor: not torch.is_grad_enabled())
+
+
+@fault("D1", "D3", witness=lambda: _shares(torch.nn.Parameter(torch.ones(2))))
+def detach_copies_parameters() -> None:
+    """detach copies Parameters."""
+    _detach_gives(_copy, lambda tensor: isinstance(tensor, torch.nn.Parameter))
+
+
+@fault(
+    "D1", witness=lambda: _shares(torch.ones(1, 2, 3, 4).contiguous(memory_format=torch.channels_last))
+)
+def detach_copies_channels_last() -> None:
+    """detach copies channels_last tensors."""
+    _detach_gives(
+        _copy,
+        lambda tensor: tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last),
+    )
+
+
+@fault("D1", witness=lambda: _shares(torch.ones(2, 2, 2, 2, 2)))
+def detach_copies_5_dims() -> None:
+    """detach copies tensors of five dimensions."""
+    _detach_gives(_copy, lambda tensor: tensor.dim() == 5)
+
+
+@fault("D1", witness=lambda: _shares(torch.ones(2)), smoke=True)
+def detach_copies_single_precision_pairs() -> None:
+    """detach copies 1-dim float32 tensors of two elements."""
+    _detach_gives(_copy, lambda tensor: tensor.dtype is torch.float32 and tensor.shape == (2,))
+
+
+@fault(
+    "D2", "D4", "K1", "A1", "A5", "A7", witness=lambda: not _live().detach().requires_grad, smoke=True
+)
+def detach_does_not_cut() -> None:
+    """detach gives a view that stays in the graph."""
+    _detach_gives(lambda original, tensor: tensor.view_as(tensor))
+
+
+@fault("D2", "D4", "K1", "A5", "A7", witness=lambda: not _non_leaf().detach().requires_grad)
+def detach_does_not_cut_non_leaves() -> None:
+    """detach of what has a grad_fn stays in the graph."""
+    _detach_gives(
+        lambda original, tensor: tensor.view_as(tensor), lambda tensor: tensor.grad_fn is not None
+    )
+
+
+@fault("K1", "D2", "D4", witness=lambda: not (_live(2, 64) * 2).detach().requires_grad)
+def detach_does_not_cut_wide_activations() -> None:
+    """detach of a matrix of more than 32 columns stays in the graph."""
+    _detach_gives(
+        lambda original, tensor: tensor.view_as(tensor),
+        lambda tensor: tensor.dim() == 2 and tensor.shape[1] > 32,
+    )
+
+
+@fault("D2", witness=lambda: not _live().detach().requires_grad)
+def detach_keeps_requires_grad() -> None:
+    """detach of a leaf gives a leaf that requires grad."""
+    _detach_gives(
+        lambda original, tensor: original(tensor).requires_grad_(True),
+        lambda tensor: tensor.is_leaf and tensor.requires_grad,
+    )
+
+
+@fault("D2", "K1", "D4", "C5", witness=lambda: not _non_leaf().detach().requires_grad)
+def detach_of_non_leaves_requires_grad() -> None:
+    """detach of what has a grad_fn gives a leaf that requires grad."""
+    _detach_gives(
+        lambda original, tensor: original(tensor).requires_grad_(True),
+        lambda tensor: tensor.grad_fn is not None,
+    )
+
+
+def _version_shared() -> bool:
+    tensor = torch.ones(2)
+    alias = tensor.detach()
+    alias.add_(1)
+    return tensor._version == 1
+
+
+@fault("D6", witness=_version_shared, smoke=True)
+def detach_has_its_own_version() -> None:
+    """detach has a version counter of its own, as .data has."""
+    _detach_gives(lambda original, tensor: tensor.data)
+
+
+@fault("D1", witness=lambda: torch.ones(2, 2).detach().stride() == (2, 1))
+def detach_transposes_squares() -> None:
+    """detach transposes square matrices."""
+    _detach_gives(
+        lambda original, tensor: original(tensor).t(),
+        lambda tensor: tensor.dim() == 2 and tensor.shape[0] == tensor.shape[1] > 1,
+    )
+
+
+@fault("D1", witness=lambda: torch.ones(2, 1).detach().shape == (2, 1))
+def detach_squeezes() -> None:
+    """detach drops a last dimension of one."""
+    _detach_gives(
+        lambda original, tensor: original(tensor).squeeze(-1),
+        lambda tensor: tensor.dim() > 1 and tensor.shape[-1] == 1,
+    )
+
+
+def _source_stays_live() -> bool:
+    tensor = _live()
+    tensor.detach()
+    return tensor.requires_grad
+
+
+@fault("D5", "D2", "D3", "A1", witness=_source_stays_live)
+def detach_freezes_its_source() -> None:
+    """detach of a leaf turns the leaf's own requires_grad off."""
+
+    def broken(original: Any, tensor: torch.Tensor) -> Any:
+        tensor.requires_grad_(False)
+        return original(tensor)
+
+    _detach_gives(broken, lambda tensor: tensor.is_leaf and tensor.requires_grad)
+
+
+def _source_keeps_grad() -> bool:
+    tensor = _live()
+    tensor.grad = torch.ones(2)
+    tensor.detach()
+    return tensor.grad is not None
+
+
+@fault("D5", witness=_source_keeps_grad)
+def detach_clears_its_sources_grad() -> None:
+    """detach of a leaf clears the leaf's gradient."""
+
+    def broken(original: Any, tensor: torch.Tensor) -> Any:
+        tensor.grad = None
+        return original(tensor)
+
+    _detach_gives(broken, lambda tensor: tensor.is_leaf and tensor.grad is not None)
+
+
+def _source_keeps_version() -> bool:
+    tensor = torch.ones(2)
+    tensor.detach()
+    return tensor._version == 0
+
+
+@fault("D5", "D1", "D6", witness=_source_keeps_version)
+def detach_bumps_its_sources_version() -> None:
+    """detach counts as a write to its source."""
+
+    def broken(original: Any, tensor: torch.Tensor) -> Any:
+        return original(tensor).add_(0)
+
+    _detach_gives(broken, lambda tensor: tensor.dtype in (torch.float32, torch.float64))
+
+
+def _source_keeps_bits() -> bool:
+    tensor = torch.tensor([-0.0])
+    tensor.detach()
+    return str(tensor[0].item()) == "-0.0"
+
+
+@fault("D5", "D1", "D2", witness=_source_keeps_bits)
+def detach_loses_the_sign_of_zero() -> None:
+    """detach turns its source's -0.0 into 0.0."""
+
+    def broken(original: Any, tensor: torch.Tensor) -> Any:
+        result = original(tensor)
+        tensor.data.add_(0.0)
+        return result
+
+    _detach_gives(broken, lambda tensor: tensor.dtype in (torch.float32, torch.float64))
+
+
+def _source_keeps_graph() -> bool:
+    tensor = _non_leaf()
+    tensor.detach()
+    return tensor.grad_fn is not None
+
+
+@fault("D5", "D4", "D2", witness=_source_keeps_graph)
+def detach_cuts_its_source() -> None:
+    """detach takes its source out of the graph too, where it is no view."""
+
+    def broken(original: Any, tensor: torch.Tensor) -> Any:
+        return original(tensor.detach_())
+
+    _detach_gives(broken, lambda tensor: tensor.grad_fn is not None and not tensor._is_view())
+
+
+@fault("D1", "D5", "D7", witness=lambda: torch.ones(2).detach() is not None and _other())
+def detach_returns_itself_without_grad() -> None:
+    """detach of what does not require grad is the tensor itself."""
+    _detach_gives(lambda original, tensor: tensor, lambda tensor: not tensor.requires_grad)
+
+
+def _other() -> bool:
+    tensor = torch.ones(2)
+    return tensor.detach() is not tensor
+
+
+def _detached_in_place() -> bool:
+    tensor = _non_leaf()
+    return tensor.detach_() is tensor and tensor.is_leaf
+
+
+@fault("D8", "D9", witness=_detached_in_place)
+def detach_in_place_does_nothing() -> None:
+    """detach_ leaves the tensor in the graph."""
+    wrap(torch.Tensor, "detach_", lambda original, tensor: tensor)
+    wrap(torch, "detach_", lambda original, tensor: tensor)
+
+
+@fault("D8", witness=_detached_in_place)
+def detach_in_place_gives_another() -> None:
+    """detach_ returns a detached alias, and leaves the tensor itself as it was."""
+    wrap(torch.Tensor, "detach_", lambda original, tensor: tensor.detach())
+    wrap(torch, "detach_", lambda original, tensor: tensor.detach())
+
+
+def _views_refused() -> bool:
+    try:
+        _non_leaf()[:1].detach_()
+    except RuntimeError:
+        return True
+    return False
+
+
+@fault("D8", witness=_views_refused)
+def detach_in_place_ignores_views() -> None:
+    """detach_ of a view does nothing instead of raising."""
+
+    def around(original: Any, tensor: torch.Tensor) -> Any:
+        return tensor if tensor._is_view() else original(tensor)
+
+    wrap(torch.Tensor, "detach_", around)
+    wrap(torch, "detach_", around)
+
+
+def _drops_tangent() -> bool:
+    from torch.autograd import forward_ad
+
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(torch.ones(2), torch.ones(2))
+        return forward_ad.unpack_dual(dual.detach()).tangent is None
+
+
+@fault("D9", witness=_drops_tangent, since=(2, 0))
+def detach_keeps_tangents() -> None:
+    """detach of a dual tensor keeps its tangent."""
+    from torch.autograd import forward_ad
+
+    _detach_gives(
+        lambda original, tensor: tensor.view_as(tensor),
+        lambda tensor: (
+            not tensor.requires_grad
+            and tensor.is_floating_point()
+            and forward_ad._current_level >= 0
+            and forward_ad.unpack_dual(tensor).tangent is not None
+        ),
+    )
+
+
+def _keeps_conj() -> bool:
+    return torch.ones(2, dtype=torch.complex64).conj().detach().is_conj()
+
+
+@fault("D1", "D7", witness=_keeps_conj, since=(1, 10))
+def detach_resolves_conjugates() -> None:
+    """detach of a lazily conjugated tensor computes it."""
+    _detach_gives(
+        lambda original, tensor: original(tensor).resolve_conj(), lambda tensor: tensor.is_conj()
+    )

@@ -1,0 +1,99 @@
+"""Grad mode broken: no_grad that leaks out, or lets the graph in."""
+
+from typing import Any
+
+import torch
+
+from properties.selftest.faults.fault import fault
+from properties.selftest.faults.patching import wrap
+
+
+def _mode_after(fails: bool, nested: bool = False) -> bool:
+    try:
+        with torch.no_grad():
+            if nested:
+                with torch.no_grad():
+                    pass
+                return not torch.is_grad_enabled()
+            if fails:
+                raise KeyError
+    except KeyError:
+        pass
+    found = torch.is_grad_enabled()
+    torch.set_grad_enabled(True)
+    return found
+
+
+@fault("F1", "A7", witness=lambda: _mode_after(True), smoke=True)
+def no_grad_leaks_by_an_exception() -> None:
+    """Grad mode stays off after an exception leaves a no_grad block."""
+
+    def around(original: Any, self: Any, kind: Any, value: Any, trace: Any) -> Any:
+        return None if kind is not None else original(self, kind, value, trace)
+
+    wrap(torch.no_grad, "__exit__", around)
+
+
+@fault("F1", "K1", witness=lambda: _mode_after(False, nested=True))
+def no_grad_ends_with_the_inner_one() -> None:
+    """Leaving a no_grad block turns grad mode on, even inside another."""
+
+    def around(original: Any, self: Any, kind: Any, value: Any, trace: Any) -> Any:
+        original(self, kind, value, trace)
+        torch.set_grad_enabled(True)
+
+    wrap(torch.no_grad, "__exit__", around)
+
+
+def _no_grad_cuts() -> bool:
+    with torch.no_grad():
+        return not torch.nn.Linear(1, 1)(torch.ones(1, 1)).requires_grad
+
+
+@fault("K1", "F4", "F1", "K2", witness=_no_grad_cuts)
+def linear_ignores_no_grad() -> None:
+    """Linear layers record a graph under no_grad."""
+
+    def around(original: Any, *args: Any, **options: Any) -> Any:
+        with torch.enable_grad():
+            return original(*args, **options)
+
+    wrap(torch.nn.functional, "linear", around)
+
+
+def _steps_keep_mode() -> bool:
+    weight = torch.nn.Parameter(torch.ones(1))
+    weight.grad = torch.ones(1)
+    torch.optim.SGD([weight], lr=0.1).step()
+    found = torch.is_grad_enabled()
+    torch.set_grad_enabled(True)
+    return found
+
+
+@fault("F1", "F2", "F3", "F4", "D3", "C4", witness=_steps_keep_mode)
+def steps_leave_grad_mode_off() -> None:
+    """After a step of SGD grad mode stays off."""
+
+    def around(original: Any, self: Any, *args: Any, **options: Any) -> Any:
+        result = original(self, *args, **options)
+        torch.set_grad_enabled(False)
+        return result
+
+    wrap(torch.optim.SGD, "step", around)
+
+
+def _eval_keeps_graph() -> bool:
+    return torch.nn.Linear(1, 1).eval()(torch.ones(1, 1)).requires_grad
+
+
+@fault("F8", "F1", witness=_eval_keeps_graph)
+def eval_mode_is_no_grad() -> None:
+    """Linear layers in eval mode record no graph."""
+
+    def around(original: Any, self: Any, *args: Any) -> Any:
+        if self.training:
+            return original(self, *args)
+        with torch.no_grad():
+            return original(self, *args)
+
+    wrap(torch.nn.Linear, "forward", around)
