@@ -131,13 +131,11 @@ def _tensor_sets(setter: Callable[[Any, torch.Tensor, bool], Any]) -> None:
         "requires_grad_",
         lambda original, tensor, requires_grad=True: setter(original, tensor, requires_grad),
     )
-    original = torch._C._TensorBase.requires_grad_
-    held = torch._C._TensorBase.requires_grad
+    held: Any = torch.Tensor.requires_grad  # what the assignment goes through
 
     def assign(tensor: torch.Tensor, flag: bool) -> None:
         setter(lambda one, value: held.__set__(one, value), tensor, flag)
 
-    assert original is not None
     torch.Tensor.requires_grad = property(held.__get__, assign)  # type: ignore[assignment]
 
 
