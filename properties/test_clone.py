@@ -247,7 +247,7 @@ def test_is_a_snapshot(device: str, dtype: torch.dtype, network: MLP, way: str, 
         check(moved > 0, "nothing was trained")
 
 
-@law("C5", "torch.nn.Module.state_dict documentation", FLOATING)
+@law("C5 D3", "torch.nn.Module.state_dict documentation", FLOATING)
 @given(network=mlps(max_width=40))
 def test_state_dict_follows(device: str, dtype: torch.dtype, network: MLP) -> None:
     """C5: state_dict values are detached aliases that follow training; a deepcopy does not."""

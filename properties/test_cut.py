@@ -47,7 +47,7 @@ def test_gradients_stop_at_the_cut(device: str, dtype: torch.dtype, data: st.Dat
             check(gradient == expected[name], f"{name}: another gradient than in the uncut net")
 
 
-@law("K1", "the source article", FLOATING)
+@law("K1 F1", "the source article", FLOATING)
 @given(data=st.data())
 def test_before_the_cut_stays(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
     """K1: parameters that a cut blocks keep their bits through training, with no gradient."""

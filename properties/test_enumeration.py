@@ -106,7 +106,7 @@ def check_case(trainer: Trainer, uncut: Uncut, frozen: FrozenSet[str], case: str
         restore(trainer, gets)
 
 
-@law("F1", "the source article; every case enumerated", PRECISE)
+@law("F1 F2 F3 K1", "the source article; every case enumerated", PRECISE)
 def test_every_mask_and_cut(device: str, dtype: torch.dtype, depth: int) -> None:
     """F1, F2, K1: every mask under every single cut: who gets which gradient, and who moves."""
     network = network_of(depth)

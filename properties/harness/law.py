@@ -17,11 +17,14 @@ EXACT = "float64"  # only where rounding would hide the answer
 
 
 def law(ident: str, source: str, dtypes: str = FLOATING) -> Callable[[Any], Any]:
-    """Mark a test as law ``ident`` of the catalogue, taken from ``source``."""
+    """Mark a test as law ``ident`` of the catalogue, taken from ``source``.
+
+    A test that holds several laws at once names all of them: ``"F1 F2 K1"``, the main one first.
+    """
     return pytest.mark.law(ident, source=source, dtypes=dtypes)
 
 
 def law_of(item: pytest.Item) -> Tuple[str, str]:
-    """The (id, source) of a collected test; ("", "") where it is not a law."""
+    """The (ids, source) of a collected test; ("", "") where it is not a law."""
     mark = item.get_closest_marker("law")
     return (mark.args[0], mark.kwargs["source"]) if mark else ("", "")

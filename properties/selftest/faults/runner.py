@@ -62,7 +62,9 @@ def judge(fault: Fault, seed: int, record: Dict[str, Any]) -> Outcome:
     return Outcome(
         **facts,
         caught=True,
-        expected=not late and first["law"] in fault.laws and first["kind"] in ("law", "torch"),
+        expected=not late
+        and bool({*first["law"].split()} & {*fault.laws})
+        and first["kind"] in ("law", "torch"),
         late=late,
         law=first["law"],
         test=first["test"],
