@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from properties.harness.bits import read_bits
 from properties.harness.checks import check, check_equal, check_moved, check_same_bits
-from properties.harness.law import ANY, FLOATING, PRECISE, law
+from properties.harness.law import ANY, DIFFERENTIABLE, FLOATING, PRECISE, law
 from properties.harness.layout import (
     autograd_state,
     is_dense,
@@ -93,7 +93,7 @@ def test_layout(device: str, dtype: torch.dtype, spec: TensorSpec, way: str) -> 
         check_same_bits(last, source, f"{wanted}: values")
 
 
-@law("C2", "PyTorch notes, Autograd mechanics; the source article", FLOATING)
+@law("C2", "PyTorch notes, Autograd mechanics; the source article", DIFFERENTIABLE)
 @given(spec=tensors(), way=WAY, grad=st.booleans())
 def test_is_a_node_of_the_graph(
     device: str, dtype: torch.dtype, spec: TensorSpec, way: str, grad: bool
@@ -120,7 +120,7 @@ def test_is_a_node_of_the_graph(
         check(before is source.grad_fn, f"{way}: leads to {before}, not {source.grad_fn}")
 
 
-@law("C3", "the source article", FLOATING)
+@law("C3", "the source article", DIFFERENTIABLE)
 @given(
     spec=tensors(kinds=("requires_grad", "parameter", "non_leaf", "view")),
     way=WAY,
@@ -266,6 +266,9 @@ def test_state_dict_follows(device: str, dtype: torch.dtype, network: MLP) -> No
     for name, parameter in fork.named_parameters():
         check_same_bits(parameter, trainer.before[name], f"{name} of a deepcopied net")
         check(parameter.requires_grad, f"{name} of a deepcopied net is frozen")
+    trainer.network.requires_grad_(False)
+    for name, parameter in copy.deepcopy(trainer.network).named_parameters():
+        check(not parameter.requires_grad, f"{name} of a deepcopied frozen net is live")
 
 
 @law("C5", DOCUMENT, ANY)

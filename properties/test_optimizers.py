@@ -198,12 +198,18 @@ def gradient_like(parameter: torch.Tensor, kind: str, generator: torch.Generator
     return drawn.to(device=parameter.device, dtype=parameter.dtype)
 
 
+# The squares that the others keep of their gradients vanish in float16.
+WITHOUT_SQUARES = ("SGD", "ASGD", "Rprop", "Adamax")
+
+
 @law("F3", "the formulas in the torch.optim documentation", FLOATING)
 @given(data=st.data())
 def test_rule_on_given_gradients(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
     """F3: fed plain gradients, every option of each group acts as documented, on its own group."""
     # Muon's own bfloat16 leaves nothing to compare in a low precision
     names = referenced(1.0 if dtype in (torch.float32, torch.float64) else 1e-3)
+    if dtype is torch.float16:
+        names = [name for name in names if name in WITHOUT_SQUARES]
     listing: Listing = data.draw(listings(names=names, device=device, dtype=dtype))
     spec = detours.sound(listing.spec, device, dtype)
     listing = dataclasses.replace(listing, spec=spec)

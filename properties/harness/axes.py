@@ -95,11 +95,13 @@ def dtypes_of(group: str, device: str, asked: Sequence[str], thorough: bool) -> 
     """
     if group == law.ANY:
         names: Tuple[str, ...] = all_dtypes()
-    elif group == law.FLOATING:
+    elif group in (law.FLOATING, law.DIFFERENTIABLE):
         names = TRAINABLE if thorough or "float16" in asked else TRAINABLE[:3]
         if device == "cpu":
             now = version_tuple(str(torch.__version__))
             names = tuple(name for name in names if CPU_TRAINS_SINCE.get(name, (0, 0)) <= now)
+        if group == law.DIFFERENTIABLE:
+            names += COMPLEX
     elif group == law.PRECISE:
         names = TRAINABLE[:2]
     elif group == law.COMPLEX:

@@ -13,6 +13,7 @@ ANY = "any"  # every dtype that torch has
 FLOATING = "floating"  # dtypes that can train: float64, float32, bfloat16, float16
 PRECISE = "precise"  # float64, float32: where values are compared with an independent reference
 COMPLEX = "complex"
+DIFFERENTIABLE = "differentiable"  # FLOATING and COMPLEX: what may require grad
 EXACT = "float64"  # only where rounding would hide the answer
 
 

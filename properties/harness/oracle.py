@@ -97,6 +97,7 @@ class _Step:
     """What backward needs of one layer's forward."""
 
     taken: torch.Tensor
+    taken_size: torch.Tensor
     derivative: torch.Tensor
     normalized: Optional[torch.Tensor] = None
     spread: Optional[torch.Tensor] = None
@@ -136,6 +137,7 @@ def _expect(
     names = mlp.parameters_by_layer()
     steps: List[_Step] = []
     at = [inputs]
+    sizes = [inputs.abs()]  # of what each position was summed from: its rounding errors go by that
     condition, margin = 1.0, math.inf
     for index, layer in enumerate(mlp.layers):
         own = list(names[index])
@@ -160,11 +162,13 @@ def _expect(
             nearness = torch.where(terms > 0, z.abs() / terms, terms + math.inf)
             margin = min(margin, float(nearness.min()))
         value, derivative = activate(layer.activation, z)
-        steps.append(_Step(at[-1], derivative, normalized, spread))
+        steps.append(_Step(at[-1], sizes[-1], derivative, normalized, spread))
+        size = torch.maximum(value.abs(), terms * derivative.abs())
+        sizes.append(size + at[-layer.skip].abs() if layer.skip else size)
         at.append(value + at[-layer.skip] if layer.skip else value)
     error = at[-1] - targets
     loss = float(error.pow(2).mean())
-    magnitude = (at[-1].abs() + targets.abs()) * (2 / error.numel())
+    magnitude = (sizes[-1] + targets.abs()) * (2 / error.numel())
     gradients, magnitudes = _backward(
         mlp, weights, steps, (error * (2 / error.numel()), magnitude), cuts, cut_by
     )
@@ -228,7 +232,7 @@ def _backward(
                 + (hat.abs() + 1) * (m * (hat.abs() + 1)).mean(axis, keepdim=True)
             )
             g, m = g / step.spread, m / step.spread
-        give(weight_name, g.t() @ step.taken, m.t() @ step.taken.abs())
+        give(weight_name, g.t() @ step.taken, m.t() @ step.taken_size)
         if bias_name is not None:
             give(bias_name, g.sum(0), m.sum(0))
         if index not in cuts:

@@ -382,7 +382,7 @@ def allowed_error(
     """What rounding may do to each element in the step that ``rule`` has just made.
 
     An adaptive rule divides by the gradient's size: rounding of a gradient that has all
-    but cancelled is amplified up to the size of a whole step.
+    but cancelled is amplified up to a whole step the other way.
     """
     unit = float(torch.finfo(dtype).eps)
     update = (expected - before).abs()
@@ -392,7 +392,7 @@ def allowed_error(
         relative = max(8 * unit * rule.steps, rule.roughness)
     allowed = relative * update + 4 * unit * (before.abs() + expected.abs())
     largest = float(update.max()) if update.numel() else 0.0
-    allowed = allowed + (8 * unit * rule.cancelled).clamp(max=1.0) * largest
+    allowed = allowed + (8 * unit * rule.cancelled).clamp(max=2.0) * largest
     # rough rules mix the elements
     mixed = rule.roughness if rule.roughness > 1e-3 else 1e-3 * relative
     return allowed + mixed * max(largest, float(rule.lr)) + 1e-300

@@ -264,6 +264,9 @@ def state_dict_follows(case: Case, script: Script) -> None:
     with script.block("for name, p in fork.named_parameters():"):
         script.check("repr(p.tolist()) == before[name]", "{name} of a deepcopied net changed")
         script.check("p.requires_grad", "{name} of a deepcopied net is frozen")
+    script.add("net.requires_grad_(False)")
+    with script.block("for name, p in copy.deepcopy(net).named_parameters():"):
+        script.check("not p.requires_grad", "{name} of a deepcopied frozen net is live")
 
 
 @reproduces(FILE + "test_detach_and_clone_commute")
