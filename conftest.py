@@ -62,7 +62,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--reproducers",
         metavar="DIR",
-        help="where the programs that show a broken law are written (default: .frostproof)",
+        help="where the programs that show a broken law are written (default: .frostproof); "
+        "with =, or pytest takes an existing folder for one of tests",
     )
 
 

@@ -36,7 +36,7 @@ def write(config: pytest.Config, nodeid: str, text: str) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as problem:
-        return f"not written to {path}: {problem.strerror or problem}; choose --reproducers DIR"
+        return f"not written to {path}: {problem.strerror or problem}; choose --reproducers=DIR"
     try:
         return str(path.relative_to(config.invocation_params.dir))
     except ValueError:
