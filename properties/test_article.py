@@ -46,7 +46,7 @@ def _check_value(tensor: torch.Tensor, value: float, what: str) -> None:
     check_close(tensor, torch.tensor(value, dtype=torch.float64), what, rtol=1e-6, atol=0)
 
 
-@law("A1 D1 D3", SOURCE, PRECISE)
+@law("A1 D1 D3 F3", SOURCE, PRECISE)
 def test_detached_values_follow(device: str, dtype: torch.dtype) -> None:
     """A1: after one step a and a.detach() are both 0.84, b and b.detach() both 1.92."""
     a, b, z = _graph(device, dtype)
@@ -58,7 +58,7 @@ def test_detached_values_follow(device: str, dtype: torch.dtype) -> None:
     check("requires_grad" not in repr(tb), f"a detached tensor does not require grad: {tb!r}")
 
 
-@law("A2 C1 C4", SOURCE, PRECISE)
+@law("A2 C1 C4 F3", SOURCE, PRECISE)
 def test_cloned_values_stay(device: str, dtype: torch.dtype) -> None:
     """A2: after one step the clones still are 1 and 2, and print grad_fn=<CloneBackward...>."""
     a, b, z = _graph(device, dtype)
@@ -70,7 +70,7 @@ def test_cloned_values_stay(device: str, dtype: torch.dtype) -> None:
         check("grad_fn=<CloneBackward" in repr(tensor), f"a clone prints its node: {tensor!r}")
 
 
-@law("A3 C2 C3", SOURCE, PRECISE)
+@law("A3 C2 C3 F3", SOURCE, PRECISE)
 def test_backward_through_a_clone(device: str, dtype: torch.dtype) -> None:
     """A3: backward from z.clone() trains a and b as backward from z does: 0.84 and 1.92."""
     a, b, z = _graph(device, dtype)

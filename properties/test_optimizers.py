@@ -202,7 +202,7 @@ def gradient_like(parameter: torch.Tensor, kind: str, generator: torch.Generator
 WITHOUT_SQUARES = ("SGD", "ASGD", "Rprop", "Adamax")
 
 
-@law("F3", "the formulas in the torch.optim documentation", FLOATING)
+@law("F3 F1", "the formulas in the torch.optim documentation", FLOATING)
 @given(data=st.data())
 def test_rule_on_given_gradients(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
     """F3: fed plain gradients, every option of each group acts as documented, on its own group."""
@@ -261,7 +261,7 @@ def single_options(name: str, device: str, dtype: torch.dtype) -> Iterator[Optim
             yield OptimizerSpec(name, tuple(sorted(valid.items())))
 
 
-@law("F3", "the formulas in the torch.optim documentation", PRECISE)
+@law("F3 F1", "the formulas in the torch.optim documentation", PRECISE)
 @pytest.mark.parametrize("name", referenced())
 def test_every_option(device: str, dtype: torch.dtype, name: str) -> None:
     """F3: every option of every optimizer, enumerated: eight steps as documented."""

@@ -109,6 +109,7 @@ class Script:
         imports = [
             line
             for word, line in (
+                (r"\bcontextlib\.", "import contextlib"),
                 (r"\bcopy\.", "import copy"),
                 (r"\bctypes\.", "import ctypes"),
                 (r"\bsys\.", "import sys"),
