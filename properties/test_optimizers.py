@@ -128,7 +128,7 @@ def test_input_gradients_pass_the_frozen(device: str, dtype: torch.dtype, data: 
     check_gradient(trainer.inputs, expected, oracle.INPUTS, dtype)
 
 
-@law("F3", "the formulas in the torch.optim documentation", PRECISE)
+@law("F3 F1", "the formulas in the torch.optim documentation", PRECISE)
 @given(data=st.data())
 def test_values_follow_the_rule(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
     """F3: at every step each live parameter moves by exactly its optimizer's published rule."""
@@ -275,7 +275,7 @@ def test_every_option(device: str, dtype: torch.dtype, name: str) -> None:
         count_cases(1)
 
 
-@law("F3", "the formula in the torch.optim.LBFGS documentation", PRECISE)
+@law("F3 F1", "the formula in the torch.optim.LBFGS documentation", PRECISE)
 @given(count=st.integers(1, 3), seed=st.integers(0, 1023), frozen=st.integers(0, 3))
 def test_lbfgs_first_iteration(
     device: str, dtype: torch.dtype, count: int, seed: int, frozen: int
@@ -309,7 +309,7 @@ def test_lbfgs_first_iteration(
             check_same_bits(parameter, bits[place], "a frozen parameter under LBFGS")
 
 
-@law("F3", "torch.optim.SparseAdam documentation", PRECISE)
+@law("F3 F1", "torch.optim.SparseAdam documentation", PRECISE)
 @given(
     rows=st.integers(1, 6), width=st.integers(1, 5), steps=st.integers(1, 4), seed=st.integers(0, 1023)
 )
@@ -342,7 +342,7 @@ def test_sparse_adam(
         check_same_bits(frozen, still, "a frozen parameter under SparseAdam")
 
 
-@law("F3", "torch.optim documentation", PRECISE)
+@law("F3 F1", "torch.optim documentation", PRECISE)
 @given(data=st.data())
 def test_goes_downhill(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
     """F3: a small step of any optimizer, known or new, lowers the loss (raises it to maximize)."""
