@@ -20,6 +20,7 @@ import torch  # noqa: E402
 from hypothesis import HealthCheck, Phase, settings  # noqa: E402
 
 from properties.harness import axes, evidence, known_defects, summary  # noqa: E402
+from properties.harness.own import options as own  # noqa: E402
 from properties.harness.reproducer import report as explanation  # noqa: E402
 
 collect_ignore: List[str] = []
@@ -36,6 +37,7 @@ settings.register_profile(
 settings.register_profile("default", max_examples=60, **COMMON)
 settings.register_profile("ci", max_examples=60, derandomize=True, database=None, **COMMON)
 settings.register_profile("nightly", max_examples=2000, **COMMON)
+OWN = ROOT / "properties" / "own"
 PROFILES = ("quick", "default", "ci", "nightly")
 # What says most in least time runs first, so that a broken torch is seen soon.
 FIRST = ("test_article", "test_optimizers", "test_modules", "test_detach", "test_clone", "test_freeze")
@@ -65,6 +67,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="where the programs that show a broken law are written (default: .frostproof); "
         "with =, or pytest takes an existing folder for one of tests",
     )
+    own.add(group)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -82,6 +85,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.frostproof_seed = _session_seed(config, profile)  # type: ignore[attr-defined]
     torch.set_num_threads(1)  # more threads fight the other workers over small nets
     known_defects.check_table()
+    named = [name for name in devices if config.getoption("--device") and name != "auto"]
+    config.frostproof_own = own.configure(config, OWN, named)  # type: ignore[attr-defined]
 
 
 def _session_seed(config: pytest.Config, profile: str) -> str:
@@ -103,7 +108,11 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optional[bool]:
-    """The harness's own tests run only when they are named on the command line."""
+    """The harness's own tests, and the laws of a user's code, run only where they are asked for."""
+    if collection_path == OWN:
+        return None if own.asked(config) else True
+    if collection_path.parent == OWN and collection_path.name in own.FILES.values():
+        return None if collection_path.name in [own.FILES[kind] for kind in own.asked(config)] else True
     selftest = ROOT / "properties" / "selftest"
     if collection_path != selftest:
         return None
@@ -182,3 +191,4 @@ def pytest_report_header(config: pytest.Config) -> List[str]:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         summary.write(terminalreporter)
+        summary.write_notes(terminalreporter, config.frostproof_own)  # type: ignore[attr-defined]

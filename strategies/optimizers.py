@@ -10,7 +10,7 @@ import re
 import warnings
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 from hypothesis import strategies as st
@@ -22,17 +22,21 @@ CLOSURE = frozenset(("LBFGS",))
 SPARSE = frozenset(("SparseAdam",))
 MATRICES = frozenset(("Muon",))
 
+# Optimizers that are not torch's, by name: each takes parameters or parameter groups.
+OWN: Dict[str, Callable[..., torch.optim.Optimizer]] = {}
+
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """An optimizer class of ``torch.optim`` and its options, sorted by name."""
+    """An optimizer class of ``torch.optim`` (or a name in ``OWN``) and its options, sorted by name."""
 
     name: str
     options: Tuple[Tuple[str, Any], ...] = ()
 
     def build(self, params: Any) -> torch.optim.Optimizer:
         """The live optimizer over parameters or parameter groups."""
-        optimizer: torch.optim.Optimizer = getattr(torch.optim, self.name)(params, **dict(self.options))
+        make = OWN.get(self.name) or getattr(torch.optim, self.name)
+        optimizer: torch.optim.Optimizer = make(params, **dict(self.options))
         return optimizer
 
     @property

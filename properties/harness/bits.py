@@ -13,7 +13,7 @@ import torch
 INTEGER_VIEW = {1: ctypes.c_int8, 2: ctypes.c_int16, 4: ctypes.c_int32, 8: ctypes.c_int64}
 
 
-def _dense_on_cpu(tensor: torch.Tensor) -> torch.Tensor:
+def dense_on_cpu(tensor: torch.Tensor) -> torch.Tensor:
     """A contiguous CPU tensor of the same values; the tensor itself where it is one already."""
     lazy = any(getattr(tensor, flag, bool)() for flag in ("is_conj", "is_neg"))  # absent on torch 1.8
     if tensor.device.type == "cpu" and tensor.is_contiguous() and not lazy:
@@ -30,7 +30,7 @@ def read_bits(tensor: torch.Tensor) -> bytes:
     Two tensors hold the same bits exactly where these are equal: unlike
     ``torch.equal``, NaN equals the same NaN and -0.0 differs from 0.0.
     """
-    dense = _dense_on_cpu(tensor)
+    dense = dense_on_cpu(tensor)
     size = dense.numel() * dense.element_size()
     return ctypes.string_at(dense.data_ptr(), size) if size else b""
 

@@ -8,6 +8,7 @@ import hypothesis
 import pytest
 import torch
 
+from properties.harness.own import options as own
 from properties.harness.reproducer.case import Case
 
 
@@ -39,7 +40,7 @@ def seen(problem: BaseException, excinfo: Any) -> str:
 def rerun_command(item: pytest.Item, case: Case) -> str:
     """The command that runs this one test with the same seed."""
     config = item.config
-    words = ["pytest", f'"{item.nodeid}"']
+    words = ["pytest", f'"{item.nodeid}"', *map(shlex.quote, own.command(config))]
     if [name for name in config.getoption("--device") if name != "auto"]:
         words += ["--device", shlex.quote(case.device)]
     profile = getattr(config, "frostproof_profile", "default")

@@ -1,0 +1,150 @@
+"""What a module is made of, as far as freezing goes: names, ties, hidden parameters, buffers."""
+
+from typing import Any, Dict, Iterator, List, Mapping, Set, Tuple
+
+import torch
+
+
+def aliases(module: torch.nn.Module) -> Dict[str, Tuple[str, ...]]:
+    """The other names of each parameter that has several: tied parameters, by their first name."""
+    names: Dict[int, List[str]] = {}
+    for prefix, owner in _everywhere(module):
+        for name, parameter in owner._parameters.items():
+            if parameter is not None:
+                names.setdefault(id(parameter), []).append(f"{prefix}{name}")
+    return {group[0]: tuple(group[1:]) for group in names.values() if len(group) > 1}
+
+
+def _everywhere(module: torch.nn.Module) -> Iterator[Tuple[str, torch.nn.Module]]:
+    """(prefix, submodule) for every path, shared submodules by each of their paths."""
+    stack: List[Tuple[str, torch.nn.Module, Tuple[int, ...]]] = [("", module, ())]
+    while stack:
+        prefix, owner, above = stack.pop()
+        yield prefix, owner
+        children = [
+            (f"{prefix}{name}.", child, (*above, id(owner)))
+            for name, child in owner._modules.items()
+            if child is not None and id(child) not in above
+        ]
+        stack.extend(reversed(children))
+
+
+def lazy(module: torch.nn.Module) -> List[str]:
+    """Names of parameters and buffers that have no shape yet."""
+    kinds = [
+        kind
+        for kind in (
+            getattr(torch.nn.parameter, "UninitializedParameter", None),
+            getattr(torch.nn.parameter, "UninitializedBuffer", None),
+        )
+        if kind is not None
+    ]
+    both = [*module.named_parameters(), *module.named_buffers()]
+    return [name for name, tensor in both if isinstance(tensor, tuple(kinds))] if kinds else []
+
+
+def without_data(module: torch.nn.Module) -> List[str]:
+    """Names of parameters and buffers on the meta device."""
+    both = [*module.named_parameters(), *module.named_buffers()]
+    return [name for name, tensor in both if tensor.device.type == "meta"]
+
+
+def frozen_buffers(module: torch.nn.Module) -> Dict[str, torch.Tensor]:
+    """Buffers of frozen submodules, by name.
+
+    A submodule is frozen where it (or, if it has no parameters, the nearest module
+    around it that has some) holds parameters and none of them requires grad.
+    """
+    found: Dict[str, torch.Tensor] = {}
+    modules = dict(module.named_modules())
+    for path, owner in modules.items():
+        buffers = {name: value for name, value in owner._buffers.items() if value is not None}
+        if not buffers:
+            continue
+        around = path
+        while around and not any(True for _ in modules[around].parameters()):
+            around = around.rpartition(".")[0]
+        parameters = list(modules[around].parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            found.update({f"{path}.{name}" if path else name: value for name, value in buffers.items()})
+    return found
+
+
+def owner_of(module: torch.nn.Module, name: str) -> Any:
+    """The submodule that holds a parameter or buffer of this name; None where there is none."""
+    return dict(module.named_modules()).get(name.rpartition(".")[0])
+
+
+def attribute_flags(module: torch.nn.Module) -> List[str]:
+    """Paths of submodules with an attribute ``requires_grad``: a name that does nothing there."""
+    return [path for path, owner in module.named_modules() if "requires_grad" in vars(owner)]
+
+
+def hidden_parameters(module: torch.nn.Module) -> Dict[str, torch.nn.Parameter]:
+    """Parameters that ``named_parameters`` does not list: in lists, dicts, unregistered modules."""
+    known: Set[int] = {id(parameter) for parameter in module.parameters()}
+    registered = {id(owner) for owner in module.modules()}
+    found: Dict[str, torch.nn.Parameter] = {}
+
+    def visit(path: str, value: Any, depth: int) -> None:
+        if isinstance(value, torch.nn.Parameter):
+            if id(value) not in known and value.is_leaf:
+                known.add(id(value))
+                found[path] = value
+        elif isinstance(value, torch.nn.Module):
+            if id(value) not in registered:
+                registered.add(id(value))
+                for name, parameter in value.named_parameters():
+                    visit(f"{path}.{name}", parameter, depth)
+        elif isinstance(value, torch.Tensor):
+            # a plain tensor that asks for gradients was meant to be a parameter
+            if value.is_leaf and value.requires_grad and id(value) not in known:
+                known.add(id(value))
+                found[path] = value  # type: ignore[assignment]
+        elif depth and isinstance(value, Mapping):
+            for key, item in list(value.items()):
+                visit(f"{path}[{key!r}]", item, depth - 1)
+        elif depth and isinstance(value, (list, tuple)):
+            for index, item in enumerate(value):
+                visit(f"{path}[{index}]", item, depth - 1)
+
+    for prefix, owner in list(module.named_modules()):
+        for name, value in list(vars(owner).items()):
+            # what starts with an underscore in Module itself is its own bookkeeping
+            if name not in ("_parameters", "_buffers", "_modules") and not name.endswith("_hooks"):
+                visit(f"{prefix}.{name}" if prefix else name, value, 2)
+    return found
+
+
+def thawed_by_reparametrization(module: torch.nn.Module) -> List[str]:
+    """Trainable halves of a reparametrized weight whose module is otherwise frozen.
+
+    weight_norm makes new parameters, which require grad: freezing before it is lost.
+    """
+    found = []
+    for path, owner in module.named_modules():
+        made: Dict[str, torch.nn.Parameter] = {}
+        for name, parameter in owner._parameters.items():
+            if parameter is not None and name.endswith(("_g", "_v")):
+                made[name] = parameter
+        inner = owner._modules.get("parametrizations")
+        if inner is not None:
+            made.update(
+                {f"parametrizations.{n}": p for n, p in inner.named_parameters() if ".original" in n}
+            )
+        others = [p for n, p in owner._parameters.items() if p is not None and n not in made]
+        if others and made and not any(p.requires_grad for p in others):
+            found += [f"{path}.{n}" if path else n for n, p in made.items() if p.requires_grad]
+    return found
+
+
+def overlaps(one: torch.Tensor, two: torch.Tensor) -> bool:
+    """Whether two strided tensors lie in the same memory, at least in part."""
+    if one.device != two.device or not one.numel() or not two.numel():
+        return False
+    spans = []
+    for tensor in (one, two):
+        last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
+        start = tensor.data_ptr()
+        spans.append((start, start + (last + 1) * tensor.element_size()))
+    return spans[0][0] < spans[1][1] and spans[1][0] < spans[0][1]

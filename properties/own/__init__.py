@@ -1,0 +1,1 @@
+"""Laws of a user's own model, recipe and optimizer; run only where one is given."""

@@ -1,0 +1,230 @@
+"""A user's own model (--model): the laws of freezing, on random masks over its parameters."""
+
+from typing import Any, Callable, Dict, List, Tuple
+
+import pytest
+import torch
+from hypothesis import given, seed, settings
+from hypothesis import strategies as st
+
+from properties.harness.bits import read_bits
+from properties.harness.checks import (
+    Tally,
+    check,
+    check_equal,
+    check_same_bits,
+    check_unchanged,
+    count_cases,
+    snapshot,
+)
+from properties.harness.evidence import Current
+from properties.harness.law import law
+from properties.harness.own import anatomy
+from properties.harness.own.findings import named
+from properties.harness.own.model import OwnModel, allowed, difference
+from strategies import OptimizerSpec, freeze_masks, optimizers
+
+DENSE = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam")
+
+
+@pytest.fixture
+def model(request: pytest.FixtureRequest) -> OwnModel:
+    """The user's model, as it came."""
+    config: Any = request.config
+    own: OwnModel = config.frostproof_own.model
+    own.restore()
+    return own
+
+
+def explore(act: Callable[[st.DataObject], None]) -> None:
+    """Run a law on random draws, seeded by the run, as many as the profile says."""
+    __tracebackhide__ = True
+
+    @settings(settings.default, database=None, print_blob=False)
+    @seed(Current.seed)
+    @given(data=st.data())
+    def example(data: st.DataObject) -> None:
+        before = Tally.assertions
+        act(data)
+        count_cases(int(Tally.assertions > before))
+
+    example()
+
+
+def draw_optimizer(data: st.DataObject, model: OwnModel) -> OptimizerSpec:
+    """An optimizer that takes the model's gradients."""
+    if model.sparse:
+        return OptimizerSpec("SGD", (("lr", data.draw(st.sampled_from((0.1, 0.01)))),))
+    if model.complex:
+        return OptimizerSpec(
+            data.draw(st.sampled_from(("SGD", "Adam", "AdamW"))), (("foreach", False), ("lr", 0.01))
+        )
+    dtypes = {parameter.dtype for parameter in model.parameters.values()}
+    dtype = min(dtypes, key=lambda kind: torch.finfo(kind).bits)
+    device = next(iter(model.parameters.values())).device.type
+    return data.draw(optimizers(names=DENSE, device=device, dtype=dtype))
+
+
+def train(model: OwnModel, spec: OptimizerSpec, steps: int) -> torch.optim.Optimizer:
+    """Some steps over all parameters, the frozen ones listed too."""
+    optimizer = spec.build(list(model.parameters.values()))
+    for _ in range(steps):
+        for parameter in model.parameters.values():
+            parameter.grad = None
+        model.backward()
+        optimizer.step()
+    return optimizer
+
+
+def check_frozen(
+    model: OwnModel,
+    optimizer: torch.optim.Optimizer,
+    frozen: Tuple[str, ...],
+    before: Dict[str, bytes],
+    what: str,
+) -> None:
+    """Each frozen parameter has its bits, no gradient, no state."""
+    __tracebackhide__ = True
+    for name in frozen:
+        parameter = model.parameters[name]
+        check_same_bits(parameter, before[name], f"frozen {name} {what}")
+        check(parameter.grad is None, f"frozen {name} {what}: got a gradient")
+        check(
+            not optimizer.state.get(parameter), f"frozen {name} {what}: the optimizer made state for it"
+        )
+
+
+@law("F1", "torch.nn documentation, Parameter.requires_grad")
+def test_frozen_stay(model: OwnModel) -> None:
+    """F1: a frozen parameter of the model keeps its bits, gets no gradient and no state."""
+
+    def act(data: st.DataObject) -> None:
+        model.restore()
+        mask = data.draw(freeze_masks(model.module))
+        frozen = tuple(name for name in mask if name in model.parameters)
+        spec, steps = draw_optimizer(data, model), data.draw(st.integers(1, 3))
+        before = {name: read_bits(parameter) for name, parameter in model.parameters.items()}
+        model.freeze(frozen)
+        optimizer = train(model, spec, steps)
+        check_frozen(model, optimizer, frozen, before, f"after {steps} steps of {spec}")
+        check_equal(
+            [name for name, p in model.parameters.items() if not p.requires_grad],
+            [name for name in model.parameters if name in frozen],
+            "what is frozen after training",
+        )
+
+    explore(act)
+
+
+@law("F2", "torch.autograd documentation, requires_grad")
+def test_gradients_do_not_depend_on_the_mask(model: OwnModel) -> None:
+    """F2: the gradients of the others are those they have where nothing is frozen."""
+
+    def act(data: st.DataObject) -> None:
+        model.restore()
+        mask = data.draw(freeze_masks(model.module))
+        model.freeze([name for name in mask if name in model.parameters])
+        model.backward()
+        for name, gradient in model.copied_gradients().items():
+            if name in mask:
+                check(gradient is None, f"frozen {name}: got a gradient with {named(mask)} frozen")
+                continue
+            gap = difference(model.gradients[name], gradient)
+            seen = "exists or not" if gap is None else f"is off by {gap:.3g} of its largest value"
+            check(
+                gap is not None and gap <= allowed(model.parameters[name].dtype),
+                f"the gradient of {name} {seen} compared with nothing frozen; frozen: {named(mask)}",
+            )
+
+    explore(act)
+
+
+@law("F3", "torch.optim documentation, SGD")
+def test_the_rest_trains(model: OwnModel) -> None:
+    """F3: with plain SGD each other parameter moves by -lr * gradient, and nothing else moves."""
+
+    def act(data: st.DataObject) -> None:
+        model.restore()
+        mask = data.draw(freeze_masks(model.module))
+        model.freeze([name for name in mask if name in model.parameters])
+        before = {name: read_bits(parameter) for name, parameter in model.parameters.items()}
+        with torch.no_grad():
+            expected = {
+                name: torch.empty_like(parameter).copy_(parameter)
+                for name, parameter in model.parameters.items()
+            }
+        model.backward()
+        gradients = model.copied_gradients()
+        torch.optim.SGD(list(model.parameters.values()), lr=0.01).step()
+        for name, parameter in model.parameters.items():
+            gradient = gradients[name]
+            if gradient is None or not parameter.numel():
+                check_same_bits(parameter, before[name], f"{name}, which got no gradient,")
+                continue
+            with torch.no_grad():
+                rule = expected[name] - 0.01 * gradient.to(parameter.device)
+                gap = (parameter - rule).abs().max()
+                size = expected[name].abs().max().to(gradient.device)
+            limit = (
+                8
+                * torch.finfo(parameter.dtype).eps
+                * (float(size) + float(rule.abs().max() if rule.numel() else 0))
+            )
+            check(
+                float(gap) <= limit,
+                f"{name} is off its SGD step by {float(gap):.3g} with {named(mask)} frozen",
+            )
+
+    explore(act)
+
+
+@law("F8", "torch.nn documentation, Module.requires_grad_")
+def test_frozen_submodule_stays(model: OwnModel) -> None:
+    """F8: requires_grad_(False) on a submodule freezes it whole; in eval mode its buffers stay too."""
+    paths = [
+        path for path, owner in model.module.named_modules() if any(True for _ in owner.parameters())
+    ]
+
+    def act(data: st.DataObject) -> None:
+        model.restore()
+        path = data.draw(st.sampled_from(paths))
+        part = modules[path]
+        returned = part.requires_grad_(False)
+        check(returned is part, "requires_grad_ returns its module")
+        for owner in part.modules():
+            owner.training = False
+        inside = {id(parameter) for parameter in part.parameters()}
+        frozen = tuple(name for name, p in model.parameters.items() if id(p) in inside)
+        buffers = dict(part.named_buffers())
+        buffers = {name: buffer for name, buffer in buffers.items() if buffer.layout is torch.strided}
+        before, around = snapshot(model.parameters), snapshot(buffers)
+        optimizer = train(model, draw_optimizer(data, model), 2)
+        what = f"after {path or 'the whole module'} was frozen"
+        check_frozen(model, optimizer, frozen, before, what)
+        check_unchanged(dict(part.named_buffers()), around, f"{what}, in eval mode, its buffer")
+
+    explore(act)
+
+
+@law("F5", "torch.autograd documentation, requires_grad")
+def test_nothing_escapes(model: OwnModel) -> None:
+    """F5: with the whole module frozen, the loss does not require grad."""
+    model.module.requires_grad_(False)
+    loss = model.compute_loss()
+    hidden = anatomy.hidden_parameters(model.module)
+    escaped: List[str] = []
+    if loss.requires_grad:
+        loss.backward()
+        escaped = [name for name, p in hidden.items() if p.grad is not None]
+        for parameter in hidden.values():
+            parameter.grad = None
+    check(
+        not loss.requires_grad,
+        "the module is frozen, and the loss still requires grad: "
+        + (
+            f"{named(escaped)} lie outside named_parameters; register them (nn.ModuleList, "
+            "nn.ParameterList, nn.Parameter)"
+            if escaped
+            else "it depends on a tensor that is no parameter of the module, or on an input"
+        ),
+    )

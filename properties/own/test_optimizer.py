@@ -1,0 +1,123 @@
+"""A user's own optimizer (--optimizer): the laws of freezing, on random nets."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+
+from properties.harness.bits import read_bits
+from properties.harness.checks import check, check_equal, check_moved, check_same_bits
+from properties.harness.law import PRECISE, law
+from properties.harness.trainer import Trainer
+from strategies import OptimizerSpec, TrainingRun, training_runs
+
+SGD = ("SGD",)
+NOISE = 1e-4  # gradients below this may be rounded away by an optimizer's eps
+
+
+@pytest.fixture(scope="session")
+def own(request: pytest.FixtureRequest) -> OptimizerSpec:
+    """The user's optimizer."""
+    config: Any = request.config
+    spec: OptimizerSpec = config.frostproof_own.optimizer
+    return spec
+
+
+def with_own(run: TrainingRun, own: OptimizerSpec) -> TrainingRun:
+    """The run with the user's optimizer in place of SGD."""
+    return dataclasses.replace(run, optimizer=own, clearing="none")
+
+
+@law("F1", "torch.optim documentation", PRECISE)
+@given(run=training_runs(names=SGD))
+def test_frozen_stay(device: str, dtype: torch.dtype, own: OptimizerSpec, run: TrainingRun) -> None:
+    """F1: after every step a frozen parameter has its bits, no gradient and no state."""
+    trainer = Trainer(with_own(run, own), device, dtype)
+    for step in range(1, run.steps + 1):
+        trainer.step()
+        for name in trainer.named if not run.gets_gradient() else run.frozen:
+            parameter = trainer.named[name]
+            check_same_bits(parameter, trainer.before[name], f"frozen {name} after step {step}")
+            check(parameter.grad is None, f"frozen {name} got a gradient in step {step}")
+            check(not trainer.optimizer.state.get(parameter), f"frozen {name} has state after {step}")
+    check_equal(trainer.run.steps, run.steps, "steps")
+
+
+@law("F4", "torch.optim documentation", PRECISE)
+@given(run=training_runs(names=SGD, learns=True))
+def test_listing_frozen_ones_changes_nothing(
+    device: str, dtype: torch.dtype, own: OptimizerSpec, run: TrainingRun
+) -> None:
+    """F4: with frozen parameters listed or left out, the others get the same bits."""
+    run = dataclasses.replace(with_own(run, own), groups=1)
+    listed = Trainer(run, device, dtype, listed="all").train()
+    left_out = Trainer(run, device, dtype, listed="trainable").train()
+    check_equal(listed.bits() == left_out.bits(), True, "the same bits, listed or left out")
+
+
+@law("F3", "torch.optim documentation", PRECISE)
+@given(run=training_runs(names=SGD, learns=True))
+def test_the_rest_moves(device: str, dtype: torch.dtype, own: OptimizerSpec, run: TrainingRun) -> None:
+    """F3: a parameter with a gradient moves and stays finite; one without stands still."""
+    trainer = Trainer(with_own(run, own), device, dtype)
+    trainer.clear()
+    trainer.backward()
+    sizes = {
+        name: float(parameter.grad.abs().max())
+        for name, parameter in trainer.named.items()
+        if parameter.grad is not None
+    }
+    trainer.apply()
+    for name in trainer.listed:
+        parameter = trainer.named[name]
+        check(bool(torch.isfinite(parameter).all()), f"{name} is not finite after one step")
+        if name not in sizes:
+            check_same_bits(parameter, trainer.before[name], f"{name}, which got no gradient,")
+        elif sizes[name] > NOISE:
+            check_moved(parameter, trainer.before[name], f"{name}, with gradient {sizes[name]:.3g},")
+
+
+@law("F6", "torch.optim documentation", PRECISE)
+@given(run=training_runs(names=SGD, learns=True, cuts=False))
+def test_frozen_midway_stay(
+    device: str, dtype: torch.dtype, own: OptimizerSpec, run: TrainingRun
+) -> None:
+    """F6: frozen midway, with its gradient cleared to None, a parameter keeps its bits."""
+    trainer = Trainer(dataclasses.replace(with_own(run, own), frozen=(), listed="all"), device, dtype)
+    trainer.train()
+    for name in run.frozen or (trainer.listed[0],):
+        trainer.named[name].requires_grad_(False)
+    frozen = [name for name, parameter in trainer.named.items() if not parameter.requires_grad]
+    before = {name: read_bits(trainer.named[name]) for name in frozen}
+    for step in range(1, 4):
+        trainer.optimizer.zero_grad(set_to_none=True)
+        loss = trainer.loss()
+        if loss.requires_grad:
+            loss.backward()
+        trainer.apply()
+        for name in frozen:
+            what = f"{name}, frozen after {run.steps} steps, in step {step} after that"
+            check_same_bits(trainer.named[name], before[name], what)
+
+
+@law("F9", "torch.optim documentation, Optimizer.load_state_dict", PRECISE)
+@given(run=training_runs(names=SGD, learns=True))
+def test_saving_midway_changes_nothing(
+    device: str, dtype: torch.dtype, own: OptimizerSpec, run: TrainingRun
+) -> None:
+    """F9: a new optimizer that loads the state_dict goes on with the same bits."""
+    run = with_own(run, own)
+    straight = Trainer(run, device, dtype)
+    stopped = Trainer(run, device, dtype)
+    for _ in range(run.steps):
+        straight.step()
+        stopped.step()
+    saved = stopped.optimizer.state_dict()
+    stopped.optimizer = stopped.build_optimizer()
+    stopped.optimizer.load_state_dict(saved)
+    straight.step()
+    stopped.step()
+    for name, bits in straight.bits().items():
+        check_same_bits(stopped.named[name], bits, f"{name} after loading the optimizer's state")

@@ -1,0 +1,1 @@
+"""Small training recipes: half of them right, half with one real mistake each."""

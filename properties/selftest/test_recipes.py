@@ -1,0 +1,35 @@
+"""Recipes: every mistake is named with its cause, and no right one gives an alarm."""
+
+import pytest
+import torch
+
+from properties.harness.own.findings import told
+from properties.harness.own.recipe import build, examine
+from properties.selftest.recipes.mistakes import MISTAKES
+from properties.selftest.recipes.right import RIGHT
+
+
+@pytest.mark.parametrize("name", sorted(MISTAKES))
+def test_a_mistake_is_named_with_its_cause(name: str) -> None:
+    factory, law, words = MISTAKES[name]
+    found = examine(build("--recipe", name, factory)).findings
+    assert any(words in told([finding]) for finding in found if finding.law == law), told(found)
+
+
+@pytest.mark.parametrize("name", sorted(RIGHT))
+def test_a_right_recipe_gives_no_alarm(name: str) -> None:
+    found = examine(build("--recipe", name, RIGHT[name])).findings
+    assert not found, told(found)
+
+
+@pytest.mark.parametrize("name", sorted(RIGHT))
+def test_watching_changes_nothing(name: str) -> None:
+    torch.manual_seed(1)
+    watched = build("--recipe", name, RIGHT[name])
+    steps = examine(watched).steps
+    torch.manual_seed(1)
+    alone = build("--recipe", name, RIGHT[name])
+    for _ in range(steps):
+        alone.step()
+    for one, two in zip(watched.module.parameters(), alone.module.parameters()):
+        assert torch.equal(one, two) and not one._backward_hooks
