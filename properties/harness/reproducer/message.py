@@ -55,13 +55,14 @@ def rerun_command(item: pytest.Item, case: Case) -> str:
 def sentence(item: pytest.Item, case: Case, excinfo: Any, program: str) -> str:
     """The whole message."""
     assert case.seen is not None
+    where = f"{case.device}, {case.dtype_name}; " if "device" in case.values else ""
     parts: List[Tuple[str, str]] = [
         ("expected", case.sentence),
         ("seen", seen(case.seen, excinfo)),
         ("example", described(case)),
         (
             "on",
-            f"{case.device}, {case.dtype_name}; torch {torch.__version__}, "
+            f"{where}torch {torch.__version__}, "
             f"Hypothesis {hypothesis.__version__}, Python {platform.python_version()}",
         ),
         ("rerun", rerun_command(item, case)),

@@ -1,0 +1,306 @@
+"""Models as users have them: healthy ones of many kinds, and some that break a law."""
+
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Tuple
+
+import torch
+from torch import nn
+
+Factory = Callable[..., Any]
+HEALTHY: Dict[str, Factory] = {}
+BROKEN: Dict[str, Tuple[Factory, str]] = {}  # the law's test that must fail
+REFUSED: Dict[str, Tuple[Factory, str]] = {}  # words of the usage error
+
+
+def healthy(factory: Factory) -> Factory:
+    HEALTHY[factory.__name__] = factory
+    return factory
+
+
+def broken(test: str) -> Callable[[Factory], Factory]:
+    def register(factory: Factory) -> Factory:
+        BROKEN[factory.__name__] = (factory, test)
+        return factory
+
+    return register
+
+
+def refused(words: str) -> Callable[[Factory], Factory]:
+    def register(factory: Factory) -> Factory:
+        REFUSED[factory.__name__] = (factory, words)
+        return factory
+
+    return register
+
+
+def rows(count: int = 6, width: int = 4) -> torch.Tensor:
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(0))
+
+
+@healthy
+def residual_net_with_batchnorm() -> Any:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(
+                nn.Conv2d(4, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU()
+            )
+
+        def forward(self, inputs: torch.Tensor) -> Any:
+            return inputs + self.body(inputs)
+
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), Block(), Block(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
+    return net, torch.randn(2, 3, 8, 8)
+
+
+@healthy
+def transformer_with_tied_embedding() -> Any:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(20, 8)
+            self.encoder = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1)
+            self.head = nn.Linear(8, 20, bias=False)
+            self.head.weight = self.embedding.weight
+
+        def forward(self, words: torch.Tensor) -> Any:
+            return {"logits": self.head(self.encoder(self.embedding(words)))}
+
+    torch.manual_seed(0)
+    return Net(), {"words": torch.randint(0, 20, (5, 2))}
+
+
+@healthy
+def recurrent_with_own_loss() -> Any:
+    torch.manual_seed(0)
+    net = nn.LSTM(4, 5, num_layers=2)
+    return net, torch.randn(3, 2, 4), lambda output: output[0].square().mean()
+
+
+@healthy
+def dropout_and_groupnorm() -> Any:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.GroupNorm(2, 8), nn.Dropout(0.5), nn.Linear(8, 2)), rows()
+
+
+@healthy
+def weight_norm_and_spectral_norm() -> Any:
+    torch.manual_seed(0)
+    norms: Any = nn.utils
+    net = nn.Sequential(
+        norms.weight_norm(nn.Linear(4, 6))
+        if not hasattr(getattr(norms, "parametrizations", None), "weight_norm")
+        else norms.parametrizations.weight_norm(nn.Linear(4, 6)),
+        nn.Tanh(),
+        norms.spectral_norm(nn.Linear(6, 2)),
+    )
+    return net, rows()
+
+
+@healthy
+def sparse_embedding() -> Any:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.EmbeddingBag(10, 4, sparse=True), nn.Linear(4, 2))
+    return net, torch.tensor([[0, 1], [2, 2]])
+
+
+@healthy
+def complex_parameters() -> Any:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, dtype=torch.complex64))
+
+        def forward(self, inputs: torch.Tensor) -> Any:
+            return inputs * self.weight
+
+    torch.manual_seed(0)
+    return Net(), rows()
+
+
+@healthy
+def bfloat16_with_integer_parameter() -> Any:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)).to(torch.bfloat16)
+    net.register_parameter("codes", nn.Parameter(torch.arange(3), requires_grad=False))
+    return net, rows().to(torch.bfloat16)
+
+
+@dataclass
+class Output:
+    logits: torch.Tensor
+    hidden: List[torch.Tensor]
+    name: str = "output"
+
+
+@healthy
+def dataclass_output_and_dead_layer() -> Any:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.spare = nn.Linear(4, 4), nn.Linear(4, 2), nn.Linear(2, 2)
+            self.register_buffer("seen", torch.zeros(()), persistent=False)
+
+        def forward(self, inputs: torch.Tensor, scale: float) -> Any:
+            hidden = torch.tanh(self.first(inputs))
+            return Output(self.second(hidden) * scale, [hidden])
+
+    torch.manual_seed(0)
+    return Net(), (rows(), 2.0)
+
+
+@healthy
+def frozen_as_it_comes() -> Any:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 6), nn.Softmax(1))
+    net[0].bias.requires_grad_(False)
+    return net, rows()
+
+
+class TwoLayers(nn.Module):
+    """What the broken ones are made of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, inputs: torch.Tensor) -> Any:
+        return self.second(torch.tanh(self.first(inputs)))
+
+
+@broken("test_frozen_stay")
+def forward_writes_into_its_weight() -> Any:
+    class Net(TwoLayers):
+        def forward(self, inputs: torch.Tensor) -> Any:
+            with torch.no_grad():
+                self.first.weight.mul_(0.9)
+            return super().forward(inputs)
+
+    return Net(), rows()
+
+
+@broken("test_gradients_do_not_depend_on_the_mask")
+def gradient_depends_on_the_mask() -> Any:
+    class Net(TwoLayers):
+        def forward(self, inputs: torch.Tensor) -> Any:
+            hidden = torch.tanh(self.first(inputs))
+            return self.second(hidden if self.second.weight.requires_grad else hidden.detach())
+
+    return Net(), rows()
+
+
+@broken("test_nothing_escapes")
+def layers_in_a_list() -> Any:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(4, 4)
+            self.rest = [nn.Linear(4, 2)]
+
+        def forward(self, inputs: torch.Tensor) -> Any:
+            return self.rest[0](self.first(inputs))
+
+    torch.manual_seed(0)
+    return Net(), rows()
+
+
+@broken("test_frozen_submodule_stays")
+def statistics_move_in_eval_mode() -> Any:
+    class Net(TwoLayers):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first.register_buffer("mean", torch.zeros(4))
+
+        def forward(self, inputs: torch.Tensor) -> Any:
+            with torch.no_grad():
+                self.first.mean.mul_(0.9).add_(inputs.mean(0), alpha=0.1)  # type: ignore[union-attr, operator]
+            return super().forward(inputs)
+
+    return Net(), rows()
+
+
+@broken("test_frozen_submodule_stays")
+def requires_grad_forgets_the_bias() -> Any:
+    class Net(TwoLayers):
+        def requires_grad_(self, requires_grad: bool = True) -> Any:
+            for name, parameter in self.named_parameters():
+                if not name.endswith("bias"):
+                    parameter.requires_grad_(requires_grad)
+            return self
+
+    return Net(), rows()
+
+
+@refused("must return (module, inputs)")
+def only_a_module() -> Any:
+    return TwoLayers()
+
+
+@refused("must be an nn.Module")
+def a_function_for_a_module() -> Any:
+    return (lambda x: x), rows()
+
+
+@refused("no parameters that could train")
+def without_parameters() -> Any:
+    return nn.ReLU(), rows()
+
+
+@refused("lazy parameters")
+def lazy_layer() -> Any:
+    return nn.LazyLinear(3), rows()
+
+
+@refused("forward pass or loss raised")
+def wrong_width() -> Any:
+    return TwoLayers(), rows(width=3)
+
+
+@refused("does not require grad")
+def loss_without_grad() -> Any:
+    return TwoLayers(), rows(), lambda output: output.detach().sum()
+
+
+@refused("must be a scalar")
+def loss_that_is_no_scalar() -> Any:
+    return TwoLayers(), rows(), lambda output: output
+
+
+@refused("not deterministic")
+def not_deterministic() -> Any:
+    class Net(TwoLayers):
+        calls = 0
+
+        def forward(self, inputs: torch.Tensor) -> Any:
+            Net.calls += 1
+            return super().forward(inputs) * Net.calls
+
+    return Net(), rows()
+
+
+@refused("holds no floating tensor")
+def integer_output() -> Any:
+    class Net(TwoLayers):
+        def forward(self, inputs: torch.Tensor) -> Any:
+            return super().forward(inputs).argmax(1)
+
+    return Net(), rows()
+
+
+@refused("raised ValueError: no weights here")
+def factory_that_raises() -> Any:
+    raise ValueError("no weights here")
+
+
+@refused("give the others defaults")
+def factory_with_arguments(size: int) -> Any:
+    return TwoLayers(), rows(size)
+
+
+@refused("meta device")
+def on_the_meta_device() -> Any:
+    return nn.Linear(4, 4, device="meta"), rows()

@@ -1,0 +1,130 @@
+"""A user's own model and optimizer: no alarm on healthy ones, the right law on broken ones."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from properties.assertions import assert_frozen, assert_only_trains
+from properties.harness.own.model import build
+from properties.selftest.own_models import BROKEN, HEALTHY, REFUSED
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = ROOT / "properties" / "selftest" / "own_models.py"
+
+
+def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """pytest in a process of its own, on a user's code."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    return subprocess.run(
+        command, cwd=str(ROOT), env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.mark.parametrize("name", sorted(HEALTHY))
+def test_no_alarm_on_a_healthy_model(name: str) -> None:
+    result = run(f"--model={MODELS}:{name}", "--hypothesis-profile=quick")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("name", sorted(BROKEN))
+def test_the_right_law_fails_on_a_broken_model(name: str) -> None:
+    result = run(f"--model={MODELS}:{name}", "--hypothesis-profile=quick")
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert f"FAILED properties/own/test_model.py::{BROKEN[name][1]}" in result.stdout, result.stdout
+    assert "Traceback" not in result.stdout
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_what_cannot_be_verified_is_refused_in_one_sentence(name: str) -> None:
+    factory, words = REFUSED[name]
+    with pytest.raises(pytest.UsageError) as refusal:
+        build("--model", name, factory)
+    assert words in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--model=absent.py:factory",), "there is no file"),
+        (("--model=factory",), "write FILE.py:factory"),
+        (("--recipe=absent.module:factory",), "importing absent.module failed"),
+        ((f"--model={MODELS}:absent",), "has no absent; it has"),
+        ((f"--model={MODELS}:rows",), "must return (module, inputs)"),
+        ((f"--recipe={MODELS}:TwoLayers",), "must return (module, step)"),
+        ((f"--recipe={MODELS}:residual_net_with_batchnorm",), "function without arguments"),
+        ((f"--optimizer={MODELS}:rows",), "the factory raised"),
+        ((f"--model={MODELS}:sparse_embedding", "--steps=0"), "at least 1"),
+    ],
+)
+def test_a_wrong_option_is_a_usage_error(arguments: "tuple[str, ...]", words: str) -> None:
+    result = run(*arguments)
+    text = result.stdout + result.stderr
+    assert result.returncode == 4, text
+    assert words in text and "Traceback" not in text
+
+
+def test_the_laws_of_an_optimizer(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "def good(params):\n"
+        "    return torch.optim.AdamW(params, lr=0.01)\n"
+        "class Lion(torch.optim.Optimizer):\n"
+        "    def __init__(self, params):\n"
+        "        super().__init__(params, {'lr': 1e-3})\n"
+        "    @torch.no_grad()\n"
+        "    def step(self):\n"
+        "        for group in self.param_groups:\n"
+        "            for p in group['params']:\n"
+        "                p.mul_(0.999)\n"
+        "                if p.grad is not None:\n"
+        "                    p.add_(p.grad.sign(), alpha=-group['lr'])\n"
+    )
+    quick = "--hypothesis-profile=quick"
+    good = run(f"--optimizer={tmp_path / 'mine.py'}:good", "-n", "2", quick)
+    assert good.returncode == 0, good.stdout
+    bad = run(f"--optimizer={tmp_path / 'mine.py'}:Lion", quick)
+    assert bad.returncode == 1 and "test_frozen_stay" in bad.stdout, bad.stdout
+
+
+def test_a_recipe_from_the_command_line() -> None:
+    folder = ROOT / "properties" / "selftest" / "recipes"
+    right = run(f"--recipe={folder / 'right.py'}:low_rank_adapter", "-n", "2")
+    assert right.returncode == 0, right.stdout
+    wrong = run(f"--recipe={folder / 'mistakes.py'}:stale_gradients", "--steps=2")
+    assert wrong.returncode == 1, wrong.stdout
+    for words in ("0.weight: is frozen, but moved in step 1", "likely cause: a stale gradient"):
+        assert words in wrong.stdout
+
+
+def trained(net: nn.Module, *, decay: float = 0.0) -> None:
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, weight_decay=decay)
+    net(torch.ones(3, 4)).square().mean().backward()
+    optimizer.step()
+
+
+def test_assert_frozen_and_assert_only_trains() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    net[0].requires_grad_(False)
+    with assert_frozen(net[0]), assert_only_trains(net, ["1", "2.weight", "2.bias"]):
+        trained(net)
+    with pytest.raises(AssertionError, match=r"running_mean \(by"), assert_frozen(net[1]):
+        net(torch.randn(5, 4))
+    with pytest.raises(AssertionError, match="weight"), assert_frozen({"net": net}):
+        trained(net)
+    with pytest.raises(AssertionError, match=r"did not move, but should: 0\.weight"):
+        with assert_only_trains(net, ["0.weight", "1", "2"]):
+            trained(net)
+    with pytest.raises(AssertionError, match=r"moved, but should not: 2\.bias"):
+        with assert_only_trains(net, ["1", "2.weight"]):
+            trained(net)
+    with pytest.raises(ValueError, match="no parameter or submodule 'head'"):
+        with assert_only_trains(net, ["head"]):
+            pass
+    with pytest.raises(ValueError, match="nothing to watch"), assert_frozen(nn.ReLU()):
+        pass
