@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, Phase, settings  # noqa: E402
 
 from properties.harness import axes, evidence, known_defects, summary  # noqa: E402
 from properties.harness.own import options as own  # noqa: E402
+from properties.harness.report import plugin as report  # noqa: E402
 from properties.harness.reproducer import report as explanation  # noqa: E402
 
 collect_ignore: List[str] = []
@@ -68,6 +69,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "with =, or pytest takes an existing folder for one of tests",
     )
     own.add(group)
+    report.add(group)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -78,6 +80,7 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     settings.load_profile(profile)
     config.frostproof_profile = profile  # type: ignore[attr-defined]
+    report.configure(config)
     devices = axes.chosen_devices(config.getoption("--device"))
     config.frostproof_devices = devices  # type: ignore[attr-defined]
     asked = config.getoption("--dtype")
@@ -171,10 +174,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, Any, Any]:
     """A broken law is shown by its message and a program in plain torch."""
-    report = yield
-    if report.when == "call" and report.failed and item.get_closest_marker("law"):
-        explanation.explain(item, call, report)
-    return report
+    made = yield
+    if made.when == "call" and made.failed and item.get_closest_marker("law"):
+        explanation.explain(item, call, made)
+    return made
 
 
 def pytest_report_header(config: pytest.Config) -> List[str]:

@@ -9,8 +9,10 @@ from typing import Any, ClassVar, Dict, Iterator, List, Tuple
 
 import hypothesis
 import pytest
+import torch
 
 from properties.harness.checks import LawBroken, Tally
+from properties.harness.law import law_of
 from properties.harness.reproducer.recording import Recorder
 from properties.harness.reproducer.report import RECORDER
 
@@ -48,6 +50,19 @@ def _counted(test: Any, count: Count, recorder: Recorder) -> Any:
     return example
 
 
+def _described(item: Any) -> List[Tuple[str, str]]:
+    """What the record says of a law's test, broken or not: plain strings, as xdist wants."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    known = [
+        ("device", str(parameters.get("device", ""))),
+        ("dtype", str(parameters.get("dtype", "")).rpartition(".")[2]),
+        ("torch", str(torch.__version__)),
+        ("law", law_of(item)[0]),
+        ("sentence", " ".join((item.obj.__doc__ or "").split())),
+    ]
+    return [(name, value) for name, value in known if value]
+
+
 @contextmanager
 def collecting(item: pytest.Item, seed: int) -> Iterator[None]:
     """Seed one law, count its examples, record the count, and fail it where it checked none."""
@@ -72,7 +87,7 @@ def collecting(item: pytest.Item, seed: int) -> Iterator[None]:
             handle.inner_test = inner
         else:
             count.checked = max(int(Tally.assertions > before), Tally.cases - cases)
-        item.user_properties.append(("examples", str(count.checked)))
+        item.user_properties += [("examples", str(count.checked)), *_described(item)]
     if not count.checked:
         raise LawBroken(
             f"this law checked nothing: {count.examples} examples ran and none made an assertion"

@@ -1,5 +1,6 @@
 """The options --model, --recipe and --optimizer: what they load, and which laws they choose."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, List, Optional
@@ -80,8 +81,17 @@ def configure(config: Any, folder: Path, devices: List[str]) -> Own:
     here = Path(config.invocation_params.dir)
     if config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args = [str(folder / FILES[kind]) for kind in kinds]
+    config.known_args_namespace.pythonwarnings.append("default")  # the user's warnings are no errors
+    config.option.pythonwarnings.append("default")
     if "model" in kinds or "recipe" in kinds:
         config.option.dist, config.option.tx = "no", []
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        _load(own, kinds, config, here, devices)
+    return own
+
+
+def _load(own: Own, kinds: List[str], config: Any, here: Path, devices: List[str]) -> None:
     for kind in kinds:
         option, text = f"--{kind}", config.getoption(f"--{kind}")
         factory = load(option, text, here)
@@ -93,4 +103,3 @@ def configure(config: Any, folder: Path, devices: List[str]) -> Own:
             if len(devices) > 1:
                 raise pytest.UsageError(f"--model runs on one device, not on {', '.join(devices)}")
             own.model = build_model(option, text, factory, devices[0] if devices else None)
-    return own

@@ -610,6 +610,8 @@ class Examination:
             )
         else:
             cause = "the update rounds away, or something writes the old value back"
+            if not self._counts_steps():
+                cause = f"optimizer.step() is never called, or {cause}"
         self._find("R3", name, sentence, cause)
 
     def _counts_steps(self) -> bool:

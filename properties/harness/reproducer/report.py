@@ -1,5 +1,6 @@
 """Puts message and program into pytest's report, a file and the junit record."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any, List, Optional, Tuple
@@ -13,6 +14,7 @@ from _pytest._code.code import (
     ReprTraceback,
 )
 
+from properties.harness.report.drawing import network_of
 from properties.harness.reproducer import message
 from properties.harness.reproducer.recording import Recorder
 from properties.harness.reproducer.registry import program, templates
@@ -88,6 +90,9 @@ def explain(item: Any, call: Any, report: Any) -> None:
         program_text, where = _program(case, item)
         text = message.sentence(item, case, call.excinfo, where)
         properties.append(("description", message.described(case)))
+        network = network_of([*case.values.values(), *case.drawn], message.seen(problem, call.excinfo))
+        if network:
+            properties.append(("network", json.dumps(network)))
     properties.append(("message", text))
     if program_text:
         properties.append(("reproducer", program_text))

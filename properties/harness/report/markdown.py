@@ -1,0 +1,45 @@
+"""A run in a few lines of Markdown, for GitHub's step summary."""
+
+from collections import defaultdict
+from typing import Dict, List, Tuple
+
+from properties.harness.report.page import totals, verdict
+from properties.harness.report.record import OUTCOMES, Record, cell_of
+
+MOST = 10  # broken laws told in full
+
+
+def fenced(text: str) -> str:
+    """Text as a code block that it cannot leave."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}\n{text}\n{fence}"
+
+
+def render(record: Record) -> str:
+    """Counts by torch, device and dtype, then what broke."""
+    counts: Dict[Tuple[str, str], Dict[str, int]] = defaultdict(lambda: dict.fromkeys(OUTCOMES, 0))
+    for entry in record.entries:
+        counts[entry.torch, cell_of(entry)][entry.outcome] += 1
+    lines: List[str] = [f"## Frostproof: {verdict(record)}", "", totals(record), ""]
+    lines += ["| torch | device-dtype | held | broken | known | skipped |", "|---|---|---|---|---|---|"]
+    for version, cell in record.columns():
+        count = counts[version, cell]
+        numbers = " | ".join(str(count[kind]) for kind in ("held", "broken", "known", "skipped"))
+        lines.append(f"| {version} | {cell} | {numbers} |")
+    broken = [entry for entry in record.entries if entry.outcome == "broken"]
+    for entry in broken[:MOST]:
+        lines += ["", f"### ✗ {entry.law} `{entry.test}[{entry.cell}]`", "", fenced(entry.message)]
+        if entry.reproducer:
+            lines += [
+                "",
+                "<details><summary>program</summary>",
+                "",
+                fenced(entry.reproducer),
+                "",
+                "</details>",
+            ]
+    if len(broken) > MOST:
+        lines += ["", f"and {len(broken) - MOST} more"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,158 @@
+"""What a run left behind: one entry for each law, device, dtype and torch, read from junit XML."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from xml.etree import ElementTree
+
+# Worst first: where several tests share a cell, the worst one decides.
+OUTCOMES = ("broken", "known", "skipped", "held")
+MOST = 512 * 1024 * 1024  # bytes of one XML file
+
+
+class UnreadableRecord(ValueError):
+    """A file that is no record of a run; the message says why."""
+
+
+@dataclass
+class Entry:
+    """One test of a run.
+
+    test: "file.py::name" without its cell; law: ids; cell: such as "cpu-float32" and
+    further parameters; outcome: one of OUTCOMES; message, reproducer, network: of a
+    broken law (network: what drawing.py draws).
+    """
+
+    test: str
+    law: str
+    cell: str
+    torch: str
+    outcome: str
+    sentence: str = ""
+    examples: int = 0
+    seconds: float = 0.0
+    message: str = ""
+    reproducer: str = ""
+    network: Optional[Dict[str, Any]] = None
+
+
+@dataclass
+class Record:
+    """The entries of all runs read."""
+
+    entries: List[Entry] = field(default_factory=list)
+
+    def count(self, outcome: str) -> int:
+        """How many entries ended so."""
+        return sum(entry.outcome == outcome for entry in self.entries)
+
+    def columns(self) -> List[Tuple[str, str]]:
+        """(torch, device and dtype), in the order of a table's columns."""
+        return sorted({(entry.torch, cell_of(entry)) for entry in self.entries}, key=_column_order)
+
+    def rows(self) -> List[Tuple[str, str, str]]:
+        """(test, law ids, sentence), by file and first appearance of the id."""
+        rows: Dict[str, Tuple[str, str, str]] = {}
+        for entry in self.entries:
+            rows.setdefault(entry.test, (entry.test, entry.law, entry.sentence))
+        return sorted(rows.values(), key=lambda row: (row[0].split("::")[0], row[1], row[0]))
+
+
+def _column_order(column: Tuple[str, str]) -> Tuple[Any, ...]:
+    version = tuple(int(part) if part.isdigit() else -1 for part in column[0].split("+")[0].split("."))
+    return (version, column[0], column[1])
+
+
+def cell_of(entry: Entry) -> str:
+    """Device and dtype without further parameters."""
+    return "-".join(entry.cell.split("-")[:2]) or "-"
+
+
+def entry_of(properties: Dict[str, str], nodeid: str, outcome: str, seconds: float, text: str) -> Entry:
+    """An entry from a test's recorded properties."""
+    name, _, cell = nodeid.rpartition("/")[2].partition("[")
+    try:
+        network = json.loads(properties["network"]) if properties.get("network") else None
+    except ValueError:
+        network = None
+    examples = properties.get("examples", "0")
+    return Entry(
+        test=name,
+        law=properties.get("law", ""),
+        cell=cell.rstrip("]"),
+        torch=properties.get("torch", "?"),
+        outcome=outcome,
+        sentence=properties.get("sentence", ""),
+        examples=int(examples) if examples.isdigit() else 0,
+        seconds=seconds,
+        message=properties.get("message", text if outcome != "held" else ""),
+        reproducer=properties.get("reproducer", ""),
+        network=network if isinstance(network, dict) else None,
+    )
+
+
+def _outcome(case: ElementTree.Element) -> Tuple[str, str]:
+    """(outcome, text) of a junit testcase."""
+    for child in case:
+        kind = child.tag.rpartition("}")[2]
+        text = child.get("message") or child.text or ""
+        if kind in ("failure", "error"):
+            return "broken", text
+        if kind == "skipped":
+            return ("known" if child.get("type") == "pytest.xfail" else "skipped"), text
+    return "held", ""
+
+
+def _seconds(case: ElementTree.Element) -> float:
+    try:
+        return float(case.get("time", "0"))
+    except ValueError:
+        return 0.0
+
+
+def _cases(path: Path) -> Iterator[ElementTree.Element]:
+    """Every testcase element, freed after use."""
+    for _, element in ElementTree.iterparse(str(path)):
+        if element.tag.rpartition("}")[2] == "testcase":
+            yield element
+            element.clear()
+
+
+def read(path: Path) -> List[Entry]:
+    """The laws' tests in a junit XML file. Raises UnreadableRecord, saying why."""
+    try:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise UnreadableRecord("is a folder; give the XML files in it")
+        if not size:
+            raise UnreadableRecord("is empty: the run was cut off before it wrote its record")
+        if size > MOST:
+            raise UnreadableRecord(f"has {size:,} bytes, more than {MOST:,}: no record is that large")
+        entries, cases = [], 0
+        for case in _cases(path):
+            cases += 1
+            properties = {item.get("name", ""): item.get("value", "") for item in case.iter("property")}
+            if "examples" not in properties:
+                continue
+            outcome, text = _outcome(case)
+            file = case.get("classname", "").replace(".", "/") + ".py"
+            nodeid = f"{file}::{case.get('name', '?')}"
+            entries.append(entry_of(properties, nodeid, outcome, _seconds(case), text))
+    except FileNotFoundError:
+        raise UnreadableRecord("does not exist") from None
+    except OSError as problem:
+        raise UnreadableRecord(f"cannot be read: {problem.strerror or problem}") from None
+    except ElementTree.ParseError as problem:
+        raise UnreadableRecord(
+            f"is not whole XML ({problem}): cut off while it was written, or something else"
+        ) from None
+    if not entries:
+        what = f"{cases} tests, but none of a law" if cases else "no tests"
+        raise UnreadableRecord(f"holds {what}: not a record that Frostproof's --junit-xml wrote")
+    return entries
+
+
+def worst(entries: Sequence[Entry]) -> str:
+    """The outcome that stands for several entries."""
+    return min((entry.outcome for entry in entries), key=OUTCOMES.index)
