@@ -9,7 +9,7 @@ import platform
 import random
 import sys
 from pathlib import Path
-from typing import Any, Dict, Generator, List, Optional
+from typing import Any, Dict, Generator, List, Optional, Tuple
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT))  # so that it runs from any directory, installed or not
@@ -41,7 +41,14 @@ settings.register_profile("nightly", max_examples=2000, **COMMON)
 OWN = ROOT / "properties" / "own"
 PROFILES = ("quick", "default", "ci", "nightly")
 # What says most in least time runs first, so that a broken torch is seen soon.
-FIRST = ("test_article", "test_optimizers", "test_modules", "test_detach", "test_clone", "test_freeze")
+FIRST = (
+    "test_article",
+    "test_freeze",
+    "test_clone",
+    "test_detach",
+    "test_optimizers",
+    "test_modules",
+)
 ENUMERATED_DEPTH = {"quick": 3, "nightly": 6}  # all others: 4
 
 
@@ -152,8 +159,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
     known_defects.mark(items)
-    # the sort is stable: within a file laws keep their order
-    items.sort(key=lambda item: FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST))
+    items.sort(key=_order)  # stable: within a file laws keep their order
+
+
+def _order(item: pytest.Item) -> Tuple[bool, int]:
+    """float32 first, and the laws without a dtype; then by file."""
+    dtype = getattr(item, "callspec", None) and item.callspec.params.get("dtype")  # type: ignore[attr-defined]
+    file = FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST)
+    return dtype not in (None, torch.float32), file
 
 
 @pytest.hookimpl(wrapper=True)
