@@ -43,11 +43,11 @@ PROFILES = ("quick", "default", "ci", "nightly")
 # What says most in least time runs first, so that a broken torch is seen soon.
 FIRST = (
     "test_article",
-    "test_freeze",
-    "test_clone",
     "test_detach",
-    "test_optimizers",
+    "test_clone",
     "test_modules",
+    "test_freeze",
+    "test_optimizers",
 )
 ENUMERATED_DEPTH = {"quick": 3, "nightly": 6}  # all others: 4
 
