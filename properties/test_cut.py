@@ -1,5 +1,6 @@
 """Cutting the graph by detach or no_grad: what is before the cut, and what is after it."""
 
+import contextlib
 import dataclasses
 from typing import List
 
@@ -124,3 +125,16 @@ def test_skip_round_the_cut(
     for name, gradient in blocked.gradient_bits().items():
         behind = name in {n for names in network.parameters_by_layer()[:position] for n in names}
         check((gradient is None) == behind, f"{name}: without the skip, gradient {gradient!r}")
+
+
+@law("K1", "torch.no_grad documentation", FLOATING)
+@given(network=mlps(), fails=st.booleans())
+def test_no_grad_records_nothing(device: str, dtype: torch.dtype, network: MLP, fails: bool) -> None:
+    """K1: under no_grad no layer records a graph; the mode ends with the block, by an exception too."""
+    trainer = Trainer(_run(network, Cuts()), device, dtype)
+    with contextlib.suppress(ArithmeticError), torch.no_grad():
+        check(not trainer.output().requires_grad, "the output under no_grad requires grad")
+        if fails:
+            raise ArithmeticError
+    check(torch.is_grad_enabled(), "grad mode is off after a no_grad block")
+    check(trainer.output().requires_grad, "the output after a no_grad block has no graph")

@@ -543,3 +543,24 @@ def test_gradient_scaling_leaves_frozen(
             check_same_bits(parameter, trainer.before[name], f"frozen {name} under GradScaler")
         else:  # scaling by a power of two is exact
             check_close(parameter, plain.named[name], f"{name} under GradScaler", 1e-6, 1e-9)
+
+
+@law("F6 F9", "torch.optim.Optimizer.zero_grad documentation", FLOATING)
+@given(data=st.data())
+def test_zero_grad_clears_all(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
+    """F6: zero_grad clears every listed gradient, of those frozen midway too, and nothing else."""
+    run: TrainingRun = data.draw(training_runs(device=device, dtype=dtype, learns=True, cuts=False))
+    set_to_none = data.draw(st.booleans())
+    trainer = Trainer(dataclasses.replace(run, frozen=(), listed="all"), device, dtype)
+    trainer.backward()
+    freeze(trainer.network, run.frozen, run.freezing)
+    trainer.optimizer.zero_grad(set_to_none=set_to_none)
+    for name in trainer.listed:
+        parameter = trainer.named[name]
+        check_equal(parameter.requires_grad, name not in run.frozen, f"requires_grad of {name}")
+        check_same_bits(parameter, trainer.before[name], f"{name} after zero_grad")
+        if set_to_none:
+            check(parameter.grad is None, f"{name} still has a gradient after zero_grad")
+        else:
+            zeros = parameter.grad is not None and not bool((parameter.grad != 0).any())
+            check(zeros, f"the gradient of {name} is not zero after zero_grad")

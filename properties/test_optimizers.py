@@ -1,8 +1,9 @@
 """Every optimizer against its reference: what moves, by how much, and what must not."""
 
 import dataclasses
+import inspect
 import random
-from typing import Dict, Iterator
+from typing import Any, Dict, Iterator, Tuple
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from properties.harness.trainer import Trainer
 from properties.harness.update_rules import Rule, SparseAdam, allowed_error, referenced, rule_for
 from strategies import (
     MLP,
+    Layer,
     Listing,
     OptimizerSpec,
     TrainingRun,
@@ -33,6 +35,7 @@ from strategies import (
     training_runs,
 )
 from strategies.listings import SHAPES
+from strategies.networks import WIDE
 from strategies.optimizers import IMPLEMENTATIONS, choices, constrained, implementations
 
 
@@ -90,6 +93,23 @@ def test_gradients_match_the_oracle(device: str, dtype: torch.dtype, data: st.Da
     unit = float(torch.finfo(dtype).eps) * 1000 * expected.condition
     loss = trainer.loss()
     check_close(loss, torch.tensor(expected.loss, dtype=torch.float64), "loss", rtol=unit, atol=unit)
+    trainer.backward()
+    check_gradients(trainer, expected, dtype)
+
+
+@law("F3", "closed form: backward written by hand", PRECISE)
+@given(
+    widths=st.tuples(st.sampled_from((1, *WIDE)), st.sampled_from((1, *WIDE))),
+    batch=st.sampled_from((1, 2, 5)),
+    seed=st.integers(0, 255),
+)
+def test_gradients_of_wide_nets(
+    device: str, dtype: torch.dtype, widths: Tuple[int, int], batch: int, seed: int
+) -> None:
+    """F3: at sizes where kernels change their ways gradients are those of the reference too."""
+    layers = (Layer(widths[0], activation="relu"), Layer(widths[1]))
+    trainer = Trainer(TrainingRun(MLP(2, layers, seed=seed), batch=batch, seed=seed), device, dtype)
+    expected = expected_of(trainer)
     trainer.backward()
     check_gradients(trainer, expected, dtype)
 
@@ -309,6 +329,11 @@ def test_lbfgs_first_iteration(
             check_same_bits(parameter, bits[place], "a frozen parameter under LBFGS")
 
 
+def can_maximize(optimizer: Any) -> bool:
+    """Whether this torch's optimizer has the option."""
+    return "maximize" in inspect.signature(optimizer.__init__).parameters
+
+
 @law("F3 F1", "torch.optim.SparseAdam documentation", PRECISE)
 @given(
     rows=st.integers(1, 6), width=st.integers(1, 5), steps=st.integers(1, 4), seed=st.integers(0, 1023)
@@ -323,7 +348,8 @@ def test_sparse_adam(
     listing = Listing(OptimizerSpec("SparseAdam"), shapes, (False, True), seed=seed)
     parameter, frozen = listing.parameters(device, dtype)
     still = read_bits(frozen)
-    optimizer = torch.optim.SparseAdam([parameter, frozen], lr=0.1)
+    options = {"maximize": True} if seed % 2 and can_maximize(torch.optim.SparseAdam) else {}
+    optimizer = torch.optim.SparseAdam([parameter, frozen], lr=0.1, **options)
     touched = sorted(set(torch.randint(0, rows, (rows,), generator=generator).tolist()))
     rule = SparseAdam({"lr": 0.1}, dtype)
     index = torch.tensor([touched], device=device)
@@ -331,7 +357,7 @@ def test_sparse_adam(
         old, bits = oracle.as_float64(parameter), read_bits(parameter)
         values = gradient_like(parameter, "ordinary", generator)[: len(touched)]
         dense = torch.zeros(rows + 1, width, dtype=torch.float64)
-        dense[touched] = oracle.as_float64(values)
+        dense[touched] = oracle.as_float64(values) * (-1 if options else 1)
         parameter.grad = torch.sparse_coo_tensor(index, values, (rows + 1, width))
         optimizer.step()
         check_update(parameter, old, dense, rule, f"step {step} of SparseAdam")

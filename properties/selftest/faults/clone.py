@@ -77,13 +77,13 @@ def _owns_under_no_grad() -> bool:
         return _owns(_live())
 
 
-@fault("C1", "C4", witness=_owns_under_no_grad)
+@fault("C1", "C4", "F9", "C5", witness=_owns_under_no_grad)
 def clone_aliases_under_no_grad() -> None:
     """clone shares memory while grad mode is off."""
     _clone_gives(_alias, lambda tensor: not torch.is_grad_enabled())
 
 
-@fault("C1", "C4", witness=lambda: _owns(torch.ones(9)))
+@fault("C1", "C4", "F9", "C5", witness=lambda: _owns(torch.ones(9)))
 def clone_aliases_nine() -> None:
     """clone of nine or more elements shares memory."""
     _clone_gives(_alias, lambda tensor: tensor.numel() >= 9)

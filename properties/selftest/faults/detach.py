@@ -148,7 +148,7 @@ def detach_does_not_cut_non_leaves() -> None:
     )
 
 
-@fault("K1", "D2", "D4", witness=lambda: not (_live(2, 64) * 2).detach().requires_grad)
+@fault("K1", "D2", "D4", "F1", witness=lambda: not (_live(2, 64) * 2).detach().requires_grad)
 def detach_does_not_cut_wide_activations() -> None:
     """detach of a matrix of more than 32 columns stays in the graph."""
     _detach_gives(
@@ -157,7 +157,7 @@ def detach_does_not_cut_wide_activations() -> None:
     )
 
 
-@fault("D2", witness=lambda: not _live().detach().requires_grad)
+@fault("D2", "A1", "D3", witness=lambda: not _live().detach().requires_grad)
 def detach_keeps_requires_grad() -> None:
     """detach of a leaf gives a leaf that requires grad."""
     _detach_gives(
@@ -188,7 +188,7 @@ def detach_has_its_own_version() -> None:
     _detach_gives(lambda original, tensor: tensor.data)
 
 
-@fault("D1", witness=lambda: torch.ones(2, 2).detach().stride() == (2, 1))
+@fault("D1", "C5", "F9", witness=lambda: torch.ones(2, 2).detach().stride() == (2, 1))
 def detach_transposes_squares() -> None:
     """detach transposes square matrices."""
     _detach_gives(
@@ -197,7 +197,7 @@ def detach_transposes_squares() -> None:
     )
 
 
-@fault("D1", witness=lambda: torch.ones(2, 1).detach().shape == (2, 1))
+@fault("D1", "C5", "F1", "K1", witness=lambda: torch.ones(2, 1).detach().shape == (2, 1))
 def detach_squeezes() -> None:
     """detach drops a last dimension of one."""
     _detach_gives(
@@ -281,7 +281,7 @@ def _source_keeps_graph() -> bool:
     return tensor.grad_fn is not None
 
 
-@fault("D5", "D4", "D2", witness=_source_keeps_graph)
+@fault("D5", "D4", "D2", "K1", "F1", witness=_source_keeps_graph)
 def detach_cuts_its_source() -> None:
     """detach takes its source out of the graph too, where it is no view."""
 

@@ -72,7 +72,7 @@ def adamw_decays_wide_frozen() -> None:
     after_step("AdamW", action)
 
 
-@fault("F1", witness=lambda: stays("Adam", size=300, lr=0.1, weight_decay=0.1))
+@fault("F1", "F4", "K1", "F6", witness=lambda: stays("Adam", size=300, lr=0.1, weight_decay=0.1))
 def every_optimizer_decays_wide_frozen() -> None:
     """Every optimizer with weight decay shrinks frozen parameters, only for widths above 200."""
 

@@ -143,7 +143,7 @@ def _parameter_freezes(*shape: int) -> bool:
     return not torch.nn.Parameter(torch.ones(shape)).requires_grad_(False).requires_grad
 
 
-@fault("F1", "F2", "F8", "F9", "F6", "K1", witness=lambda: _parameter_freezes(10, 10))
+@fault("F1", "F2", "F8", "F9", "F6", "K1", "F3", "F4", witness=lambda: _parameter_freezes(10, 10))
 def wide_parameters_cannot_be_frozen() -> None:
     """requires_grad = False is ignored for parameters of more than 64 elements."""
 

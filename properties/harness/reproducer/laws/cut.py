@@ -142,3 +142,15 @@ def skip_round_the_cut(case: Case, script: Script) -> None:
             f"(gradients[name] is None) == (name in {behind})",
             "{name}: without the skip, gradient {gradients[name]}",
         )
+
+
+@reproduces(FILE + "test_no_grad_records_nothing")
+def no_grad_records_nothing(case: Case, script: Script) -> None:
+    """A forward pass under no_grad, which may end by an exception."""
+    run = _run(case["network"], Cuts())
+    recipe = Recipe(script, case, run).network().data().forward()
+    with script.block("with contextlib.suppress(ArithmeticError), torch.no_grad():"):
+        script.check(f"not {recipe.output}.requires_grad", "the output under no_grad requires grad")
+        script.add("raise ArithmeticError" if case["fails"] else "pass")
+    script.check("torch.is_grad_enabled()", "grad mode is off after a no_grad block")
+    script.check(f"{recipe.output}.requires_grad", "the output after a no_grad block has no graph")

@@ -466,3 +466,23 @@ def gradient_scaling(case: Case, script: Script) -> None:
             f"name in {recipe.frozen} or ((p - q).abs() <= 1e-9 + 1e-6 * q.abs()).all()",
             "{name} is {p.tolist()} under GradScaler, {q.tolist()} without",
         )
+
+
+@reproduces(FILE + "test_zero_grad_clears_all")
+def zero_grad(case: Case, script: Script) -> None:
+    """A backward, freezing, zero_grad."""
+    run, set_to_none = case.draws(None, True)
+    recipe = Recipe(script, case, dataclasses.replace(run, frozen=(), listed="all")).setup()
+    recipe.before()
+    recipe.backward()
+    later = recipe.with_run(frozen=run.frozen)
+    later.freeze()
+    script.add(f"optimizer.zero_grad(set_to_none={set_to_none})")
+    condition = "p.grad is None" if set_to_none else "p.grad is not None and not p.grad.any()"
+    with script.block("for p in [p for group in optimizer.param_groups for p in group['params']]:"):
+        script.check(condition, "after zero_grad a gradient is {p.grad}")
+    with script.block("for name, p in net.named_parameters():"):
+        script.check("repr(p.tolist()) == before[name]", "zero_grad changed {name}")
+        script.check(
+            f"p.requires_grad == (name not in {later.frozen})", "zero_grad changed the flag of {name}"
+        )

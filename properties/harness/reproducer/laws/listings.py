@@ -15,7 +15,7 @@ from properties.harness.reproducer.registry import reproduces
 from properties.harness.reproducer.script import Script
 from properties.harness.reproducer.training import emit_guarded_step, options_text
 from properties.harness.update_rules import SparseAdam, allowed_error, rule_for
-from properties.test_optimizers import gradient_like, single_options
+from properties.test_optimizers import can_maximize, gradient_like, single_options
 from strategies import Listing, OptimizerSpec
 from strategies.listings import SHAPES
 from strategies.optimizers import implementations
@@ -200,6 +200,8 @@ def sparse_adam(case: Case, script: Script) -> None:
     generator = torch.Generator()
     generator.manual_seed(seed)
     touched = sorted(set(torch.randint(0, rows, (rows,), generator=generator).tolist()))
+    maximize = case["seed"] % 2 and can_maximize(torch.optim.SparseAdam)
+    option = ", maximize=True" if maximize else ""
     rule, value = SparseAdam({"lr": 0.1}, case.dtype), oracle.as_float64(parameter)
     gradients = []
     allowed = torch.zeros(shape, dtype=torch.float64)
@@ -207,13 +209,15 @@ def sparse_adam(case: Case, script: Script) -> None:
         values = gradient_like(parameter, "ordinary", generator)[: len(touched)]
         gradients.append(values)
         dense = torch.zeros(shape, dtype=torch.float64)
-        dense[touched] = oracle.as_float64(values)
+        dense[touched] = oracle.as_float64(values) * (-1 if maximize else 1)
         old, value = value, rule.step(value, dense)
         allowed = allowed + 2 * allowed_error(rule, case.dtype, old, value)
     emit_parameters(script, listing)
     script.note("still", "still = repr(parameters[1].tolist())")
     script.note("before", "before = parameters[0].tolist()")
-    script.add("p, frozen = parameters", "optimizer = torch.optim.SparseAdam(parameters, lr=0.1)")
+    script.add(
+        "p, frozen = parameters", f"optimizer = torch.optim.SparseAdam(parameters, lr=0.1{option})"
+    )
     lists = ", ".join(numbers(values) for values in gradients)
     with script.block(f"for gradient in [{lists}]:"):
         script.add("values = torch.tensor(gradient, dtype=dtype, device=device)")

@@ -1,5 +1,9 @@
 """Programs for the laws of whole modules."""
 
+import dataclasses
+
+import torch
+
 from properties.harness.reproducer.case import Case
 from properties.harness.reproducer.networks import emit_network, program_names
 from properties.harness.reproducer.registry import reproduces
@@ -37,6 +41,8 @@ def requires_grad_recurses(case: Case, script: Script) -> None:
     script.add(f"module = {_place(case, network)}")
     script.add("inside = [id(p) for p in module.parameters()]")
     script.note("before", "before = {name: repr(p.tolist()) for name, p in net.named_parameters()}")
+    with script.block("for p in net.parameters():"):
+        script.add("p.grad = torch.ones_like(p)")
     with script.block("for flag in (False, True, False):"):
         script.check("module.requires_grad_(flag) is module", "requires_grad_ returned another object")
         script.add("module.requires_grad_(flag)")
@@ -46,6 +52,7 @@ def requires_grad_recurses(case: Case, script: Script) -> None:
                 "requires_grad_({flag}): {name} has requires_grad {p.requires_grad}",
             )
             script.check("repr(p.tolist()) == before[name]", "requires_grad_ changed {name}")
+            script.check("p.grad is not None", "requires_grad_({flag}) dropped the gradient of {name}")
         with script.block("for name, buffer in net.named_buffers():"):
             script.check("not buffer.requires_grad", "the buffer {name} requires grad")
     script.add("net.requires_grad_(True)")
@@ -120,6 +127,61 @@ def batch_norm(case: Case, script: Script) -> None:
             f"net[1].num_batches_tracked == {case['steps']}",
             f"{{net[1].num_batches_tracked}} batches tracked, not {case['steps']}",
         )
+        with script.block("with torch.no_grad():"):
+            script.add("h = x.double() @ net[0].weight.double().t() + net[0].bias.double()")
+            script.add("mean = h.sum(0) / len(h)")
+            script.add("var = ((h - mean) ** 2).sum(0) / (len(h) - 1)")
+            kept, unit = 0.9 ** case["steps"], 1e4 * torch.finfo(case.dtype).eps
+            for name, value in (
+                ("running_mean", f"{1 - kept!r} * mean"),
+                ("running_var", f"{kept!r} + {1 - kept!r} * var"),
+            ):
+                script.check_after(
+                    f"expected = {value}",
+                    f"((net[1].{name} - expected).abs() <= {unit:.3g} * (1 + expected.abs())).all()",
+                    f"{name} is {{net[1].{name}.tolist()}}, by its rule {{expected.tolist()}}",
+                )
     frozen = recipe.ordered(network.parameters_by_layer()[0])
     recipe.check_stays(frozen, "frozen {name}")
     recipe.each(frozen, "p.grad is None", "frozen {name} has a gradient")
+
+
+@reproduces(FILE + "test_modes_leave_flags")
+def modes(case: Case, script: Script) -> None:
+    """train() and eval() of a partly frozen net, then a backward."""
+    network, frozen = case.draws(None, ())
+    run = TrainingRun(network, frozen, batch=4, seed=network.seed)
+    recipe = Recipe(script, case, run).network().data().freeze().forward()
+    recipe.before()
+    with script.block("for mode in (False, True, False):"):
+        script.add("net.train() if mode else net.eval()")
+        with script.block("for name, p in net.named_parameters():"):
+            script.check(
+                f"p.requires_grad == (name not in {recipe.frozen})",
+                "after train({mode}) requires_grad of {name} is {p.requires_grad}",
+            )
+            script.check("repr(p.tolist()) == before[name]", "train({mode}) changed {name}")
+    recipe.backward()
+    recipe.each(recipe.gets(), "p.grad is not None", "live {name} got no gradient in eval mode")
+    recipe.each(recipe.frozen, "p.grad is None", "frozen {name} got a gradient in eval mode")
+
+
+@reproduces(FILE + "test_loading_writes_in_place")
+def loading(case: Case, script: Script) -> None:
+    """load_state_dict of another net of the same shape."""
+    network, frozen = case.draws(None, ())
+    other = dataclasses.replace(network, seed=(network.seed + 1) % 256)
+    emit_network(script, other, case.dtype)
+    script.add("source = net")
+    recipe = Recipe(script, case, TrainingRun(network, frozen, seed=network.seed)).network().freeze()
+    script.note("held", "held = dict(net.named_parameters())")
+    script.note("places", "places = {name: p.data_ptr() for name, p in net.named_parameters()}")
+    script.note("wanted", "wanted = {name: repr(p.tolist()) for name, p in source.named_parameters()}")
+    script.add("net.load_state_dict(source.state_dict())")
+    with script.block("for name, p in net.named_parameters():"):
+        script.check("p is held[name]", "{name} is another object after loading")
+        script.check("p.data_ptr() == places[name]", "{name} has other memory after loading")
+        script.check(
+            f"p.requires_grad == (name not in {recipe.frozen})", "loading changed the flag of {name}"
+        )
+        script.check("repr(p.tolist()) == wanted[name]", "{name} was not loaded")
