@@ -348,7 +348,9 @@ def test_sparse_adam(
     listing = Listing(OptimizerSpec("SparseAdam"), shapes, (False, True), seed=seed)
     parameter, frozen = listing.parameters(device, dtype)
     still = read_bits(frozen)
-    options = {"maximize": True} if seed % 2 and can_maximize(torch.optim.SparseAdam) else {}
+    options: Dict[str, Any] = (
+        {"maximize": True} if seed % 2 and can_maximize(torch.optim.SparseAdam) else {}
+    )
     optimizer = torch.optim.SparseAdam([parameter, frozen], lr=0.1, **options)
     touched = sorted(set(torch.randint(0, rows, (rows,), generator=generator).tolist()))
     rule = SparseAdam({"lr": 0.1}, dtype)
