@@ -81,8 +81,9 @@ def configure(config: Any, folder: Path, devices: List[str]) -> Own:
     here = Path(config.invocation_params.dir)
     if config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args = [str(folder / FILES[kind]) for kind in kinds]
-    config.known_args_namespace.pythonwarnings.append("default")  # the user's warnings are no errors
-    config.option.pythonwarnings.append("default")
+    # the user's warnings are no errors
+    for options in (config.known_args_namespace, config.option):
+        options.pythonwarnings = [*(options.pythonwarnings or ()), "default"]
     if "model" in kinds or "recipe" in kinds:
         config.option.dist, config.option.tx = "no", []
     with warnings.catch_warnings():
