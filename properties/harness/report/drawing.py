@@ -6,8 +6,6 @@ What is drawn is plain data with numbers and short texts; all text is escaped.
 from html import escape
 from typing import Any, Dict, Iterable, List, Optional
 
-from strategies import MLP
-
 BOX, GAP, TOP, HEIGHT = 132, 34, 26, 92
 
 
@@ -15,7 +13,7 @@ def network_of(values: Iterable[Any], seen: str) -> Optional[Dict[str, Any]]:
     """What to draw of an example's values: the first net or training run among them."""
     for value in values:
         net: Any = getattr(value, "network", value)
-        if not isinstance(net, MLP):
+        if not hasattr(net, "parameters_by_layer"):  # no import: records are merged without torch
             continue
         frozen = set(getattr(value, "frozen", ()) or ())
         cuts = getattr(getattr(value, "cuts", None), "positions", ())
