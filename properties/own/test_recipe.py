@@ -22,6 +22,8 @@ def examination(request: pytest.FixtureRequest) -> Examination:
 def judge(examination: Examination, ident: str) -> None:
     """Fail with everything that was found against one law."""
     __tracebackhide__ = True
+    if ident in ("R1", "R2", "R3", "R4", "R6"):
+        check(examination.steps > 0, "not checked: no step of the recipe ran to its end")
     findings = [finding for finding in examination.findings if finding.law == ident]
     check(not findings, told(findings))
 

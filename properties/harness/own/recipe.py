@@ -33,14 +33,13 @@ class Recipe:
 
 
 def _all_optimizers() -> List[torch.optim.Optimizer]:
-    return [thing for thing in gc.get_objects() if _is_optimizer(thing)]
+    # by type, not isinstance: proxies are left alone
+    return [thing for thing in gc.get_objects() if issubclass(type(thing), torch.optim.Optimizer)]
 
 
-def _is_optimizer(thing: Any) -> bool:
-    try:
-        return isinstance(thing, torch.optim.Optimizer)
-    except Exception:  # some proxies raise where their class is asked for
-        return False
+def _holds(optimizer: torch.optim.Optimizer, parameters: Set[int]) -> bool:
+    """Whether an optimizer lists any of the parameters, by id."""
+    return any(id(p) in parameters for group in optimizer.param_groups for p in group["params"])
 
 
 def build(option: str, text: str, factory: Callable[[], Any]) -> Recipe:
@@ -81,7 +80,8 @@ def build(option: str, text: str, factory: Callable[[], Any]) -> Recipe:
         )
     if not list(module.parameters()):
         raise pytest.UsageError(f"{option} {text}: the module has no parameters: nothing can be frozen")
-    made = [optimizer for optimizer in _all_optimizers() if id(optimizer) not in earlier]
+    inside = {id(parameter) for parameter in module.parameters()}
+    made = [o for o in _all_optimizers() if id(o) not in earlier or _holds(o, inside)]
     return Recipe(module, step, keep, made)
 
 
@@ -294,8 +294,7 @@ class Examination:
             known = {id(optimizer) for optimizer in self.recipe.optimizers}
             inside = {id(p) for p in self.parameters.values()}
             for optimizer in _all_optimizers():
-                listed = {id(p) for group in optimizer.param_groups for p in group["params"]}
-                if id(optimizer) not in known and listed & inside:
+                if id(optimizer) not in known and _holds(optimizer, inside):
                     self.recipe.optimizers.append(optimizer)
             self._hook_optimizers()
         now = self._named()
@@ -482,25 +481,27 @@ class Examination:
                 "R4",
                 name,
                 f"is to be kept, but moved in step {self.steps}{by}",
-                self._cause_of_loss(tensor, was),
+                self._cause_of_loss(name, tensor, was),
             )
             self.watch.forget(key)
 
-    def _cause_of_loss(self, tensor: torch.Tensor, was: torch.Tensor) -> str:
+    def _cause_of_loss(self, name: str, tensor: torch.Tensor, was: torch.Tensor) -> str:
         if tensor is not was and not anatomy.overlaps(tensor, was):
             return "it was replaced by another tensor: keep a copy of what must not change"
         live = {**self.parameters, **dict(self.recipe.module.named_buffers())}
-        for name, parameter in live.items():
+        for other, parameter in live.items():
             if parameter is tensor:
-                return f"it is {name} itself, not a copy: use copy.deepcopy or clone"
+                return f"it is {other} itself, not a copy: use copy.deepcopy or clone"
             if anatomy.overlaps(tensor, parameter):
                 return (
-                    f"shared storage: it lies in the memory of {name}; state_dict(), detach() and "
+                    f"shared storage: it lies in the memory of {other}; state_dict(), detach() and "
                     ".data are aliases that follow training: clone each value, or deepcopy"
                 )
         for optimizer in self.recipe.optimizers:
             if any(p is tensor for group in optimizer.param_groups for p in group["params"]):
                 return f"{type(optimizer).__name__} trains it: leave it out of the optimizer"
+        if name.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked"):
+            return "its BatchNorm runs in train mode: call eval() on what is kept"
         return "an in-place write in the step (an average, copy_, load_state_dict)"
 
     # judging

@@ -350,3 +350,32 @@ def backward_without_anything_to_train() -> Any:
     net = two_layers()
     net.requires_grad_(False)
     return net, lambda: net(data()).sum().backward()
+
+
+@mistake("R4", "BatchNorm runs in train mode")
+def teacher_in_train_mode() -> Any:
+    net, teacher = two_layers(), two_layers(nn.BatchNorm1d(6))
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    inputs = data()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.no_grad():
+            wanted = teacher(inputs)
+        functional.mse_loss(net(inputs), wanted).backward()
+        optimizer.step()
+
+    return net, step, {"teacher": teacher}
+
+
+NET = two_layers()
+OPTIMIZER = torch.optim.SGD(NET.parameters(), 0.1, weight_decay=0.1)
+
+
+@mistake("R1", "weight decay")
+def everything_made_at_import() -> Any:
+    step = stepper(NET, OPTIMIZER, set_to_none=False)
+    NET.requires_grad_(True)
+    step()
+    NET[0].requires_grad_(False)
+    return NET, step
