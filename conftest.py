@@ -20,6 +20,7 @@ import torch  # noqa: E402
 from hypothesis import HealthCheck, Phase, settings  # noqa: E402
 
 from properties.harness import axes, evidence, known_defects, summary  # noqa: E402
+from properties.harness.law import law_of  # noqa: E402
 from properties.harness.own import options as own  # noqa: E402
 from properties.harness.report import plugin as report  # noqa: E402
 from properties.harness.reproducer import report as explanation  # noqa: E402
@@ -40,15 +41,9 @@ settings.register_profile("ci", max_examples=60, derandomize=True, database=None
 settings.register_profile("nightly", max_examples=2000, **COMMON)
 OWN = ROOT / "properties" / "own"
 PROFILES = ("quick", "default", "ci", "nightly")
-# What says most in least time runs first, so that a broken torch is seen soon.
-FIRST = (
-    "test_article",
-    "test_detach",
-    "test_clone",
-    "test_modules",
-    "test_freeze",
-    "test_optimizers",
-)
+# Laws in the order in which they run, by the beginning of their id: single operations first,
+# then what pins every value, so that a broken torch is seen soon and by the law that names it.
+FIRST = ("A", "D", "C1", "C2", "C4", "F3", "F8", "C", "F1", "F2")
 ENUMERATED_DEPTH = {"quick": 3, "nightly": 6}  # all others: 4
 
 
@@ -159,14 +154,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
     known_defects.mark(items)
-    items.sort(key=_order)  # stable: within a file laws keep their order
+    items.sort(key=_order)  # stable: otherwise laws keep their order
 
 
 def _order(item: pytest.Item) -> Tuple[bool, int]:
-    """float32 first, and the laws without a dtype; then by file."""
+    """float32 first, and the laws without a dtype; then by law."""
     dtype = getattr(item, "callspec", None) and item.callspec.params.get("dtype")  # type: ignore[attr-defined]
-    file = FIRST.index(item.path.stem) if item.path.stem in FIRST else len(FIRST)
-    return dtype not in (None, torch.float32), file
+    ident = law_of(item)[0]
+    place = next((n for n, first in enumerate(FIRST) if ident.startswith(first)), len(FIRST))
+    return dtype not in (None, torch.float32), place
 
 
 @pytest.hookimpl(wrapper=True)

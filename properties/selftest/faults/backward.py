@@ -29,7 +29,7 @@ def _copy(tensor: Optional[torch.Tensor]) -> Optional[torch.Tensor]:
 # A layer is starved or blocked.
 
 
-@fault("F3", witness=lambda: backward_holds(5), smoke=True)
+@fault("F3", "F2", witness=lambda: backward_holds(5), smoke=True)
 def first_layer_starved_at_depth_5() -> None:
     """The first layer's gradient is lost (zeros), only in nets of five linear layers."""
 

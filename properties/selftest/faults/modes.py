@@ -24,7 +24,7 @@ def _mode_after(fails: bool, nested: bool = False) -> bool:
     return found
 
 
-@fault("F1", "A7", witness=lambda: _mode_after(True), smoke=True)
+@fault("F1", "A7", "K1", witness=lambda: _mode_after(True), smoke=True)
 def no_grad_leaks_by_an_exception() -> None:
     """Grad mode stays off after an exception leaves a no_grad block."""
 

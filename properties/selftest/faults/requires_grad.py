@@ -35,7 +35,7 @@ def _set(parameters: Any, flag: bool) -> None:
         parameter.requires_grad_(flag)
 
 
-@fault("F8", "F1", witness=_freezes, smoke=True)
+@fault("F8", "F1", "C5", witness=_freezes, smoke=True)
 def module_flag_misses_biases() -> None:
     """Module.requires_grad_ sets no parameter named bias."""
 
