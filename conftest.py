@@ -90,7 +90,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.frostproof_seed = _session_seed(config, profile)  # type: ignore[attr-defined]
     torch.set_num_threads(1)  # more threads fight the other workers over small nets
     known_defects.check_table()
-    named = [name for name in devices if config.getoption("--device") and name != "auto"]
+    named = devices if config.getoption("--device") else []
     config.frostproof_own = own.configure(config, OWN, named)  # type: ignore[attr-defined]
 
 
@@ -114,8 +114,6 @@ def pytest_configure_node(node: Any) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optional[bool]:
     """The harness's own tests, and the laws of a user's code, run only where they are asked for."""
-    if collection_path == OWN:
-        return None if own.asked(config) else True
     if collection_path.parent == OWN and collection_path.name in own.FILES.values():
         return None if collection_path.name in [own.FILES[kind] for kind in own.asked(config)] else True
     selftest = ROOT / "properties" / "selftest"

@@ -7,8 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from properties.harness.bits import read_bits
-from properties.harness.checks import check, check_equal, check_moved, check_same_bits
+from properties.harness.checks import check, check_equal, check_moved, check_same_bits, snapshot
 from properties.harness.law import PRECISE, law
 from properties.harness.trainer import Trainer
 from strategies import OptimizerSpec, TrainingRun, training_runs
@@ -100,7 +99,7 @@ def test_frozen_midway_stay(
     for name in run.frozen or (trainer.listed[0],):
         trainer.named[name].requires_grad_(False)
     frozen = [name for name, parameter in trainer.named.items() if not parameter.requires_grad]
-    before = {name: read_bits(trainer.named[name]) for name in frozen}
+    before = snapshot({name: trainer.named[name] for name in frozen})
     for step in range(1, 4):
         trainer.optimizer.zero_grad(set_to_none=True)
         loss = trainer.loss()

@@ -5,6 +5,11 @@ from typing import Any, Dict, Iterator, List, Mapping, Set, Tuple
 import torch
 
 
+def differentiable(tensor: torch.Tensor) -> bool:
+    """Whether a tensor of its dtype can require grad."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
 def aliases(module: torch.nn.Module) -> Dict[str, Tuple[str, ...]]:
     """The other names of each parameter that has several: tied parameters, by their first name."""
     names: Dict[int, List[str]] = {}
@@ -31,16 +36,10 @@ def _everywhere(module: torch.nn.Module) -> Iterator[Tuple[str, torch.nn.Module]
 
 def lazy(module: torch.nn.Module) -> List[str]:
     """Names of parameters and buffers that have no shape yet."""
-    kinds = [
-        kind
-        for kind in (
-            getattr(torch.nn.parameter, "UninitializedParameter", None),
-            getattr(torch.nn.parameter, "UninitializedBuffer", None),
-        )
-        if kind is not None
-    ]
+    names = ("UninitializedParameter", "UninitializedBuffer")  # absent on torch 1.8
+    kinds = tuple(getattr(torch.nn.parameter, n) for n in names if hasattr(torch.nn.parameter, n))
     both = [*module.named_parameters(), *module.named_buffers()]
-    return [name for name, tensor in both if isinstance(tensor, tuple(kinds))] if kinds else []
+    return [name for name, tensor in both if isinstance(tensor, kinds)]
 
 
 def without_data(module: torch.nn.Module) -> List[str]:

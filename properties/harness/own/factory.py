@@ -14,6 +14,10 @@ from pathlib import Path
 from typing import Any, Callable, Tuple
 
 import pytest
+import torch
+
+from properties.harness.own import anatomy
+from properties.harness.own.findings import named
 
 
 def _place(problem: BaseException) -> str:
@@ -134,3 +138,24 @@ def parts(option: str, text: str, result: Any, shapes: Tuple[str, ...], least: i
             f"{option} {text}: the factory must return {wanted}, but returned {came}"
         )
     return result
+
+
+def check_module(option: str, text: str, module: Any) -> None:
+    """Raise pytest.UsageError for what is no module, or has parameters without shape or data."""
+    if not isinstance(module, torch.nn.Module):
+        raise pytest.UsageError(
+            f"{option} {text}: the first of what the factory returns must be an nn.Module, "
+            f"but is {type(module).__name__}"
+        )
+    unfinished = anatomy.lazy(module)
+    if unfinished:
+        raise pytest.UsageError(
+            f"{option} {text}: lazy parameters have no shape yet ({named(unfinished)}): run one "
+            "batch through the module in the factory"
+        )
+    empty = anatomy.without_data(module)
+    if empty:
+        raise pytest.UsageError(
+            f"{option} {text}: parameters on the meta device hold no data ({named(empty)}): "
+            "load them in the factory"
+        )

@@ -9,7 +9,7 @@ import torch
 
 from properties.harness.bits import from_bits, read_bits
 from properties.harness.own import anatomy
-from properties.harness.own.factory import accepts, call, parts, said
+from properties.harness.own.factory import accepts, call, check_module, parts, said
 from properties.harness.own.findings import named
 from properties.harness.own.watch import readable, same_bits
 
@@ -19,7 +19,7 @@ SHAPES = ("module", "inputs", "loss")
 def floating_tensors(value: Any) -> Iterator[torch.Tensor]:
     """The floating and complex tensors in an output: tensor, mapping, sequence, dataclass."""
     if isinstance(value, torch.Tensor):
-        if value.is_floating_point() or value.is_complex():
+        if anatomy.differentiable(value):
             yield value
     elif isinstance(value, Mapping):
         for item in value.values():
@@ -72,7 +72,7 @@ def moved_to(value: Any, device: str) -> Any:
 class OwnModel:
     """A model with its inputs and loss; every example starts from the state it came in.
 
-    parameters: by name, what can train; gradients: their bits where nothing is frozen
+    parameters: by name, what can train; gradients: where nothing is frozen
     (None: it gets none); notes: what a reader should know of this model.
     """
 
@@ -85,7 +85,7 @@ class OwnModel:
         self.parameters: Dict[str, torch.nn.Parameter] = {
             name: parameter
             for name, parameter in module.named_parameters()
-            if parameter.is_floating_point() or parameter.is_complex()
+            if anatomy.differentiable(parameter)
         }
         self.fixed = [n for n, _ in module.named_parameters() if n not in self.parameters]
         tensors = [*module.named_parameters(), *module.named_buffers()]
@@ -172,33 +172,6 @@ def allowed(dtype: torch.dtype) -> float:
     return min(0.1, 2**13 * torch.finfo(dtype).eps)
 
 
-def _check_shapes(option: str, text: str, module: Any, loss: Any) -> None:
-    where = f"{option} {text}"
-    if not isinstance(module, torch.nn.Module):
-        raise pytest.UsageError(
-            f"{where}: the first of what the factory returns must be an nn.Module, "
-            f"but is {type(module).__name__}"
-        )
-    if not callable(loss) or not accepts(loss, None):
-        raise pytest.UsageError(f"{where}: the third must be a function loss(output)")
-    unfinished = anatomy.lazy(module)
-    if unfinished:
-        raise pytest.UsageError(
-            f"{where}: lazy parameters have no shape yet ({named(unfinished)}): run one batch "
-            "through the module in the factory"
-        )
-    empty = anatomy.without_data(module)
-    if empty:
-        raise pytest.UsageError(
-            f"{where}: parameters on the meta device hold no data ({named(empty)}): load them"
-        )
-    trainable = [p for p in module.parameters() if p.is_floating_point() or p.is_complex()]
-    if not trainable:
-        raise pytest.UsageError(
-            f"{where}: the module has no parameters that could train: nothing to freeze"
-        )
-
-
 def _baseline(where: str, model: OwnModel) -> Dict[str, Optional[torch.Tensor]]:
     """The gradients where nothing is frozen. Raises pytest.UsageError where there are none."""
     model.restore()
@@ -237,7 +210,13 @@ def build(option: str, text: str, factory: Callable[[], Any], device: Optional[s
     result = parts(option, text, call(option, text, factory), SHAPES, 2)
     module, inputs = result[:2]
     loss = result[2] if len(result) > 2 else smooth_loss
-    _check_shapes(option, text, module, loss)
+    check_module(option, text, module)
+    if not callable(loss) or not accepts(loss, None):
+        raise pytest.UsageError(f"{where}: the third must be a function loss(output)")
+    if not any(map(anatomy.differentiable, module.parameters())):
+        raise pytest.UsageError(
+            f"{where}: the module has no parameters that could train: nothing to freeze"
+        )
     if device is not None:
         module.to(device)
         inputs = moved_to(inputs, device)

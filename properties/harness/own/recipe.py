@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from properties.harness.own import anatomy
-from properties.harness.own.factory import accepts, call, parts, said
+from properties.harness.own.factory import accepts, call, check_module, parts, said
 from properties.harness.own.findings import Finding, named
 from properties.harness.own.watch import Watch, largest_change
 
 SHAPES = ("module", "step", "keep")
+STEP_HOOKS = hasattr(torch.optim.Optimizer, "register_step_post_hook")  # torch 2.0 and later
 PATIENCE = 4  # steps are repeated this many times as often where nothing has trained yet
 
 
@@ -37,9 +38,14 @@ def _all_optimizers() -> List[torch.optim.Optimizer]:
     return [thing for thing in gc.get_objects() if issubclass(type(thing), torch.optim.Optimizer)]
 
 
+def _listed(optimizer: torch.optim.Optimizer) -> List[torch.Tensor]:
+    """The parameters in all of an optimizer's groups."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def _holds(optimizer: torch.optim.Optimizer, parameters: Set[int]) -> bool:
     """Whether an optimizer lists any of the parameters, by id."""
-    return any(id(p) in parameters for group in optimizer.param_groups for p in group["params"])
+    return any(id(parameter) in parameters for parameter in _listed(optimizer))
 
 
 def build(option: str, text: str, factory: Callable[[], Any]) -> Recipe:
@@ -48,11 +54,7 @@ def build(option: str, text: str, factory: Callable[[], Any]) -> Recipe:
     result = parts(option, text, call(option, text, factory), SHAPES, 2)
     module, step = result[:2]
     keep = result[2] if len(result) > 2 else {}
-    if not isinstance(module, torch.nn.Module):
-        raise pytest.UsageError(
-            f"{option} {text}: the first of what the factory returns must be an nn.Module, "
-            f"but is {type(module).__name__}"
-        )
+    check_module(option, text, module)
     if not callable(step) or not accepts(step):
         raise pytest.UsageError(
             f"{option} {text}: the second must be a function without arguments that does one "
@@ -66,18 +68,6 @@ def build(option: str, text: str, factory: Callable[[], Any]) -> Recipe:
         )
     if not isinstance(keep, Mapping):
         keep = {"keep": keep}
-    unfinished = anatomy.lazy(module)
-    if unfinished:
-        raise pytest.UsageError(
-            f"{option} {text}: lazy parameters have no shape yet ({named(unfinished)}): run one "
-            "batch through the module in the factory"
-        )
-    empty = anatomy.without_data(module)
-    if empty:
-        raise pytest.UsageError(
-            f"{option} {text}: parameters on the meta device hold no data ({named(empty)}): "
-            "load them in the factory"
-        )
     if not list(module.parameters()):
         raise pytest.UsageError(f"{option} {text}: the module has no parameters: nothing can be frozen")
     inside = {id(parameter) for parameter in module.parameters()}
@@ -110,21 +100,28 @@ class Hand:
     has_state: bool
 
 
-def _gradient_kind(parameter: torch.Tensor) -> str:
-    gradient = parameter.grad
-    if gradient is None:
-        return "none"
+def _values(tensor: torch.Tensor) -> torch.Tensor:
+    """The stored values: of a sparse tensor those that are not left out."""
+    return tensor.coalesce().values() if tensor.is_sparse else tensor
+
+
+def _any_nonzero(gradient: torch.Tensor) -> bool:
     with torch.no_grad():
-        values = gradient.coalesce().values() if gradient.is_sparse else gradient
-        return "nonzero" if bool((values != 0).any()) else "zero"
+        return bool((_values(gradient) != 0).any())
+
+
+def _gradient_kind(parameter: torch.Tensor) -> str:
+    if parameter.grad is None:
+        return "none"
+    return "nonzero" if _any_nonzero(parameter.grad) else "zero"
 
 
 def _finite(tensor: torch.Tensor) -> bool:
     """Whether there is no NaN or infinity; a finite sum shows it at once."""
-    if not (tensor.is_floating_point() or tensor.is_complex()) or not tensor.numel():
+    if not anatomy.differentiable(tensor) or not tensor.numel():
         return True
     with torch.no_grad():
-        values = tensor.coalesce().values() if tensor.is_sparse else tensor
+        values = _values(tensor)
         total = torch.view_as_real(values).sum() if values.is_complex() else values.sum()
         return bool(torch.isfinite(total)) or bool(torch.isfinite(values).all())
 
@@ -152,6 +149,8 @@ class Examination:
         self.hands: Dict[str, Hand] = {}
         self.optimizer_steps = 0
         self.frozen_since: Dict[str, int] = {}
+        self.still: Set[str] = set()  # trainable, and not moved so far
+        self._kinds: Dict[str, str] = {}  # gradients of unmoved frozen ones as a step begins
         self._handles: List[Any] = []
         self._hooked: Set[int] = set()
 
@@ -171,21 +170,16 @@ class Examination:
             self.ever.add(name)
             if not _finite(gradient):
                 self.not_finite[name] = self.steps
-            elif name not in self.nonzero:
-                with torch.no_grad():
-                    values = gradient.coalesce().values() if gradient.is_sparse else gradient
-                    if bool((values != 0).any()):
-                        self.nonzero.add(name)
+            elif name not in self.nonzero and _any_nonzero(gradient):
+                self.nonzero.add(name)
 
         note.__torch_unserializable__ = True  # type: ignore[attr-defined]  # pickling leaves it out
         return note
 
     def _hook(self, name: str, tensor: torch.Tensor, kept: bool = False) -> None:
-        if id(tensor) in self._hooked or not tensor.is_leaf:
-            return
-        if not (tensor.is_floating_point() or tensor.is_complex()):
-            return
         flag = tensor.requires_grad
+        if id(tensor) in self._hooked or not tensor.is_leaf or not anatomy.differentiable(tensor):
+            return
         if not flag and kept:
             return
         try:
@@ -198,25 +192,24 @@ class Examination:
             tensor.requires_grad_(flag)
 
     def _hook_optimizers(self) -> None:
-        for optimizer in self.recipe.optimizers:
-            if id(optimizer) in self._hooked or not hasattr(optimizer, "register_step_post_hook"):
-                continue  # torch before 2.0 has no such hooks
+        for optimizer in self.recipe.optimizers if STEP_HOOKS else ():
+            if id(optimizer) in self._hooked:
+                continue
             self._hooked.add(id(optimizer))
             self._handles.append(optimizer.register_step_pre_hook(self._before_step))
             self._handles.append(optimizer.register_step_post_hook(self._after_step))
 
     def _before_step(self, optimizer: Any, *_: Any) -> None:
-        self._still = set()
-        self._kinds = {}
-        for name, parameter in self._frozen_in(optimizer):
-            if not self.watch.moved(name, parameter):
-                self._still.add(name)
-                self._kinds[name] = _gradient_kind(parameter)
+        self._kinds = {
+            name: _gradient_kind(parameter)
+            for name, parameter in self._frozen_in(optimizer)
+            if not self.watch.moved(name, parameter)
+        }
 
     def _after_step(self, optimizer: Any, *_: Any) -> None:
         self.optimizer_steps += 1
         for name, parameter in self._frozen_in(optimizer):
-            if name in self._still and name not in self.hands and self.watch.moved(name, parameter):
+            if name in self._kinds and name not in self.hands and self.watch.moved(name, parameter):
                 self.hands[name] = self._hand(optimizer, parameter, self._kinds[name])
 
     def _hand(self, optimizer: Any, parameter: torch.Tensor, kind: str) -> Hand:
@@ -230,7 +223,7 @@ class Examination:
         return Hand(type(optimizer).__name__, kind, options, moving)
 
     def _frozen_in(self, optimizer: Any) -> Iterator[Tuple[str, torch.Tensor]]:
-        inside = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        inside = {id(parameter) for parameter in _listed(optimizer)}
         for name in sorted(self.frozen):
             parameter = self.parameters[name]
             if id(parameter) in inside:
@@ -255,7 +248,7 @@ class Examination:
             self.watch.remember(f"keep {name}", tensor)
             self._hook(name, tensor, kept=True)
         self._hook_optimizers()
-        self.still = set(self.trainable)  # trainable, and not moved so far
+        self.still = set(self.trainable)
         try:
             for _ in range(self.wanted_steps * PATIENCE):
                 if self.steps >= self.wanted_steps and (
@@ -314,7 +307,7 @@ class Examination:
             if name in self.still and self.watch.moved(name, parameter):
                 self.still.discard(name)
                 self.watch.forget(name)
-            thawed = not flags.get(name, True) and (parameter.requires_grad or name in self.arrived)
+            thawed = not flags[name] and (parameter.requires_grad or name in self.arrived)
             if name in self.frozen and thawed:
                 # a schedule that unfreezes, or a step that switches the flag itself
                 self.frozen.discard(name)
@@ -322,28 +315,21 @@ class Examination:
                 self.notes.append(f"{name} was unfrozen in step {self.steps}")
             elif name in self.frozen and self.watch.moved(name, parameter):
                 self._frozen_moved(name, was, parameter, versions)
-            elif name in self.trainable and flags.get(name) and not parameter.requires_grad:
-                if name not in self.arrived:
-                    self._freeze_midway(name, parameter)
             elif (
                 name in self.trainable
-                and not flags.get(name, True)
-                and name not in self.frozen_since
-                and name not in self.arrived
                 and not parameter.requires_grad
+                and name not in self.arrived
+                and (flags[name] or name not in self.frozen_since)
             ):
                 self._freeze_midway(name, parameter)
             self.parameters[name] = parameter
-            if self.steps == 1 or parameter is not was:
-                if not _finite(parameter):
-                    self._not_finite(name)
-            elif name not in self.frozen and not _finite(parameter):
+            may_differ = self.steps == 1 or parameter is not was or name not in self.frozen
+            if may_differ and not _finite(parameter):
                 self._not_finite(name)
 
     def _not_finite(self, name: str) -> None:
-        sentence = "holds NaN or infinity"
         if not any(f.law == "R6" and f.subject == name for f in self.findings):
-            self._find("R6", name, f"{sentence} after step {self.steps}")
+            self._find("R6", name, f"holds NaN or infinity after step {self.steps}")
 
     def _freeze_midway(self, name: str, parameter: torch.Tensor) -> None:
         """A parameter that the recipe freezes on its way is watched from the next step on."""
@@ -385,13 +371,11 @@ class Examination:
                         f"shared storage: it lies in the memory of {other}, which trains; "
                         "clone the values, or tie by using one Parameter and freeze that"
                     )
-        if not hasattr(torch.optim.Optimizer, "register_step_post_hook"):
+        if not STEP_HOOKS:
+            kind = _gradient_kind(parameter)
             for optimizer in self.recipe.optimizers:
-                listed = [p for group in optimizer.param_groups for p in group["params"]]
-                kind = _gradient_kind(parameter)
-                if any(p is parameter for p in listed) and (
-                    kind != "none" or "LBFGS" in type(optimizer).__name__
-                ):
+                drives = kind != "none" or "LBFGS" in type(optimizer).__name__
+                if drives and _holds(optimizer, {id(parameter)}):
                     return self._cause_by_optimizer(self._hand(optimizer, parameter, kind))
         largest = float(parameter.detach().abs().max()) if parameter.numel() else 0.0
         if change is not None and largest and change <= 1e-5 * largest:
@@ -498,7 +482,7 @@ class Examination:
                     ".data are aliases that follow training: clone each value, or deepcopy"
                 )
         for optimizer in self.recipe.optimizers:
-            if any(p is tensor for group in optimizer.param_groups for p in group["params"]):
+            if _holds(optimizer, {id(tensor)}):
                 return f"{type(optimizer).__name__} trains it: leave it out of the optimizer"
         if name.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked"):
             return "its BatchNorm runs in train mode: call eval() on what is kept"
@@ -540,26 +524,18 @@ class Examination:
             )
 
     def _judge_the_trainable(self) -> None:
-        held: Dict[int, Any] = {}
-        strangers: List[torch.Tensor] = []
-        mine = {id(p) for p in self.parameters.values()}
-        for optimizer in self.recipe.optimizers:
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    held[id(parameter)] = (optimizer, group)
-                    if id(parameter) not in mine:
-                        strangers.append(parameter)
+        groups = [group for optimizer in self.recipe.optimizers for group in optimizer.param_groups]
+        held = {id(parameter): group for group in groups for parameter in group["params"]}
+        mine = {id(parameter) for parameter in self.parameters.values()}
+        strangers = [p for group in groups for p in group["params"] if id(p) not in mine]
         order = [name for name in self.parameters if name in self.trainable]
         starved = [name for name in order if name not in self.ever and name not in self.frozen_since]
         prefix = order[: len(starved)] == starved and len(starved) < len(order)
         for name in order:
-            if name in self.frozen_since or (name not in self.still and name in self.ever):
-                continue
+            if name in self.frozen_since or name not in self.still:
+                continue  # what moved without autograd trains too
             parameter = self.parameters[name]
-            moved = name not in self.still
             if name not in self.ever:
-                if moved:
-                    continue  # trained by other means than autograd
                 self._starved(name, parameter, prefix, held)
             else:
                 self._unmoved(name, parameter, held, strangers)
@@ -598,11 +574,11 @@ class Examination:
         elif name not in self.nonzero:
             sentence = f"is trainable, but its gradient was exactly zero in all of {self.steps} steps"
             cause = "a dead unit (ReLU below zero, a zero factor before it), or a loss that ignores it"
-        elif id(parameter) in held and not float(held[id(parameter)][1].get("lr", 1)):
+        elif id(parameter) in held and not float(held[id(parameter)].get("lr", 1)):
             cause = "its learning rate is 0"
         elif not self.recipe.optimizers:
             cause = "no torch optimizer was found that holds it"
-        elif self.recipe.optimizers and self._counts_steps() and not self.optimizer_steps:
+        elif STEP_HOOKS and not self.optimizer_steps:
             cause = "optimizer.step() is never called (or a GradScaler skips it)"
         elif parameter.dtype in (torch.bfloat16, torch.float16):
             cause = (
@@ -611,12 +587,9 @@ class Examination:
             )
         else:
             cause = "the update rounds away, or something writes the old value back"
-            if not self._counts_steps():
+            if not STEP_HOOKS:
                 cause = f"optimizer.step() is never called, or {cause}"
         self._find("R3", name, sentence, cause)
-
-    def _counts_steps(self) -> bool:
-        return hasattr(torch.optim.Optimizer, "register_step_post_hook")
 
     def _judge_gradients(self) -> None:
         scalers = any(type(thing).__name__ == "GradScaler" for thing in gc.get_objects())

@@ -75,15 +75,11 @@ def draw(network: Optional[Dict[str, Any]]) -> str:
     for index, layer in enumerate(layers):
         x = 70 + index * (BOX + GAP)
         parts.append(f'<line x1="{x - GAP + 2}" y1="{middle}" x2="{x - 2}" y2="{middle}"/>')
-        if index in cuts:
-            at = x - GAP / 2
-            parts.append(f'<line class="cut" x1="{at}" y1="{TOP - 8}" x2="{at}" y2="{height - 18}"/>')
-            parts.append(_text(at - 9, TOP - 12, "cut", "named"))
         parts += _layer(x, index, layer)
         if isinstance(layer.get("skip"), int) and layer["skip"]:
             parts.append(_text(x + 8, height - 8, f"+ input of layer {index + 1 - layer['skip']}"))
-    if len(layers) in cuts:
-        at = 70 + len(layers) * (BOX + GAP) - GAP / 2
+    for position in cuts.intersection(range(len(layers) + 1)):
+        at = 70 + position * (BOX + GAP) - GAP / 2
         parts.append(f'<line class="cut" x1="{at}" y1="{TOP - 8}" x2="{at}" y2="{height - 18}"/>')
         parts.append(_text(at - 9, TOP - 12, "cut", "named"))
     return "".join([*parts, "</svg>"])

@@ -1,7 +1,7 @@
 """Recipes with one mistake each: the law that should find it, and a word of its cause."""
 
 import copy
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
 from torch import nn
@@ -31,9 +31,12 @@ def two_layers(*between: nn.Module) -> Any:
 
 
 def stepper(
-    net: nn.Module, optimizer: torch.optim.Optimizer, set_to_none: bool = True
+    net: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    set_to_none: bool = True,
+    inputs: Optional[torch.Tensor] = None,
 ) -> Callable[[], Any]:
-    inputs = data()
+    inputs = data() if inputs is None else inputs
 
     def step() -> torch.Tensor:
         optimizer.zero_grad(set_to_none=set_to_none)
@@ -41,6 +44,17 @@ def stepper(
         loss.backward()
         optimizer.step()
         return loss
+
+    return step
+
+
+def word_stepper(net: Any, optimizer: torch.optim.Optimizer) -> Callable[[], Any]:
+    words = torch.tensor([0, 1, 2, 3])
+
+    def step() -> None:
+        optimizer.zero_grad()
+        functional.cross_entropy(net["head"](net["embedding"](words)), words).backward()
+        optimizer.step()
 
     return step
 
@@ -149,14 +163,7 @@ def tied_by_data() -> Any:
     net["embedding"].requires_grad_(False)
     net["head"].weight = nn.Parameter(net["embedding"].weight.data)
     optimizer = torch.optim.SGD(net["head"].parameters(), 0.1)
-    words = torch.tensor([0, 1, 2, 3])
-
-    def step() -> None:
-        optimizer.zero_grad()
-        functional.cross_entropy(net["head"](net["embedding"](words)), words).backward()
-        optimizer.step()
-
-    return net, step
+    return net, word_stepper(net, optimizer)
 
 
 @mistake("R4", "forgotten detach")
@@ -258,14 +265,7 @@ def a_layer_that_is_never_used() -> Any:
     net.add_module("spare", nn.Linear(3, 3))
     body = nn.Sequential(*list(net)[:3])
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
-    inputs = data()
-
-    def step() -> None:
-        optimizer.zero_grad()
-        body(inputs).square().mean().backward()
-        optimizer.step()
-
-    return net, step
+    return net, stepper(body, optimizer)
 
 
 @mistake("R3", "learning rate is 0")

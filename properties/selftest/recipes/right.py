@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from properties.selftest.recipes.mistakes import Recipe, data, stepper, two_layers
+from properties.selftest.recipes.mistakes import Recipe, data, stepper, two_layers, word_stepper
 
 RIGHT: Dict[str, Recipe] = {}
 
@@ -188,14 +188,7 @@ def tied_embedding() -> Any:
     net: Any = nn.ModuleDict({"embedding": nn.Embedding(50, 4), "head": nn.Linear(4, 50, bias=False)})
     net["head"].weight = net["embedding"].weight
     optimizer = torch.optim.AdamW(net.parameters())
-    words = torch.tensor([0, 1, 2, 3])
-
-    def step() -> None:
-        optimizer.zero_grad()
-        functional.cross_entropy(net["head"](net["embedding"](words)), words).backward()
-        optimizer.step()
-
-    return net, step
+    return net, word_stepper(net, optimizer)
 
 
 @right
@@ -216,13 +209,7 @@ def sparse_embedding() -> Any:
     net[1].requires_grad_(False)
     optimizer = torch.optim.SparseAdam(list(net[0].parameters()))
     words = torch.tensor([[0, 1], [2, 3]])
-
-    def step() -> None:
-        optimizer.zero_grad()
-        net(words).square().mean().backward()
-        optimizer.step()
-
-    return net, step
+    return net, stepper(net, optimizer, inputs=words)
 
 
 @right

@@ -15,7 +15,7 @@ from properties.harness.reproducer.registry import reproduces
 from properties.harness.reproducer.script import Script
 from properties.harness.reproducer.training import emit_guarded_step, options_text
 from properties.harness.update_rules import SparseAdam, allowed_error, rule_for
-from properties.test_optimizers import can_maximize, gradient_like, single_options
+from properties.test_optimizers import gradient_like, single_options, sparse_options
 from strategies import Listing, OptimizerSpec
 from strategies.listings import SHAPES
 from strategies.optimizers import implementations
@@ -200,7 +200,7 @@ def sparse_adam(case: Case, script: Script) -> None:
     generator = torch.Generator()
     generator.manual_seed(seed)
     touched = sorted(set(torch.randint(0, rows, (rows,), generator=generator).tolist()))
-    maximize = case["seed"] % 2 and can_maximize(torch.optim.SparseAdam)
+    maximize = bool(sparse_options(seed, case.dtype))
     option = ", maximize=True" if maximize else ""
     rule, value = SparseAdam({"lr": 0.1}, case.dtype), oracle.as_float64(parameter)
     gradients = []

@@ -1,7 +1,5 @@
 """Programs for the laws of whole modules."""
 
-import dataclasses
-
 import torch
 
 from properties.harness.reproducer.case import Case
@@ -9,6 +7,7 @@ from properties.harness.reproducer.networks import emit_network, program_names
 from properties.harness.reproducer.registry import reproduces
 from properties.harness.reproducer.script import Script
 from properties.harness.reproducer.training import Recipe
+from properties.test_modules import with_other_weights
 from strategies import MLP, Layer, TrainingRun
 
 FILE = "test_modules.py::"
@@ -170,8 +169,7 @@ def modes(case: Case, script: Script) -> None:
 def loading(case: Case, script: Script) -> None:
     """load_state_dict of another net of the same shape."""
     network, frozen = case.draws(None, ())
-    other = dataclasses.replace(network, seed=(network.seed + 1) % 256)
-    emit_network(script, other, case.dtype)
+    emit_network(script, with_other_weights(network), case.dtype)
     script.add("source = net")
     recipe = Recipe(script, case, TrainingRun(network, frozen, seed=network.seed)).network().freeze()
     script.note("held", "held = dict(net.named_parameters())")

@@ -16,8 +16,8 @@ from properties.harness.reproducer.script import Script
 from properties.harness.reproducer.training import Recipe, options_text
 from properties.harness.trainer import Trainer
 from properties.harness.update_rules import allowed_error, rule_for
-from properties.test_optimizers import STEADY, expected_of
-from strategies import MLP, Layer, OptimizerSpec, TrainingRun
+from properties.test_optimizers import STEADY, expected_of, wide_run
+from strategies import OptimizerSpec, TrainingRun
 
 FILE = "test_optimizers.py::"
 
@@ -81,8 +81,7 @@ def gradients_match(case: Case, script: Script) -> None:
 @reproduces(FILE + "test_gradients_of_wide_nets")
 def gradients_of_wide_nets(case: Case, script: Script) -> None:
     """The gradients of one backward of a wide net."""
-    layers = (Layer(case["widths"][0], activation="relu"), Layer(case["widths"][1]))
-    run = TrainingRun(MLP(2, layers, seed=case["seed"]), batch=case["batch"], seed=case["seed"])
+    run = wide_run(case["widths"], case["batch"], case["seed"])
     recipe = Recipe(script, case, run).setup(optimizer=False)
     script.add(f"{recipe.loss}.backward()")
     emit_gradient_checks(script, recipe, Trainer(run, case.device, case.dtype))
