@@ -5,7 +5,7 @@ from typing import Tuple
 
 from hypothesis import strategies as st
 
-from strategies.digits import Digits, blocks
+from strategies.digits import Digits, read_as
 from strategies.networks import MLP
 
 
@@ -37,12 +37,11 @@ def read_cuts(digits: Digits, mlp: MLP, *, at_least: int = 0, output: bool = Tru
     return Cuts(positions or (place % (last + 1),), by)
 
 
-@st.composite
-def detach_positions(draw: st.DrawFn, mlp: MLP, *, at_least: int = 0, output: bool = True) -> Cuts:
+def detach_positions(mlp: MLP, *, at_least: int = 0, output: bool = True) -> st.SearchStrategy[Cuts]:
     """Any set of cut positions of ``mlp``, and one of the two ways to cut.
 
     at_least: 1 asks for a cut for certain. output: False never cuts after the
     last layer, so that something is left to train. Shrinks towards no cut (or
     one at the input), by detach.
     """
-    return read_cuts(Digits(draw(blocks(CUT_DIGITS))), mlp, at_least=at_least, output=output)
+    return read_as(CUT_DIGITS, lambda digits: read_cuts(digits, mlp, at_least=at_least, output=output))

@@ -5,7 +5,7 @@ from typing import List, Sequence, Tuple, Union
 import torch
 from hypothesis import strategies as st
 
-from strategies.digits import Digits, blocks
+from strategies.digits import Digits, read_as
 from strategies.networks import MLP
 
 Mask = Tuple[str, ...]
@@ -26,16 +26,19 @@ def layers_of(source: Union[MLP, torch.nn.Module]) -> List[Tuple[str, ...]]:
     return [tuple(names) for names in by_owner.values()]
 
 
+MASK_DIGITS = 9  # 6 of them one bit a name, for nets of up to 48 names
+
+
 def mask_digits(count: int) -> int:
-    """How many bytes ``read_mask`` takes for up to ``count`` names."""
-    return 3 + (count + 7) // 8
+    """How many bytes ``read_mask`` takes for ``count`` names: as many for every small net."""
+    return max(MASK_DIGITS, 3 + (count + 7) // 8)
 
 
-def read_mask(digits: Digits, groups: Sequence[Tuple[str, ...]], most: int) -> Mask:
-    """A mask of at most ``most`` names in groups, from ``mask_digits(most)`` bytes."""
+def read_mask(digits: Digits, groups: Sequence[Tuple[str, ...]]) -> Mask:
+    """A mask of the names in groups, from ``mask_digits(number of names)`` bytes."""
     names = [name for group in groups for name in group]
     count = len(names)
-    kind, pick, bits = digits.below(11), digits.bits(2), digits.bits((most + 7) // 8)
+    kind, pick, bits = digits.below(11), digits.bits(2), digits.bits(mask_digits(count) - 3)
     if kind == 0:
         return ()
     if kind == 1:  # exactly one
@@ -55,8 +58,7 @@ def read_mask(digits: Digits, groups: Sequence[Tuple[str, ...]], most: int) -> M
     return tuple(name for index, name in enumerate(names) if bits >> index & 1)
 
 
-@st.composite
-def freeze_masks(draw: st.DrawFn, source: Union[MLP, torch.nn.Module]) -> Mask:
+def freeze_masks(source: Union[MLP, torch.nn.Module]) -> st.SearchStrategy[Mask]:
     """The names of the frozen parameters of an MLP description or of any module.
 
     None, one, a whole layer, a prefix of layers, only weights, only biases, all
@@ -69,4 +71,4 @@ def freeze_masks(draw: st.DrawFn, source: Union[MLP, torch.nn.Module]) -> Mask:
     if not groups:
         raise ValueError("freeze_masks needs a module with at least one parameter")
     count = sum(len(group) for group in groups)
-    return read_mask(Digits(draw(blocks(mask_digits(count)))), groups, count)
+    return read_as(mask_digits(count), lambda digits: read_mask(digits, groups))

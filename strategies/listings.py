@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import torch
 from hypothesis import strategies as st
 
-from strategies.digits import Digits, blocks
+from strategies.digits import Digits, read_as, reader_of
 from strategies.optimizers import OptimizerSpec, optimizers
 
 # Matrices first: some optimizers take no others. Large ones reach faults that go by size.
@@ -63,33 +63,36 @@ class Listing:
         return self.spec.build(groups)
 
 
-@st.composite
 def listings(
-    draw: st.DrawFn,
     *,
     names: Optional[Sequence[str]] = None,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> Listing:
+) -> st.SearchStrategy[Listing]:
     """Listings of optimizers that take several groups (not LBFGS).
 
     Shrink towards two small live parameters and one step of plain SGD.
     """
-    spec = draw(optimizers(names=names, device=device, dtype=dtype))
-    digits = Digits(draw(blocks(LISTING_DIGITS)))
-    shapes = SHAPES[:5] if spec.matrices_only else SHAPES
-    count, steps = 2 + digits.below(3), 1 + digits.below(7)
-    second: Dict[str, float] = {}
-    if digits.below(3):
-        second["lr"] = digits.one_of((0.05, 0.2, 0.003))
-    if digits.below(2) and "weight_decay" in dict(spec.options):
-        second["weight_decay"] = 0.3
-    seed = digits.bits(2)
-    return Listing(
-        spec,
-        tuple(digits.one_of(shapes) for _ in range(count)),
-        tuple(digits.below(4) == 3 for _ in range(count)),
-        tuple(second.items()),
-        tuple(digits.one_of(KINDS) for _ in range(steps)),
-        seed,
-    )
+    optimizer = reader_of(optimizers(names=names, device=device, dtype=dtype))
+    assert optimizer is not None
+
+    def read(digits: Digits) -> Listing:
+        spec = optimizer.read(digits)
+        shapes = SHAPES[:5] if spec.matrices_only else SHAPES
+        count, steps = 2 + digits.below(3), 1 + digits.below(7)
+        second: Dict[str, float] = {}
+        if digits.below(3):
+            second["lr"] = digits.one_of((0.05, 0.2, 0.003))
+        if digits.below(2) and "weight_decay" in dict(spec.options):
+            second["weight_decay"] = 0.3
+        seed = digits.bits(2)
+        return Listing(
+            spec,
+            tuple(digits.one_of(shapes) for _ in range(count)),
+            tuple(digits.below(4) == 3 for _ in range(count)),
+            tuple(second.items()),
+            tuple(digits.one_of(KINDS) for _ in range(steps)),
+            seed,
+        )
+
+    return read_as(optimizer.size + LISTING_DIGITS, read)

@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, List, Tup
 import torch
 from hypothesis import strategies as st
 
-from strategies.digits import Digits, blocks
+from strategies.digits import Digits, read_as
 
 ACTIVATIONS = (
     "identity",
@@ -303,9 +303,7 @@ def _width(digits: Digits, max_width: int) -> int:
     return wide[choice % len(wide)]
 
 
-@st.composite
 def mlps(
-    draw: st.DrawFn,
     *,
     min_depth: int = 1,
     max_depth: int = 6,
@@ -313,18 +311,12 @@ def mlps(
     norms: bool = True,
     skips: bool = True,
     tied: bool = True,
-) -> MLP:
+) -> st.SearchStrategy[MLP]:
     """Multilayer perceptrons: depth, widths, biases, activations, norms, skips, ties, nesting.
 
     Shrinks towards one linear layer of width 1 on one input, with a bias and
     without activation, and towards seed 0.
     """
-    return read_network(
-        Digits(draw(blocks(network_digits(max_depth)))),
-        min_depth=min_depth,
-        max_depth=max_depth,
-        max_width=max_width,
-        norms=norms,
-        skips=skips,
-        tied=tied,
-    )
+    options: Dict[str, Any] = {"min_depth": min_depth, "max_depth": max_depth}
+    options.update(max_width=max_width, norms=norms, skips=skips, tied=tied)
+    return read_as(network_digits(max_depth), lambda digits: read_network(digits, **options))

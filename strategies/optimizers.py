@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import torch
 from hypothesis import strategies as st
 
-from strategies.digits import Digits, blocks
+from strategies.digits import Digits, read_as
 
 # How an optimizer differs from "dense parameters of any shape, step() without arguments".
 CLOSURE = frozenset(("LBFGS",))
@@ -274,13 +274,6 @@ def read_optimizer(
     return OptimizerSpec(name, tuple(sorted({**constrained(name, options), **way}.items())))
 
 
-@st.composite
-def _specs(
-    draw: st.DrawFn, names: Tuple[str, ...], device: str, dtype: torch.dtype, capturable: bool
-) -> OptimizerSpec:
-    return read_optimizer(Digits(draw(blocks(OPTIMIZER_DIGITS))), names, device, dtype, capturable)
-
-
 def optimizer_classes(
     names: Optional[Sequence[str]], device: str, dtype: torch.dtype
 ) -> Tuple[str, ...]:
@@ -317,4 +310,7 @@ def optimizers(
         dtype = getattr(torch, dtype)
         assert isinstance(dtype, torch.dtype)
     classes = optimizer_classes(names, device, dtype)
-    return _specs(classes, str(device), dtype, capturable)
+    return read_as(
+        OPTIMIZER_DIGITS,
+        lambda digits: read_optimizer(digits, classes, str(device), dtype, capturable),
+    )

@@ -9,6 +9,8 @@ from typing import Dict, Tuple
 import torch
 from hypothesis import strategies as st
 
+from strategies.digits import read_as
+
 # Small shapes first, so that an index shrinks towards one element without axes.
 # The last few reach faults that depend on size; a zero extent holds no element.
 SHAPES: Tuple[Tuple[int, ...], ...] = (
@@ -163,30 +165,30 @@ class TensorSpec:
         return -tensor
 
 
-@st.composite
+TENSOR_DIGITS = 5
+
+
 def tensors(
-    draw: st.DrawFn,
     *,
     kinds: Tuple[str, ...] = KINDS,
     layouts: Tuple[str, ...] = LAYOUTS,
     specials: Tuple[str, ...] = SPECIALS,
     max_elements: int = 70001,
-) -> TensorSpec:
+) -> st.SearchStrategy[TensorSpec]:
     """Tensors of every layout and kind, small and large, empty and 0-dim.
 
     Shrinks towards a plain 0-dim leaf of ordinary value, contiguous, with seed 0.
     """
     shapes = _shapes_up_to(max_elements)
-    shape = shapes[draw(st.integers(0, len(shapes) - 1))]
-    packed = draw(st.integers(0, len(kinds) * len(layouts) * len(specials) - 1))
-    packed, kind = divmod(packed, len(kinds))
-    special, layout = divmod(packed, len(layouts))
-    return TensorSpec(
-        shape=shape,
-        layout=layouts[layout],
-        kind=kinds[kind],
-        special=specials[special],
-        seed=draw(st.integers(0, 255)),
+    return read_as(
+        TENSOR_DIGITS,
+        lambda digits: TensorSpec(
+            shape=digits.one_of(shapes),
+            layout=digits.one_of(layouts),
+            kind=digits.one_of(kinds),
+            special=digits.one_of(specials),
+            seed=digits.bits(1),
+        ),
     )
 
 

@@ -7,9 +7,9 @@ import torch
 from hypothesis import strategies as st
 
 from strategies.detaching import CUT_DIGITS, Cuts, read_cuts
-from strategies.digits import Digits, blocks
+from strategies.digits import Digits, read_as, reader_of
 from strategies.freezing import Mask, layers_of, mask_digits, read_mask
-from strategies.networks import MLP, network_digits, read_network
+from strategies.networks import MLP, mlps
 from strategies.optimizers import (
     OPTIMIZER_DIGITS,
     OptimizerSpec,
@@ -69,11 +69,9 @@ class TrainingRun:
 RUN_DIGITS = 8
 
 
-@st.composite
 def training_runs(
-    draw: st.DrawFn,
     *,
-    networks: Optional[st.SearchStrategy] = None,
+    networks: Optional[st.SearchStrategy[MLP]] = None,
     names: Optional[Sequence[str]] = None,
     cuts: bool = True,
     learns: bool = False,
@@ -81,7 +79,7 @@ def training_runs(
     max_steps: int = 5,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> TrainingRun:
+) -> st.SearchStrategy[TrainingRun]:
     """Training runs whose options are valid on the given device and dtype.
 
     networks: another strategy of nets than ``mlps(max_depth=max_depth)``; names: only
@@ -89,40 +87,48 @@ def training_runs(
     gradient. Shrinks towards one SGD step on one pair, one linear layer, nothing frozen
     or cut.
     """
-    given = None if networks is None else draw(networks)
-    most = 4 * max_depth if given is None else len(given.parameter_names())
-    size = mask_digits(most) + CUT_DIGITS + OPTIMIZER_DIGITS + RUN_DIGITS
-    if given is None:
-        size += network_digits(max_depth)
-    digits = Digits(draw(blocks(size)))
-    mlp: MLP = read_network(digits, max_depth=max_depth) if given is None else given
-    mask = read_mask(digits, layers_of(mlp), most)
-    where = read_cuts(digits, mlp, output=not learns)
+    nets = mlps(max_depth=max_depth) if networks is None else networks
     classes = optimizer_classes(names, device, dtype)
-    spec = read_optimizer(digits, classes, device, dtype, False)
-    if not cuts:
-        where = Cuts()
-    if learns:
-        reached = mlp.reached(where.positions, where.by)
-        if not reached - frozenset(mask):
-            mask = tuple(name for name in mask if name not in reached)
-    groups, listed, freezing = digits.below(2), digits.below(2), digits.one_of(FREEZINGS)
-    clearing = digits.one_of(("none", "none", "zeros", "keep"))
-    steps, batch, seed = digits.below(max_steps), digits.below(8), digits.bits(2)
-    smallest = 1
-    if any(layer.norm == "batch" for layer in mlp.layers):
-        smallest = 3  # BatchNorm refuses one row, and two rows say only their sign
-    everything_frozen = len(mask) == len(mlp.parameter_names())
-    return TrainingRun(
-        network=mlp,
-        frozen=mask,
-        cuts=where,
-        optimizer=spec,
-        groups=1 if spec.needs_closure else groups + 1,
-        listed="trainable" if listed and not everything_frozen else "all",
-        freezing=freezing,
-        clearing=clearing,
-        steps=steps + 1,
-        batch=max(smallest, batch + 1),
-        seed=seed,
-    )
+
+    def read(digits: Digits, mlp: MLP) -> TrainingRun:
+        mask = read_mask(digits, layers_of(mlp))
+        where = read_cuts(digits, mlp, output=not learns)
+        spec = read_optimizer(digits, classes, device, dtype, False)
+        if not cuts:
+            where = Cuts()
+        if learns:
+            reached = mlp.reached(where.positions, where.by)
+            if not reached - frozenset(mask):
+                mask = tuple(name for name in mask if name not in reached)
+        groups, listed, freezing = digits.below(2), digits.below(2), digits.one_of(FREEZINGS)
+        clearing = digits.one_of(("none", "none", "zeros", "keep"))
+        steps, batch, seed = digits.below(max_steps), digits.below(8), digits.bits(2)
+        smallest = 1
+        if any(layer.norm == "batch" for layer in mlp.layers):
+            smallest = 3  # BatchNorm refuses one row, and two rows say only their sign
+        everything_frozen = len(mask) == len(mlp.parameter_names())
+        return TrainingRun(
+            network=mlp,
+            frozen=mask,
+            cuts=where,
+            optimizer=spec,
+            groups=1 if spec.needs_closure else groups + 1,
+            listed="trainable" if listed and not everything_frozen else "all",
+            freezing=freezing,
+            clearing=clearing,
+            steps=steps + 1,
+            batch=max(smallest, batch + 1),
+            seed=seed,
+        )
+
+    reader = reader_of(nets)
+    if reader is None:  # a strategy of the user's own
+        return nets.flatmap(lambda mlp: read_as(_digits(mlp), lambda digits: read(digits, mlp)))
+    most = reader.size + mask_digits(4 * max_depth) + CUT_DIGITS + OPTIMIZER_DIGITS + RUN_DIGITS
+    network = reader.read
+    return read_as(most, lambda digits: read(digits, network(digits)))
+
+
+def _digits(mlp: MLP) -> int:
+    names = len(mlp.parameter_names())
+    return mask_digits(names) + CUT_DIGITS + OPTIMIZER_DIGITS + RUN_DIGITS

@@ -13,7 +13,8 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 import pytest
 import torch
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from properties import test_histories
 from properties.harness import axes, law
@@ -26,7 +27,7 @@ from properties.harness.reproducer.recording import RecordedData, Recorder
 from properties.harness.reproducer.registry import scripts, templates
 from properties.harness.reproducer.script import Script, outcome
 from properties.harness.reproducer.tensors import emit_tensor
-from strategies import MLP, Layer, TensorSpec, all_dtypes
+from strategies import MLP, Layer, TensorSpec, all_dtypes, mlps
 from strategies.tensors import KINDS, LAYOUTS, SHAPES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -400,10 +401,12 @@ def test_programs_that_cannot_be_written_are_no_error(tmp_path: Path) -> None:
 
 
 def test_recording_keeps_the_last_draws() -> None:
-    class Data:
-        def draw(self, strategy: Any, label: Any = None) -> int:
-            return int(strategy)
+    @settings(max_examples=1, database=None)
+    @given(data=st.data())
+    def example(data: st.DataObject) -> None:
+        recorded = RecordedData(data)
+        network = recorded.draw(mlps(max_depth=2))  # read from the example's block of digits
+        assert [network, recorded.draw(st.just(4))] == recorded.drawn and recorded.drawn[1] == 4
 
-    recorded = RecordedData(Data())  # type: ignore[arg-type]
-    assert (recorded.draw(3), recorded.draw(4)) == (3, 4) and recorded.drawn == [3, 4]
+    example()
     assert issubclass(LawBroken, AssertionError)

@@ -5,19 +5,33 @@ from typing import Any, Callable, Dict, List, Optional
 
 from hypothesis import strategies as st
 
+from strategies.digits import SHARED, Digits, blocks, reader_of
+
 
 class RecordedData:
-    """Stands in for ``st.DataObject``: draws from it, and keeps what came."""
+    """Stands in for ``st.DataObject``: draws from it, and keeps what came.
+
+    All descriptions of an example are read from one block: see ``strategies.digits``.
+    """
 
     def __init__(self, data: st.DataObject) -> None:
         self._data = data
+        self._digits = Digits(b"")
         self.drawn: List[Any] = []
 
     def draw(self, strategy: Any, label: Any = None) -> Any:
         """``data.draw``, kept."""
-        value = self._data.draw(strategy, label)
+        value = self._drawn(strategy, label)
         self.drawn.append(value)
         return value
+
+    def _drawn(self, strategy: Any, label: Any) -> Any:
+        reader = reader_of(strategy)
+        if reader is None:
+            return self._data.draw(strategy, label)
+        if self._digits.left < reader.size:
+            self._digits = Digits(self._data.draw(blocks(max(SHARED, reader.size)), label))
+        return reader.read(self._digits)
 
 
 class Recorder:

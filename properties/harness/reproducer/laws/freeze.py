@@ -424,8 +424,7 @@ def loading_state(case: Case, script: Script) -> None:
 @reproduces(FILE + "test_gradient_scaling_leaves_frozen")
 def gradient_scaling(case: Case, script: Script) -> None:
     """A scaled loss, by hand and by GradScaler."""
-    network = case["network"]
-    (mask,) = case.draws(())
+    network, mask = case.draws(None, ())
     run = TrainingRun(network, frozen=mask, batch=4, seed=network.seed)
     if not run.gets_gradient():
         run = dataclasses.replace(run, frozen=())
