@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import Dict, List
@@ -30,11 +29,11 @@ def collected_laws() -> Dict[str, str]:
     """{"test_detach.py::test_shares_storage": "D1", ...}; raises RuntimeError where pytest fails."""
     with tempfile.TemporaryDirectory(prefix="frostproof-") as folder:
         path = Path(folder, "laws.json")
-        command: List[str] = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-n", "0"]
+        command: List[str] = ["pytest", "--collect-only", "-q", "-n", "0", "--assert=plain"]
         command += ["-p", "no:cacheprovider", "-p", "properties.selftest.faults.catalogue"]
         command += ["--device", "cpu"]
         environment = {"FROSTPROOF_CATALOGUE": str(path), "FROSTPROOF_FAULT": ""}
-        code, output = run_alone(command, environment, limit=300)
+        code, output, _ = run_alone(command, environment, limit=300)
         if code != 0:
             raise RuntimeError(f"pytest cannot collect the laws:\n{output[-2000:]}")
         found: Dict[str, str] = json.loads(path.read_text(encoding="utf-8"))

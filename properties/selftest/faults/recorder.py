@@ -3,6 +3,7 @@
 A failure is of kind "law" where a law's assertion was broken, "torch" where a torch
 operation raised RuntimeError inside a law, and "crash" for all else (a TypeError, an error
 outside of any law): a fault that merely makes the harness crash has not been caught.
+Examples are the profile's own, but a failing one is not shrunk: it is not read.
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Dict, Generator, List, Optional
 
 import pytest
+from hypothesis import Phase, settings
 
 from properties.harness.checks import LawBroken
 from properties.harness.law import law_of
@@ -81,6 +83,11 @@ class Recorder:
             )
             self.write()
         return report
+
+    def pytest_sessionstart(self) -> None:
+        phases = (Phase.explicit, Phase.reuse, Phase.generate)
+        settings.register_profile("recorded", settings(phases=phases))
+        settings.load_profile("recorded")
 
     def pytest_sessionfinish(self) -> None:
         self.write()

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,8 +38,8 @@ class Outcome:
 
 def check_witness(name: str) -> str:
     """What is wrong; empty where the witness holds on a healthy torch and fails under the fault."""
-    command = [sys.executable, "-m", "properties.selftest.faults.probe", name]
-    code, output = run_alone(command, {"FROSTPROOF_FAULT": ""}, limit=120)
+    command = ["properties.selftest.faults.probe", name]
+    code, output, _ = run_alone(command, {"FROSTPROOF_FAULT": ""}, limit=120)
     if code != 0:
         return f"its witness fails: {output.strip()[-300:]}"
     said = json.loads(output.strip().split("\n")[-1])
