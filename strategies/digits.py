@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 Choice = TypeVar("Choice")
 Value = TypeVar("Value")
-SHARED = 128  # bytes: most examples need no more
+SHARED = 80  # bytes: most examples need no more
 
 
 class Digits:

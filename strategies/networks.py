@@ -2,7 +2,8 @@
 
 import inspect
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, List, Tuple
+from functools import cached_property
+from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, List, Optional, Tuple
 
 import torch
 from hypothesis import strategies as st
@@ -26,8 +27,7 @@ WIDE = (64, 129, 201, 257, 300)  # to reach faults that depend on size
 # Modules take a device and a dtype (not on torch 1.8).
 MADE_IN_PLACE = "dtype" in inspect.signature(torch.nn.Linear.__init__).parameters
 
-_ACTIVATION_MODULES: Dict[str, Callable[[], torch.nn.Module]] = {
-    "identity": lambda: torch.nn.Identity(),
+ACTIVATION_MODULES: Dict[str, Callable[[], torch.nn.Module]] = {
     "relu": lambda: torch.nn.ReLU(),
     "leaky_relu": lambda: torch.nn.LeakyReLU(),
     "elu": lambda: torch.nn.ELU(),
@@ -98,6 +98,10 @@ class MLP:
 
     def parameters_by_layer(self) -> Tuple[Tuple[str, ...], ...]:
         """Parameter names that each layer uses; a tied weight goes by its first name."""
+        return self._by_layer
+
+    @cached_property
+    def _by_layer(self) -> Tuple[Tuple[str, ...], ...]:
         names: List[Tuple[str, ...]] = []
         for index, layer in enumerate(self.layers):
             prefix = self.prefix(index)
@@ -111,6 +115,10 @@ class MLP:
 
     def parameter_names(self) -> Tuple[str, ...]:
         """Every parameter once, in the order of ``named_parameters()``."""
+        return self._names
+
+    @cached_property
+    def _names(self) -> Tuple[str, ...]:
         return tuple(dict.fromkeys(name for names in self.parameters_by_layer() for name in names))
 
     def reached(self, cuts: Iterable[int] = (), cut_by: str = "detach") -> FrozenSet[str]:
@@ -136,19 +144,20 @@ class MLP:
         named = list(network.named_parameters())
         generator = torch.Generator()
         generator.manual_seed(self.seed)
-        sizes = [parameter.numel() for _, parameter in named]
-        values = torch.rand(sum(sizes), generator=generator, dtype=torch.float64)
-        values.mul_(2).sub_(1)
+        few = sum(parameter.numel() for _, parameter in named) <= 4096
+        drawn = torch.float64 if few else torch.float32  # half the time where it counts
         with torch.no_grad():
-            start = 0
-            for (name, parameter), size in zip(named, sizes):
-                part = values[start : start + size].view(parameter.shape)
+            for name, parameter in named:
+                middle, reach = 0.0, 1.0
                 if parameter.dim() == 2:  # keeps the values at ordinary sizes at any width
-                    part = part * (2.0 / parameter.shape[1] ** 0.5)
+                    reach = 2.0 / parameter.shape[1] ** 0.5
                 elif name.endswith("norm.weight"):
-                    part = part * 0.5 + 1.0
-                parameter.copy_(part)
-                start += size
+                    middle, reach = 1.0, 0.5
+                ready = parameter.dtype is drawn and parameter.device.type == "cpu"
+                values = parameter if ready else torch.empty(parameter.shape, dtype=drawn)
+                values.uniform_(middle - reach, middle + reach, generator=generator)
+                if not ready:
+                    parameter.copy_(values)
         return network
 
 
@@ -165,16 +174,20 @@ class Block(torch.nn.Module):
     def __init__(self, inputs: int, layer: Layer, made: Dict[str, Any]) -> None:
         super().__init__()
         self.linear = Linear(inputs, layer.width, bias=layer.bias, **made)
+        self.norm: Optional[torch.nn.Module] = None
         if layer.norm == "layer":
-            self.norm: torch.nn.Module = torch.nn.LayerNorm(layer.width, **made)
+            self.norm = torch.nn.LayerNorm(layer.width, **made)
         elif layer.norm == "batch":
             self.norm = torch.nn.BatchNorm1d(layer.width, **made)
-        else:
-            self.norm = torch.nn.Identity()
-        self.activation = _ACTIVATION_MODULES[layer.activation]()
+        self.activation: Optional[torch.nn.Module] = None
+        if layer.activation != "identity":
+            self.activation = ACTIVATION_MODULES[layer.activation]()
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
-        return self.activation(self.norm(self.linear(value)))  # type: ignore[no-any-return]
+        value = self.linear(value)
+        if self.norm is not None:
+            value = self.norm(value)
+        return value if self.activation is None else self.activation(value)
 
 
 class Network(torch.nn.Module):

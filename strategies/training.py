@@ -1,6 +1,7 @@
 """A whole training run as plain values: net, mask, cuts, optimizer, data, steps."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import FrozenSet, Optional, Sequence, Tuple
 
 import torch
@@ -50,6 +51,10 @@ class TrainingRun:
 
     def gets_gradient(self) -> FrozenSet[str]:
         """The names that backward must give a gradient (perhaps of zeros); the others: None."""
+        return self._gets_gradient
+
+    @cached_property
+    def _gets_gradient(self) -> FrozenSet[str]:
         return self.network.reached(self.cuts.positions, self.cuts.by) - frozenset(self.frozen)
 
     def data(

@@ -6,6 +6,7 @@ bytes are read from memory; only other layouts and devices go through ``copy_``.
 
 import ctypes
 import math
+import os
 from typing import Tuple
 
 import torch
@@ -33,6 +34,18 @@ def read_bits(tensor: torch.Tensor) -> bytes:
     dense = dense_on_cpu(tensor)
     size = dense.numel() * dense.element_size()
     return ctypes.string_at(dense.data_ptr(), size) if size else b""
+
+
+_LIBRARY = ctypes.cdll.msvcrt if os.name == "nt" else ctypes.CDLL(None)  # type: ignore[attr-defined]
+_memcmp = _LIBRARY.memcmp
+_memcmp.argtypes = (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t)
+
+
+def has_bits(tensor: torch.Tensor, bits: bytes) -> bool:
+    """``read_bits(tensor) == bits``, without copying them."""
+    dense = dense_on_cpu(tensor)
+    size = dense.numel() * dense.element_size()
+    return size == len(bits) and (not size or _memcmp(dense.data_ptr(), bits, size) == 0)
 
 
 def from_bits(bits: bytes, shape: Tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:

@@ -32,7 +32,9 @@ class Count:
         self.checked = 0
 
 
-def _counted(test: Any, count: Count, recorder: Recorder) -> Any:
+def counted(test: Any, count: Count, recorder: Recorder) -> Any:
+    """A law's function that counts its examples, and keeps the last one that raised."""
+
     @functools.wraps(test)
     def example(*arguments: Any, **named: Any) -> Any:
         __tracebackhide__ = True
@@ -75,7 +77,7 @@ def collecting(item: pytest.Item, seed: int) -> Iterator[None]:
     inner = None if handle is None else handle.inner_test
     if handle is not None:
         hypothesis.seed(seed)(function)
-        handle.inner_test = _counted(inner, count, recorder)
+        handle.inner_test = counted(inner, count, recorder)
     try:
         yield
     except Exception:

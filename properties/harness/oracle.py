@@ -27,6 +27,8 @@ def as_float64(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor's values on the CPU in float64, copied without detach or clone."""
     with torch.no_grad():
         plain = from_bits(read_bits(tensor), tuple(tensor.shape), tensor.dtype)
+        if tensor.dtype is torch.float64:
+            return plain
         return torch.empty(tuple(tensor.shape), dtype=torch.float64).copy_(plain)
 
 

@@ -89,10 +89,10 @@ class Trainer:
 
     def _differentiate(self, loss: torch.Tensor) -> None:
         __tracebackhide__ = True
-        live = sorted(self.run.gets_gradient())
+        live = self.run.gets_gradient()
         check(
             loss.requires_grad == bool(live or self.inputs.requires_grad),
-            f"the loss requires grad: {loss.requires_grad}; live and reached are {live}",
+            f"the loss requires grad: {loss.requires_grad}; live and reached are {sorted(live)}",
         )
         if loss.requires_grad:
             loss.backward()
