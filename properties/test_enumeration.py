@@ -1,7 +1,7 @@
 """Every mask and every cut of small nets, enumerated: nothing is left to chance here."""
 
 from itertools import product
-from typing import Any, Dict, FrozenSet, List, Optional
+from typing import Any, Dict, FrozenSet, Iterable, List
 
 import torch
 
@@ -13,6 +13,7 @@ from properties.harness.checks import (
     check_raises,
     check_same_bits,
     count_cases,
+    fail,
 )
 from properties.harness.law import PRECISE, law
 from properties.harness.trainer import Trainer
@@ -46,6 +47,10 @@ class Uncut:
     def __init__(self, trainer: Trainer, dtype: torch.dtype) -> None:
         self.gradients = {n: bits for n, bits in trainer.gradient_bits().items() if bits is not None}
         check_gradients(trainer, expected_of(trainer), dtype)
+        self.start = {
+            name: from_bits(trainer.before[name], parameter.shape, parameter.dtype)
+            for name, parameter in trainer.named.items()
+        }
         self.after: List[Bits] = []
         for spec in SPECS:
             optimizer = spec.build(list(trainer.named.values()))
@@ -59,20 +64,33 @@ class Uncut:
                     gradient = oracle.as_float64(parameter.grad)
                     check_update(parameter, old[name], gradient, rule, f"{name}, step {step}")
             self.after.append(trainer.bits())
-            restore(trainer)
+            self.restore(trainer, trainer.named)
+
+    def restore(self, trainer: Trainer, names: Iterable[str]) -> None:
+        """Put the values of the start back into the named parameters."""
+        with torch.no_grad():
+            for name in names:
+                trainer.named[name].copy_(self.start[name])
 
 
-def restore(trainer: Trainer, names: Optional[FrozenSet[str]] = None) -> None:
-    """Put the values of the start back into the parameters."""
-    with torch.no_grad():
-        for name, parameter in trainer.named.items():
-            if names is None or name in names:
-                parameter.copy_(from_bits(trainer.before[name], parameter.shape, parameter.dtype))
+class Name:
+    """What a case is called; spelled out only where it fails."""
+
+    def __init__(self, trainer: Trainer, frozen: FrozenSet[str]) -> None:
+        self.run, self.frozen = trainer.run, frozen
+
+    def __str__(self) -> str:
+        cuts = self.run.cuts.positions
+        return (
+            f"depth {self.run.network.depth}, cut {cuts[0] if cuts else None}, "
+            f"frozen {sorted(self.frozen)}"
+        )
 
 
-def check_case(trainer: Trainer, uncut: Uncut, frozen: FrozenSet[str], case: str) -> None:
+def check_case(trainer: Trainer, uncut: Uncut, frozen: FrozenSet[str]) -> None:
     """One mask under one cut: gradients, and where two steps of each optimizer lead."""
     __tracebackhide__ = True
+    case = Name(trainer, frozen)
     gets = frozenset(uncut.gradients) - frozen
     for name, parameter in trainer.named.items():
         parameter.requires_grad = name not in frozen
@@ -84,9 +102,10 @@ def check_case(trainer: Trainer, uncut: Uncut, frozen: FrozenSet[str], case: str
         check_raises(RuntimeError, loss.backward, f"{case}: backward with nothing to reach", "grad")
     for name, parameter in trainer.named.items():
         if name not in gets:
-            check(parameter.grad is None, f"{case}: {name} must get no gradient, but has one")
+            if parameter.grad is not None:
+                fail(f"{case}: {name} must get no gradient, but has one")
         elif parameter.grad is None:
-            check(False, f"{case}: {name} must get a gradient, but has none")
+            fail(f"{case}: {name} must get a gradient, but has none")
         elif not has_bits(parameter.grad, uncut.gradients[name]):
             check_same_bits(parameter.grad, uncut.gradients[name], f"{case}: gradient of {name}")
     for spec, after in zip(SPECS, uncut.after):
@@ -99,11 +118,9 @@ def check_case(trainer: Trainer, uncut: Uncut, frozen: FrozenSet[str], case: str
             wanted = after[name] if name in gets else trainer.before[name]
             if not has_bits(parameter, wanted):
                 check_same_bits(parameter, wanted, f"{case}: {name} after two steps of {spec.name}")
-        check(
-            all(trainer.named[name]._version == versions[name] for name in frozen),
-            f"{case}: {spec.name} wrote to a frozen parameter (its version counter moved)",
-        )
-        restore(trainer, gets)
+        if any(trainer.named[name]._version != versions[name] for name in frozen):
+            fail(f"{case}: {spec.name} wrote to a frozen parameter (its version counter moved)")
+        uncut.restore(trainer, gets)
 
 
 @law("F1 F2 F3 K1", "the source article; every case enumerated", PRECISE)
@@ -123,7 +140,7 @@ def test_every_mask_and_cut(device: str, dtype: torch.dtype, depth: int) -> None
             check(bits == whole[name], f"cut at {place}: another gradient of {name} than without it")
         for flags in product((False, True), repeat=len(names)):
             frozen = frozenset(name for name, flag in zip(names, flags) if flag)
-            check_case(trainer, uncut, frozen, f"depth {depth}, cut {place}, frozen {sorted(frozen)}")
+            check_case(trainer, uncut, frozen)
             count_cases(1)
 
 

@@ -215,7 +215,7 @@ def test_frozen_midway_with_cleared_gradients(
     trainer = Trainer(run, device, dtype)
     trainer.train()
     trainer.network.zero_grad(set_to_none=True)
-    freeze(trainer.network, mask, run.freezing)
+    freeze(trainer.named, mask, run.freezing)
     before = snapshot({name: trainer.named[name] for name in mask})
     trainer.run = dataclasses.replace(run, frozen=tuple(mask))
     for _ in range(2):
@@ -250,7 +250,7 @@ def test_traps_move_frozen(device: str, dtype: torch.dtype, data: st.DataObject)
             assert parameter.grad is not None
             parameter.grad.zero_()
     mask = data.draw(freeze_masks(network)) or network.parameter_names()[:1]
-    freeze(trainer.network, mask, "attribute")
+    freeze(trainer.named, mask, "attribute")
     before = snapshot(trainer.named)
     expected = {}
     for frozen in mask:
@@ -285,7 +285,7 @@ def test_lbfgs_moves_frozen_midway(device: str, dtype: torch.dtype, seed: int, w
     trainer.step()
     trainer.optimizer.zero_grad(set_to_none=True)
     name = network.parameter_names()[0]
-    freeze(trainer.network, (name,), "attribute")
+    freeze(trainer.named, (name,), "attribute")
     trainer.run = dataclasses.replace(run, frozen=(name,))
     before = read_bits(trainer.named[name])
     trainer.step()
@@ -354,7 +354,7 @@ def test_state_of_frozen_is_kept(device: str, dtype: torch.dtype, data: st.DataO
     trainer = Trainer(run, device, dtype)
     trainer.step()
     trainer.optimizer.zero_grad(set_to_none=True)
-    freeze(trainer.network, mask, "method")
+    freeze(trainer.named, mask, "method")
     trainer.run = dataclasses.replace(run, frozen=mask)
     before = {frozen: _state_bits(trainer, frozen) for frozen in mask}
     check(any(before.values()), f"{name} keeps no state at all")
@@ -552,7 +552,7 @@ def test_zero_grad_clears_all(device: str, dtype: torch.dtype, data: st.DataObje
     set_to_none = data.draw(st.booleans())
     trainer = Trainer(dataclasses.replace(run, frozen=(), listed="all"), device, dtype)
     trainer.backward()
-    freeze(trainer.network, run.frozen, run.freezing)
+    freeze(trainer.named, run.frozen, run.freezing)
     trainer.optimizer.zero_grad(set_to_none=set_to_none)
     for name in trainer.listed:
         parameter = trainer.named[name]

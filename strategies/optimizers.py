@@ -274,14 +274,19 @@ def read_optimizer(
     return OptimizerSpec(name, tuple(sorted({**constrained(name, options), **way}.items())))
 
 
+@cache
+def _ordinary(dtype: torch.dtype) -> Tuple[str, ...]:
+    return tuple(
+        name for name in optimizer_names() if name not in SPARSE and (name, dtype) not in UNFIT
+    )
+
+
 def optimizer_classes(
     names: Optional[Sequence[str]], device: str, dtype: torch.dtype
 ) -> Tuple[str, ...]:
     """The classes to draw: ``names``, checked, or every one that fits; see ``optimizers``."""
     if names is None:
-        return tuple(
-            name for name in optimizer_names() if name not in SPARSE and (name, dtype) not in UNFIT
-        )
+        return _ordinary(dtype)
     unknown = sorted(set(names) - set(optimizer_names()))
     if unknown or not names:
         raise ValueError(

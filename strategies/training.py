@@ -1,7 +1,7 @@
 """A whole training run as plain values: net, mask, cuts, optimizer, data, steps."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import FrozenSet, Optional, Sequence, Tuple
 
 import torch
@@ -92,8 +92,27 @@ def training_runs(
     gradient. Shrinks towards one SGD step on one pair, one linear layer, nothing frozen
     or cut.
     """
-    nets = mlps(max_depth=max_depth) if networks is None else networks
+    nets = _nets(max_depth) if networks is None else networks
     classes = optimizer_classes(names, device, dtype)
+    return _runs(nets, classes, cuts, learns, max_depth, max_steps, device, dtype)
+
+
+@cache
+def _nets(max_depth: int) -> st.SearchStrategy[MLP]:
+    return mlps(max_depth=max_depth)
+
+
+@cache  # laws ask for it in every example
+def _runs(
+    nets: st.SearchStrategy[MLP],
+    classes: Tuple[str, ...],
+    cuts: bool,
+    learns: bool,
+    max_depth: int,
+    max_steps: int,
+    device: str,
+    dtype: torch.dtype,
+) -> st.SearchStrategy[TrainingRun]:
 
     def read(digits: Digits, mlp: MLP) -> TrainingRun:
         mask = read_mask(digits, layers_of(mlp))

@@ -11,14 +11,16 @@ from typing import Tuple
 
 import torch
 
+# torch 1.8 has no views that negate or conjugate only when they are read
+LAZY_VIEWS = hasattr(torch.Tensor, "is_conj") and hasattr(torch.Tensor, "is_neg")
 INTEGER_VIEW = {1: ctypes.c_int8, 2: ctypes.c_int16, 4: ctypes.c_int32, 8: ctypes.c_int64}
 
 
 def dense_on_cpu(tensor: torch.Tensor) -> torch.Tensor:
     """A contiguous CPU tensor of the same values; the tensor itself where it is one already."""
-    lazy = any(getattr(tensor, flag, bool)() for flag in ("is_conj", "is_neg"))  # absent on torch 1.8
-    if tensor.device.type == "cpu" and tensor.is_contiguous() and not lazy:
-        return tensor
+    if tensor.is_contiguous() and tensor.device.type == "cpu":
+        if not LAZY_VIEWS or not (tensor.is_conj() or tensor.is_neg()):
+            return tensor
     with torch.no_grad():
         dense = torch.empty(tuple(tensor.shape), dtype=tensor.dtype, device="cpu")
         dense.copy_(tensor)

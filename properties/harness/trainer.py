@@ -1,6 +1,6 @@
 """Turns a described run into a live one: net, frozen parameters, optimizer, data, steps."""
 
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional
 
 import torch
 
@@ -10,9 +10,8 @@ from properties.harness.checks import check, snapshot
 from strategies import TrainingRun
 
 
-def freeze(network: torch.nn.Module, names: Any, how: str) -> None:
+def freeze(parameters: Mapping[str, torch.Tensor], names: Iterable[str], how: str) -> None:
     """Set requires_grad to False on the named parameters, as users do."""
-    parameters = dict(network.named_parameters())
     for name in names:
         if how == "method":
             parameters[name].requires_grad_(False)
@@ -40,7 +39,7 @@ class Trainer:
         self.run = run
         self.network = run.network.build(device, dtype)
         self.named: Dict[str, torch.nn.Parameter] = dict(self.network.named_parameters())
-        freeze(self.network, run.frozen, run.freezing)
+        freeze(self.named, run.frozen, run.freezing)
         self.before: Dict[str, bytes] = snapshot(self.named)
         self.inputs, self.targets = run.data(device, dtype)
         self.listed = order(self._listed(run.listed if listed is None else listed))

@@ -9,7 +9,7 @@ from properties import test_enumeration
 from properties.selftest.bench.cases import DTYPE, seconds, summary
 from strategies.networks import ACTIVATION_MODULES
 
-DEPTH = 3
+DEPTH = 4  # most of the law's cases
 
 
 def bare_enumeration() -> None:
