@@ -3,6 +3,7 @@
 import copy
 from typing import Any, Dict, FrozenSet, List, Optional, Tuple
 
+import pytest
 import torch
 from hypothesis import seed, settings
 from hypothesis import strategies as st
@@ -348,6 +349,7 @@ class History(RuleBasedStateMachine):
         count_cases(1)
 
 
+@pytest.mark.draws
 @law("F1 F2 F3 F6 F7 F8 C4 C5 D3 K1", "a model of the documented semantics, event by event", PRECISE)
 def test_histories(device: str, dtype: torch.dtype) -> None:
     """F1-F9, D3, C4, C5, K1: through long random histories every tensor is where it must be."""

@@ -41,6 +41,8 @@ def rerun_command(item: pytest.Item, case: Case) -> str:
     """The command that runs this one test with the same seed."""
     config = item.config
     words = ["pytest", f'"{item.nodeid}"', *map(shlex.quote, own.command(config))]
+    if config.frostproof_shards > 1:
+        words.append(f"--shards={config.frostproof_shards}")
     if [name for name in config.getoption("--device") if name != "auto"]:
         words += ["--device", shlex.quote(case.device)]
     profile = getattr(config, "frostproof_profile", "default")
