@@ -4,7 +4,6 @@ It only wires; what is tried lives in ``strategies``, what must hold in ``proper
 """
 
 import hashlib
-import os
 import platform
 import random
 import sys
@@ -21,6 +20,8 @@ from hypothesis import HealthCheck, Phase, settings  # noqa: E402
 
 from properties.harness import axes, database, evidence, known_defects, shards, summary  # noqa: E402
 from properties.harness.law import law_of  # noqa: E402
+from properties.harness.machine import describe  # noqa: E402
+from properties.harness.machine import plugin as machine  # noqa: E402
 from properties.harness.own import options as own  # noqa: E402
 from properties.harness.report import plugin as report  # noqa: E402
 from properties.harness.reproducer import report as explanation  # noqa: E402
@@ -72,6 +73,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     database.add(group)
     shards.add(group)
+    machine.add(group)
     own.add(group)
     report.add(group)
 
@@ -105,6 +107,7 @@ def pytest_configure(config: pytest.Config) -> None:
     known_defects.check_table()
     named = devices if config.getoption("--device") else []
     config.frostproof_own = own.configure(config, OWN, named)  # type: ignore[attr-defined]
+    config.frostproof_machine = machine.configure(config, devices)  # type: ignore[attr-defined]
 
 
 def _session_seed(config: pytest.Config, profile: str) -> str:
@@ -191,13 +194,14 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     if item.get_closest_marker("law") is None:
         return (yield)
     device = getattr(item, "callspec", None) and item.callspec.params.get("device")  # type: ignore[attr-defined]
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]
-    if device:
-        axes.settle(device, int(worker))
     seed = f"{item.config.frostproof_seed}/{item.nodeid}"  # type: ignore[attr-defined]
     digest = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big")
-    with shards.settings_of(item), evidence.collecting(item, digest):
-        return (yield)
+    with shards.settings_of(item), item.config.frostproof_machine.law(item, device):  # type: ignore[attr-defined]
+        if describe.asked():
+            describe.prepare(item)
+            return (yield)
+        with evidence.collecting(item, digest):
+            return (yield)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -206,6 +210,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, A
     made = yield
     if made.when == "call" and made.failed and item.get_closest_marker("law"):
         explanation.explain(item, call, made)
+        item.config.frostproof_machine.explain(item, call, made)  # type: ignore[attr-defined]
     return made
 
 
@@ -232,8 +237,5 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
-        examples = config.frostproof_examples  # type: ignore[attr-defined]
-        for line in filter(None, (examples.warning, examples.lost)):
-            terminalreporter.write_line(line, yellow=True)
         summary.write(terminalreporter)
         summary.write_notes(terminalreporter, config.frostproof_own)  # type: ignore[attr-defined]

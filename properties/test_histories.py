@@ -27,6 +27,7 @@ from properties.harness.checks import (
     snapshot,
 )
 from properties.harness.law import PRECISE, law
+from properties.harness.machine import running
 from properties.harness.reproducer.recording import recorded
 from properties.harness.trainer import Trainer
 from properties.harness.update_rules import Rule, rule_for
@@ -61,6 +62,7 @@ class History(RuleBasedStateMachine):
         super().__init__()
         self.events = 0
         self.trail = evidence.Current.trail = []
+        running.example()
 
     @initialize(
         network=mlps(max_depth=3, max_width=6, norms=False),

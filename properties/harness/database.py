@@ -38,7 +38,7 @@ def add(group: Any) -> None:
 
 
 class Forgiving(ExampleDatabase):
-    """A database whose first error is its last: it is kept in ``problem``, and then it holds nothing."""
+    """A database whose first error is its last: ``problem`` keeps it, and from then on it is empty."""
 
     def __init__(self, database: ExampleDatabase, name: str) -> None:
         super().__init__()
@@ -57,7 +57,9 @@ class Forgiving(ExampleDatabase):
                 warnings.simplefilter("error")
                 return action()
         except Exception as problem:
-            self.problem = f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}"
+            self.problem = (
+                f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}"
+            )
             return otherwise
 
     def fetch(self, key: bytes) -> Iterable[bytes]:

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import Phase, settings
 
 FIXTURE = "shard"
-USED = "_hypothesis_internal_use_settings"  # where @given keeps a law's settings
+# where Hypothesis keeps a law's settings, and what tells a test's examples from another's
+USED = "_hypothesis_internal_use_settings"
+DIGEST = "_hypothesis_internal_add_digest"
 MARK = re.compile(r"\[shard\d+of\d+\]|-?shard\d+of\d+(?=\]|$)")
 MOST = 10_000
 
@@ -79,7 +81,7 @@ def settings_of(item: Any) -> Iterator[None]:
         yield
         return
     name = settings.get_current_profile_name()
-    whole_law = getattr(item.obj, USED, settings.default)
+    whole_law: Any = getattr(item.obj, USED, settings.default)
     phases = [phase for phase in whole_law.phases if number == 1 or phase != Phase.reuse]
     part = settings(
         whole_law, max_examples=share(whole_law.max_examples, number, shards), phases=phases

@@ -5,6 +5,8 @@ from typing import Any, Callable, Dict, List, Optional
 
 from hypothesis import strategies as st
 
+from properties.harness.machine import running
+
 
 class RecordedData:
     """Stands in for ``st.DataObject``: draws from it, and keeps what came."""
@@ -17,6 +19,7 @@ class RecordedData:
         """``data.draw``, kept."""
         value = self._data.draw(strategy, label)
         self.drawn.append(value)
+        running.drawn()
         return value
 
 
@@ -25,6 +28,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.failed: Optional[Dict[str, Any]] = None
+        self.current: Optional[Dict[str, Any]] = None
 
     @staticmethod
     def watched(named: Dict[str, Any]) -> Dict[str, Any]:
