@@ -57,6 +57,13 @@ def _alive(pid: int) -> bool:
     return True
 
 
+def _stack(trace: Any) -> str:
+    """The last calls, without pytest's own above the law."""
+    frames = traceback.extract_tb(trace)
+    first = next((n for n, one in enumerate(frames) if one.name == "example"), len(frames) - 8)
+    return "".join(traceback.format_list(frames[max(0, first) :][-12:]))
+
+
 class Machine:
     """One for each process: the controller, a worker, or the only one."""
 
@@ -127,8 +134,6 @@ class Machine:
             path = self.folder / f"{name}.stacks"
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self.stacks = os.open(str(path), flags, 0o600) if self.is_worker else os.dup(2)
-            if self.is_worker:
-                faulthandler.enable(file=self.stacks)
         except OSError:
             self.stacks = None
 
@@ -195,7 +200,8 @@ class Machine:
     def _give_up(self, item: Any, fault: faults.MachineFault) -> None:
         """A worker leaves: xdist replaces it and reports the law. Else the run goes on, or ends."""
         if self.is_worker and self.folder is not None:
-            stack = "".join(traceback.format_exception(type(fault), fault, fault.__traceback__))
+            cause = fault.__cause__ or fault
+            stack = "Stack, the innermost call last:\n" + _stack(cause.__traceback__)
             try:
                 name = f"{self.input['workerid']}.fault"
                 (self.folder / name).write_text(str(fault), encoding="utf-8")
@@ -223,8 +229,7 @@ class Machine:
         if recorder is not None and recorder.current:
             known = message.described(message.case_of(item, recorder.current, None)) or known
         text = crash.message(noted, str(problem), known)
-        stack = "".join(traceback.format_tb(call.excinfo.tb)[-12:])
-        report.longrepr = f"{text}\n\nStack, the innermost call last:\n{stack}"
+        report.longrepr = f"{text}\n\nStack, the innermost call last:\n{_stack(call.excinfo.tb)}"
         item.user_properties.append(("message", text))
         report.user_properties.append(("message", text))
 
@@ -281,19 +286,29 @@ class Machine:
         seen = crash.seen_of(fault, stacks, crash.exit_status(report.node))
         text = crash.message(noted, f"{seen} (worker {worker}, example {noted.number})", known)
         report.longrepr = f"{text}\n\n{stacks}".rstrip()
+        report.location = (*report.location[:2], crashitem.partition("::")[2])
         report.user_properties = [
             ("examples", str(max(0, noted.number - 1))),
             *noted.properties,
             ("message", text),
         ]
 
+    @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """A test has an outcome."""
+        """A test has an outcome. A dead one has a teardown too: junit takes its properties there."""
+        if report.when == "???":
+            end = pytest.TestReport(
+                report.nodeid, report.location, {}, "passed", None, "teardown", (), 0, 0, 0
+            )
+            end.user_properties, end.node = report.user_properties, report.node  # type: ignore[attr-defined]
+            self.config.hook.pytest_runtest_logreport(report=end)
         if report.when in ("call", "???") or not report.passed:
             self.reported.add(report.nodeid)
 
     def pytest_sessionstart(self) -> None:
-        """Progress begins."""
+        """Progress begins; a worker that crashes writes its stacks where its report finds them."""
+        if self.is_worker and self.stacks is not None:
+            faulthandler.enable(file=self.stacks)
         if self.progress is not None:
             self.progress.start()
 
