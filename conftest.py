@@ -4,7 +4,6 @@ It only wires; what is tried lives in ``strategies``, what must hold in ``proper
 """
 
 import hashlib
-import os
 import platform
 import random
 import sys
@@ -19,8 +18,10 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import HealthCheck, Phase, settings  # noqa: E402
 
-from properties.harness import axes, evidence, known_defects, summary  # noqa: E402
+from properties.harness import axes, database, evidence, known_defects, shards, summary  # noqa: E402
 from properties.harness.law import law_of  # noqa: E402
+from properties.harness.machine import describe  # noqa: E402
+from properties.harness.machine import plugin as machine  # noqa: E402
 from properties.harness.own import options as own  # noqa: E402
 from properties.harness.report import plugin as report  # noqa: E402
 from properties.harness.reproducer import report as explanation  # noqa: E402
@@ -70,6 +71,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="where the programs that show a broken law are written (default: .frostproof); "
         "with =, or pytest takes an existing folder for one of tests",
     )
+    database.add(group)
+    shards.add(group)
+    machine.add(group)
     own.add(group)
     report.add(group)
 
@@ -80,18 +84,30 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             f"--hypothesis-profile {profile}: unknown; use one of {', '.join(PROFILES)}"
         )
-    settings.load_profile(profile)
     config.frostproof_profile = profile  # type: ignore[attr-defined]
+    config.frostproof_seed = _session_seed(config, profile)  # type: ignore[attr-defined]
+    shared = getattr(config, "workerinput", {})
+    where = config.getoption("--example-database")
+    examples = database.choose(where, config.invocation_params.dir, shared.get("frostproof_database"))
+    config.frostproof_examples = examples  # type: ignore[attr-defined]
+    derandomized = settings.get_profile(profile).derandomize
+    if examples.database is not None and (where or not derandomized):
+        kept = settings(settings.get_profile(profile), derandomize=False, database=examples.database)
+        settings.register_profile(profile, kept)
+    settings.load_profile(profile)
+    workers = len(config.getoption("tx", None) or ()) if config.getoption("dist", "no") != "no" else 1
+    asked = shards.count(config.getoption("--shards"), workers)
+    config.frostproof_shards = shared.get("frostproof_shards", asked)  # type: ignore[attr-defined]
     report.configure(config)
     devices = axes.chosen_devices(config.getoption("--device"))
     config.frostproof_devices = devices  # type: ignore[attr-defined]
     asked = config.getoption("--dtype")
     config.frostproof_dtypes = axes.chosen_dtypes(asked)  # type: ignore[attr-defined]
-    config.frostproof_seed = _session_seed(config, profile)  # type: ignore[attr-defined]
     torch.set_num_threads(1)  # more threads fight the other workers over small nets
     known_defects.check_table()
     named = devices if config.getoption("--device") else []
     config.frostproof_own = own.configure(config, OWN, named)  # type: ignore[attr-defined]
+    config.frostproof_machine = machine.configure(config, devices)  # type: ignore[attr-defined]
 
 
 def _session_seed(config: pytest.Config, profile: str) -> str:
@@ -110,6 +126,8 @@ def _session_seed(config: pytest.Config, profile: str) -> str:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     node.workerinput["frostproof_seed"] = node.config.frostproof_seed
+    node.workerinput["frostproof_shards"] = node.config.frostproof_shards
+    node.workerinput["frostproof_database"] = node.config.frostproof_examples.warning
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optional[bool]:
@@ -126,8 +144,15 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optio
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Fill in ``device`` and ``dtype``, and put both in the id: ``[cpu-float32]``."""
     mark = metafunc.definition.get_closest_marker("law")
-    if mark is None or "device" not in metafunc.fixturenames:
+    if mark is None:
         return
+    config = metafunc.config
+    if "device" in metafunc.fixturenames:
+        _cells(metafunc, mark)
+    shards.parametrize(metafunc, config.frostproof_shards)  # type: ignore[attr-defined]
+
+
+def _cells(metafunc: pytest.Metafunc, mark: pytest.Mark) -> None:
     config = metafunc.config
     asked = config.frostproof_dtypes  # type: ignore[attr-defined]
     thorough = config.frostproof_profile == "nightly"  # type: ignore[attr-defined]
@@ -169,13 +194,14 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     if item.get_closest_marker("law") is None:
         return (yield)
     device = getattr(item, "callspec", None) and item.callspec.params.get("device")  # type: ignore[attr-defined]
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]
-    if device:
-        axes.settle(device, int(worker))
     seed = f"{item.config.frostproof_seed}/{item.nodeid}"  # type: ignore[attr-defined]
     digest = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big")
-    with evidence.collecting(item, digest):
-        return (yield)
+    with shards.settings_of(item), item.config.frostproof_machine.law(item, device):  # type: ignore[attr-defined]
+        if describe.asked():
+            describe.prepare(item)
+            return (yield)
+        with evidence.collecting(item, digest):
+            return (yield)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -184,18 +210,29 @@ def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Generator[None, A
     made = yield
     if made.when == "call" and made.failed and item.get_closest_marker("law"):
         explanation.explain(item, call, made)
+        item.config.frostproof_machine.explain(item, call, made)  # type: ignore[attr-defined]
     return made
 
 
 def pytest_report_header(config: pytest.Config) -> List[str]:
     devices = ", ".join(config.frostproof_devices)  # type: ignore[attr-defined]
+    split = f"; {config.frostproof_shards} shards" if config.frostproof_shards > 1 else ""  # type: ignore[attr-defined]
     cuda = f", CUDA {torch.version.cuda}" if torch.version.cuda else ""
     return [
         f"frostproof: torch {torch.__version__}{cuda}, Hypothesis {hypothesis.__version__}, "
         f"Python {platform.python_version()}",
         f"frostproof: devices {devices}; profile {config.frostproof_profile}; "  # type: ignore[attr-defined]
-        f"--hypothesis-seed={config.frostproof_seed}",  # type: ignore[attr-defined]
+        f"--hypothesis-seed={config.frostproof_seed}{split}",  # type: ignore[attr-defined]
     ]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    if hasattr(session.config, "workerinput") or terminal is None:
+        return
+    if session.exitstatus == pytest.ExitCode.OK and summary.unsound(terminal):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

@@ -3,6 +3,7 @@
 import copy
 from typing import Any, Dict, FrozenSet, List, Optional, Tuple
 
+import pytest
 import torch
 from hypothesis import seed, settings
 from hypothesis import strategies as st
@@ -26,6 +27,7 @@ from properties.harness.checks import (
     snapshot,
 )
 from properties.harness.law import PRECISE, law
+from properties.harness.machine import running
 from properties.harness.reproducer.recording import recorded
 from properties.harness.trainer import Trainer
 from properties.harness.update_rules import Rule, rule_for
@@ -60,6 +62,7 @@ class History(RuleBasedStateMachine):
         super().__init__()
         self.events = 0
         self.trail = evidence.Current.trail = []
+        running.example()
 
     @initialize(
         network=mlps(max_depth=3, max_width=6, norms=False),
@@ -348,6 +351,7 @@ class History(RuleBasedStateMachine):
         count_cases(1)
 
 
+@pytest.mark.draws
 @law("F1 F2 F3 F6 F7 F8 C4 C5 D3 K1", "a model of the documented semantics, event by event", PRECISE)
 def test_histories(device: str, dtype: torch.dtype) -> None:
     """F1-F9, D3, C4, C5, K1: through long random histories every tensor is where it must be."""

@@ -1,6 +1,6 @@
 """The axes that each law runs over: devices and dtypes, as named in the test's id."""
 
-from typing import List, Sequence, Tuple
+from typing import List, Optional, Sequence, Set, Tuple
 
 import pytest
 import torch
@@ -111,10 +111,20 @@ def dtypes_of(group: str, device: str, asked: Sequence[str], thorough: bool) -> 
     return tuple(name for name in names if not asked or name in asked)
 
 
-def settle(name: str, worker: int) -> None:
-    """Make the worker's own device of a type the current one, so that "cuda" means it."""
+_capped: Set[int] = set()
+
+
+def settle(name: str, worker: int, fraction: Optional[float] = None) -> None:
+    """Make the worker's own device of a type the current one, so that "cuda" means it.
+
+    worker: the number of its GPU, or any number: they are dealt in turn; fraction: of the
+    GPU's memory that this process may allocate.
+    """
     device = torch.device(name)
     if device.type == "cuda":
         count = torch.cuda.device_count()
         index = device.index if device.index is not None else worker % count
         torch.cuda.set_device(index)
+        if fraction is not None and index not in _capped:
+            _capped.add(index)
+            torch.cuda.set_per_process_memory_fraction(fraction, index)

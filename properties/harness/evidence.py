@@ -11,8 +11,12 @@ import hypothesis
 import pytest
 import torch
 
+from properties.harness import shards
 from properties.harness.checks import LawBroken, Tally
 from properties.harness.law import law_of
+from properties.harness.machine import faults, running
+from properties.harness.machine.faults import MachineFault
+from properties.harness.machine.hang import Hang
 from properties.harness.reproducer.recording import Recorder
 from properties.harness.reproducer.report import RECORDER
 
@@ -40,11 +44,13 @@ def counted(test: Any, count: Count, recorder: Recorder) -> Any:
         __tracebackhide__ = True
         before = Tally.assertions
         count.examples += 1
-        named = recorder.watched(named)
+        running.example()
+        recorder.current = named = recorder.watched(named)
         try:
             return test(*arguments, **named)
-        except Exception:
+        except Exception as problem:
             recorder.failed = named
+            faults.raise_fault(problem)
             raise
         finally:
             count.checked += Tally.assertions > before
@@ -52,14 +58,16 @@ def counted(test: Any, count: Count, recorder: Recorder) -> Any:
     return example
 
 
-def _described(item: Any) -> List[Tuple[str, str]]:
+def described(item: Any) -> List[Tuple[str, str]]:
     """What the record says of a law's test, broken or not: plain strings, as xdist wants."""
     parameters = getattr(getattr(item, "callspec", None), "params", {})
+    number, split = shards.shard_of(item)
     known = [
         ("device", str(parameters.get("device", ""))),
         ("dtype", str(parameters.get("dtype", "")).rpartition(".")[2]),
         ("torch", str(torch.__version__)),
         ("law", law_of(item)[0]),
+        ("shard", f"{number} of {split}" if split > 1 else ""),
         ("sentence", " ".join((item.obj.__doc__ or "").split())),
     ]
     return [(name, value) for name, value in known if value]
@@ -78,9 +86,11 @@ def collecting(item: pytest.Item, seed: int) -> Iterator[None]:
     if handle is not None:
         hypothesis.seed(seed)(function)
         handle.inner_test = counted(inner, count, recorder)
+        # what is kept of a law in one cell: another cell, where it passes, must not delete it
+        setattr(handle.inner_test, shards.DIGEST, shards.whole(item.nodeid).encode())
     try:
         yield
-    except Exception:
+    except (Exception, MachineFault, Hang):
         if Current.trail:
             recorder.failed = {"events": list(Current.trail)}
         raise
@@ -89,8 +99,8 @@ def collecting(item: pytest.Item, seed: int) -> Iterator[None]:
             handle.inner_test = inner
         else:
             count.checked = max(int(Tally.assertions > before), Tally.cases - cases)
-        item.user_properties += [("examples", str(count.checked)), *_described(item)]
-    if not count.checked:
+        item.user_properties += [("examples", str(count.checked)), *described(item)]
+    if not count.checked and shards.shard_of(item)[1] == 1:  # shards are judged together
         raise LawBroken(
             f"this law checked nothing: {count.examples} examples ran and none made an assertion"
         )

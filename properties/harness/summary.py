@@ -3,23 +3,46 @@
 from collections import defaultdict
 from typing import Any, Dict, List, Tuple
 
-OUTCOMES = ("passed", "failed", "xfailed", "error", "skipped")
+from properties.harness.shards import whole
+
+# Worst first: of a law's shards the worst one decides.
+OUTCOMES = ("failed", "error", "xfailed", "skipped", "passed", "xpassed")
+
+
+def laws(terminal: Any) -> Dict[str, Tuple[str, int, int]]:
+    """(outcome, examples, shards) of each law's test that was reported, shards taken together."""
+    found: Dict[str, Tuple[str, int, int]] = {}
+    for outcome in OUTCOMES:
+        for report in terminal.stats.get(outcome, []):
+            properties = dict(getattr(report, "user_properties", ()))
+            if "examples" in properties:
+                name = whole(report.nodeid)
+                worst, examples, shards = found.get(name, (outcome, 0, 0))
+                found[name] = worst, examples + int(properties["examples"]), shards + 1
+    return found
+
+
+def unsound(terminal: Any) -> List[str]:
+    """What no shard can say alone: a law that checked nothing, a known defect that none showed."""
+    sentences = []
+    for name, (outcome, examples, shards) in laws(terminal).items():
+        if outcome == "xpassed":
+            sentences.append(f"{name}: a known defect, but all of {shards} shards passed")
+        elif outcome == "passed" and not examples:
+            sentences.append(f"{name}: this law checked nothing: no example of {shards} shards did")
+    return sentences
 
 
 def write(terminal: Any) -> None:
     """Write the table of a finished run to pytest's terminal reporter."""
     counts: Dict[Tuple[str, str], Dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    examples = 0
-    for outcome in OUTCOMES:
-        for report in terminal.stats.get(outcome, []):
-            properties = dict(getattr(report, "user_properties", ()))
-            if "examples" not in properties:
-                continue
-            name, _, cell = report.nodeid.rpartition("/")[2].partition("[")
-            key = (name.split("::")[0], cell.rstrip("]") or "-")
-            counts[key][outcome] += 1
-            counts[key]["examples"] += int(properties["examples"])
-            examples += int(properties["examples"])
+    total = 0
+    for nodeid, (outcome, examples, _) in laws(terminal).items():
+        name, _, cell = nodeid.rpartition("/")[2].partition("[")
+        key = (name.split("::")[0], cell.rstrip("]") or "-")
+        counts[key][outcome] += 1
+        counts[key]["examples"] += examples
+        total += examples
     if not counts:
         return
     terminal.write_sep("-", "frostproof: laws by file, device and dtype")
@@ -27,7 +50,7 @@ def write(terminal: Any) -> None:
         ("file", "device-dtype", "held", "broken", "known", "skipped", "examples")
     ]
     for (file, cell), count in sorted(_folded(counts).items()):
-        broken = count["failed"] + count["error"]
+        broken = count["failed"] + count["error"] + count["xpassed"]
         numbers = (count["passed"], broken, count["xfailed"], count["skipped"], count["examples"])
         rows.append((file, cell, *map(str, numbers)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -37,7 +60,9 @@ def write(terminal: Any) -> None:
             for column, (text, width) in enumerate(zip(row, widths))
         )
         terminal.write_line(line)
-    terminal.write_line(f"{examples} examples checked")
+    terminal.write_line(f"{total} examples checked")
+    for sentence in unsound(terminal):
+        terminal.write_line(sentence, red=True)
 
 
 def _folded(

@@ -7,7 +7,7 @@ from typing import Any, Optional
 import pytest
 
 from properties.harness.report import markdown, page
-from properties.harness.report.record import Record, entry_of
+from properties.harness.report.record import Record, entry_of, merged
 
 
 def add(group: Any) -> None:
@@ -46,6 +46,7 @@ class Reporter:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: Any) -> None:
         """Write; a page that cannot be written makes a usage error of a run that held."""
+        self.record.entries = merged(self.record.entries)
         try:
             if self.path is not None:
                 self.path.write_text(page.render(self.record), encoding="utf-8")

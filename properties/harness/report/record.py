@@ -1,10 +1,12 @@
 """What a run left behind: one entry for each law, device, dtype and torch, read from junit XML."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 from xml.etree import ElementTree
+
+from properties.harness import shards
 
 # Worst first: where several tests share a cell, the worst one decides.
 OUTCOMES = ("broken", "known", "skipped", "held")
@@ -67,6 +69,29 @@ def _column_order(column: Tuple[str, str]) -> Tuple[Any, ...]:
 def cell_of(entry: Entry) -> str:
     """Device and dtype without further parameters."""
     return "-".join(entry.cell.split("-")[:2]) or "-"
+
+
+def merged(entries: Sequence[Entry]) -> List[Entry]:
+    """The entries with the shards of a law taken together: the worst one, and all their examples."""
+    whole: Dict[Tuple[str, str, str], Entry] = {}
+    found: List[Entry] = []
+    for entry in entries:
+        cell = shards.whole(entry.cell)
+        if cell == entry.cell:
+            found.append(entry)
+            continue
+        entry = replace(entry, cell=cell)
+        key = (entry.test, cell, entry.torch)
+        first = whole.get(key)
+        if first is None:
+            whole[key] = entry
+            found.append(entry)
+            continue
+        examples, seconds = first.examples + entry.examples, first.seconds + entry.seconds
+        if OUTCOMES.index(entry.outcome) < OUTCOMES.index(first.outcome):
+            vars(first).update(vars(entry))
+        first.examples, first.seconds = examples, seconds
+    return found
 
 
 def entry_of(properties: Dict[str, str], nodeid: str, outcome: str, seconds: float, text: str) -> Entry:
@@ -150,7 +175,7 @@ def read(path: Path) -> List[Entry]:
     if not entries:
         what = f"{cases} tests, but none of a law" if cases else "no tests"
         raise UnreadableRecord(f"holds {what}: not a record that Frostproof's --junit-xml wrote")
-    return entries
+    return merged(entries)
 
 
 def worst(entries: Sequence[Entry]) -> str:

@@ -2,7 +2,7 @@
 
 import platform
 import shlex
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import hypothesis
 import pytest
@@ -39,8 +39,10 @@ def seen(problem: BaseException, excinfo: Any) -> str:
 
 def rerun_command(item: pytest.Item, case: Case) -> str:
     """The command that runs this one test with the same seed."""
-    config = item.config
+    config: Any = item.config
     words = ["pytest", f'"{item.nodeid}"', *map(shlex.quote, own.command(config))]
+    if config.frostproof_shards > 1:
+        words.append(f"--shards={config.frostproof_shards}")
     if [name for name in config.getoption("--device") if name != "auto"]:
         words += ["--device", shlex.quote(case.device)]
     profile = getattr(config, "frostproof_profile", "default")
@@ -75,7 +77,7 @@ def sentence(item: pytest.Item, case: Case, excinfo: Any, program: str) -> str:
     return "\n".join(lines)
 
 
-def case_of(item: Any, failed: Dict[str, Any], problem: BaseException) -> Case:
+def case_of(item: Any, failed: Dict[str, Any], problem: Optional[BaseException]) -> Case:
     """The case of a collected law and the arguments of its failing example."""
     values = {**(item.callspec.params if hasattr(item, "callspec") else {}), **failed}
     mark = item.get_closest_marker("law")

@@ -5,6 +5,7 @@ from typing import Any, Callable, Dict, List, Optional
 
 from hypothesis import strategies as st
 
+from properties.harness.machine import running
 from strategies.digits import SHARED, Digits, blocks, reader_of
 
 
@@ -23,6 +24,7 @@ class RecordedData:
         """``data.draw``, kept."""
         value = self._drawn(strategy, label)
         self.drawn.append(value)
+        running.drawn()
         return value
 
     def _drawn(self, strategy: Any, label: Any) -> Any:
@@ -39,6 +41,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.failed: Optional[Dict[str, Any]] = None
+        self.current: Optional[Dict[str, Any]] = None
 
     @staticmethod
     def watched(named: Dict[str, Any]) -> Dict[str, Any]:

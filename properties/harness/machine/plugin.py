@@ -1,0 +1,379 @@
+"""The machine's part of the run, wired into pytest and xdist."""
+
+import faulthandler
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+import traceback
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional, Set
+
+import pytest
+import torch
+
+from properties.harness import axes, evidence
+from properties.harness.machine import crash, describe, faults, files, gpus, hang, progress, running
+from properties.harness.own import options as own
+from properties.harness.reproducer import message
+
+UNMEASURED = 2  # workers on each GPU where its memory cannot be measured
+DESCRIBED = 5  # dead laws whose example is drawn again
+
+
+def add(group: Any) -> None:
+    """Declare the options."""
+    group.addoption(
+        "--gpu-workers",
+        type=int,
+        metavar="N",
+        help="how many of xdist's workers use each GPU (default: as its free memory allows)",
+    )
+    group.addoption(
+        "--law-timeout",
+        type=float,
+        metavar="SECONDS",
+        help="stop a law that stands still, without a new example or assertion, for so long "
+        "(default: 600; 0: never)",
+    )
+    progress.add(group)
+
+
+def _folder_name(root: Path) -> str:
+    digest = hashlib.sha256(str(root).encode()).hexdigest()[:8]
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    return f"frostproof-{user}-{digest}-"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _stack(trace: Any) -> str:
+    """The last calls, without pytest's own above the law."""
+    frames = traceback.extract_tb(trace)
+    first = next((n for n, one in enumerate(frames) if one.name == "example"), len(frames) - 8)
+    return "".join(traceback.format_list(frames[max(0, first) :][-12:]))
+
+
+class Machine:
+    """One for each process: the controller, a worker, or the only one."""
+
+    def __init__(self, config: Any, devices: List[str]) -> None:
+        self.config = config
+        self.input: Dict[str, Any] = getattr(config, "workerinput", {})
+        self.is_worker = hasattr(config, "workerinput")
+        given = config.getoption("--law-timeout")
+        # a step of a user's own training may take its time
+        self.limit: float = (0.0 if own.asked(config) else hang.LIMIT) if given is None else given
+        if self.limit < 0:
+            raise pytest.UsageError(f"--law-timeout {self.limit:g}: give seconds, or 0 for never")
+        asked = config.getoption("--gpu-workers")
+        if asked is not None and asked < 1:
+            raise pytest.UsageError(f"--gpu-workers {asked}: at least 1")
+        seconds = progress.every(config, config.frostproof_profile == "nightly")
+        self.workers = (
+            len(config.getoption("tx", None) or ()) if config.getoption("dist", "no") != "no" else 0
+        )
+        self.folder: Optional[Path] = None
+        self.stacks: Optional[int] = None
+        self.earlier: List[str] = []
+        self.described = 0
+        self.refused = files.Refused()
+        self.expected: Set[str] = set()
+        self.reported: Set[str] = set()
+        self.total = 0
+        self.missing: List[str] = []
+        self.lost_database = ""
+        self.seats = gpus.Seats(self._plan(devices, asked))
+        self.progress: Optional[progress.Progress] = None
+        self._open()
+        if seconds and self.folder is not None and not self.is_worker:
+            self.progress = progress.Progress(
+                self.folder, seconds, lambda: (len(self.reported), self.total)
+            )
+
+    def _plan(self, devices: List[str], asked: Optional[int]) -> gpus.Plan:
+        if self.is_worker or not self.workers or self.config.option.collectonly:
+            return gpus.Plan((), self.workers)
+        if not any(device.partition(":")[0] == "cuda" for device in devices):
+            return gpus.Plan((), self.workers)
+        count = axes.device_count("cuda")
+        wanted = gpus.named(devices, count)
+        measured = [] if asked else [gpu for gpu in gpus.measure() if gpu.index in wanted]
+        if measured:
+            return gpus.plan(self.workers, measured)
+        unknown = [gpus.GPU(index, 1, 1, 0) for index in wanted]
+        return gpus.plan(self.workers, unknown, asked or UNMEASURED)
+
+    def _open(self) -> None:
+        """The folder of notes, which the controller makes and its workers use."""
+        if self.is_worker:
+            named = self.input.get("frostproof_folder")
+            self.folder = Path(named) if named else None
+        elif not describe.asked():
+            self._look_back()
+            prefix = f"{_folder_name(self.config.rootpath)}{os.getpid()}-"
+            try:
+                self.folder = Path(tempfile.mkdtemp(prefix=prefix))
+            except OSError:
+                self.folder = None  # a full disk: no notes
+        if self.folder is None or (self.workers and not self.is_worker):
+            return
+        name = self.input.get("workerid", "main")
+        running.open_note(self.folder / f"{name}.note")
+        try:  # pytest redirects 2 itself while a law runs
+            path = self.folder / f"{name}.stacks"
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            self.stacks = os.open(str(path), flags, 0o600) if self.is_worker else os.dup(2)
+        except OSError:
+            self.stacks = None
+
+    def _look_back(self) -> None:
+        """Tell of a run in this checkout that died in a law, and clean up after it."""
+        for folder in Path(tempfile.gettempdir()).glob(_folder_name(self.config.rootpath) + "*"):
+            found = re.search(r"-(\d+)-[^-]*$", folder.name)
+            if found is None or _alive(int(found.group(1))):
+                continue
+            noted = running.read(folder / "main.note")
+            if noted.nodeid and not self.earlier:
+                self.earlier.append(
+                    f"frostproof: an earlier run died in {noted.nodeid}; "
+                    + " ".join(describe.describe(noted, folder, self.config.rootpath).split("\n"))
+                )
+                self.earlier.append(f"frostproof: to run it again: {noted.law.get('rerun', '')}")
+            shutil.rmtree(folder, ignore_errors=True)
+
+    # --- in the process that runs laws
+
+    @contextmanager
+    def law(self, item: Any, device: Optional[str]) -> Iterator[None]:
+        """Choose the device, note the law, watch it, and tell the machine's faults from its own."""
+        if device:
+            axes.settle(device, self._gpu(), self.input.get("frostproof_fraction"))
+        running.begin(self._law(item))
+        try:
+            with hang.watched(self._limit(), self.stacks):
+                yield
+                if device:
+                    faults.finish(device)
+        except faults.MachineFault as fault:
+            self._give_up(item, fault)
+            raise
+        except Exception as problem:
+            found = faults.fault_of(problem, torch.cuda.synchronize)
+            if found is None:
+                raise
+            self._give_up(item, found)
+            raise found from problem
+        finally:
+            running.end()
+
+    def _gpu(self) -> int:
+        seat = self.input.get("frostproof_gpu")
+        number = str(self.input.get("workerid", "gw0"))[2:]
+        return seat if seat is not None else int(number) if number.isdigit() else 0
+
+    def _limit(self) -> float:
+        own = self.config.getini("faulthandler_timeout")  # pytest's own uses the same timer
+        return 0.0 if float(own or 0) else self.limit
+
+    def _law(self, item: Any) -> Dict[str, Any]:
+        case = message.case_of(item, {}, None)
+        handle = hasattr(item.obj, "hypothesis")
+        used = getattr(item.obj, "_hypothesis_internal_use_settings", None)
+        return {
+            "nodeid": item.nodeid,
+            "examples": used.max_examples if handle and used is not None else 0,
+            "properties": evidence.described(item),
+            "rerun": message.rerun_command(item, case),
+        }
+
+    def _give_up(self, item: Any, fault: faults.MachineFault) -> None:
+        """A worker leaves: xdist replaces it and reports the law. Else the run goes on, or ends."""
+        if self.is_worker and self.folder is not None:
+            cause = fault.__cause__ or fault
+            stack = "Stack, the innermost call last:\n" + _stack(cause.__traceback__)
+            try:
+                name = f"{self.input['workerid']}.fault"
+                (self.folder / name).write_text(str(fault), encoding="utf-8")
+                if self.stacks is not None:
+                    os.write(self.stacks, stack.encode())
+            except OSError:
+                pass
+            os._exit(faults.EXIT_CODE)
+        if fault.what == faults.POISONED:
+            item.session.shouldfail = f"{fault}; the remaining tests need another process: use -n"
+        elif torch.cuda.is_initialized():
+            faults.free_memory()
+
+    def explain(self, item: Any, call: Any, report: Any) -> None:
+        """The message of a fault or a hang that this process survived."""
+        problem = call.excinfo.value if call.excinfo else None
+        if not isinstance(problem, (faults.MachineFault, hang.Hang)):
+            return
+        noted = running.Noted(self._law(item), running.Note.number)
+        trail = evidence.Current.trail
+        known = f"number {noted.number} of this seed" if noted.number else "none had begun"
+        if trail:
+            known += f", after the events {trail!r}"
+        recorder = item.stash.get(message_recorder(), None)
+        if recorder is not None and recorder.current:
+            known = message.described(message.case_of(item, recorder.current, None)) or known
+        text = crash.message(noted, str(problem), known)
+        report.longrepr = f"{text}\n\nStack, the innermost call last:\n{_stack(call.excinfo.tb)}"
+        item.user_properties.append(("message", text))
+        report.user_properties.append(("message", text))
+
+    # --- in the process that reports
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """A worker, also one that replaces another, gets its seat."""
+        seat = self.seats.take(node.gateway.id)
+        node.workerinput["frostproof_folder"] = str(self.folder) if self.folder else ""
+        node.workerinput["frostproof_gpu"] = seat.gpu if seat else None
+        node.workerinput["frostproof_fraction"] = seat.fraction if seat else None
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: Any) -> None:
+        """Its seat is free."""
+        self.seats.leave(node.gateway.id)
+        told = (getattr(node, "workeroutput", None) or {}).get("frostproof_database", "")
+        self.lost_database = self.lost_database or told
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: Any, log: Any) -> Any:
+        """Our own only where some workers lack a GPU."""
+        if not self.seats.plan.split or config.getvalue("dist") != "load":
+            return None
+        from properties.harness.machine.scheduler import DeviceScheduling
+
+        return DeviceScheduling(config, log)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: Any) -> None:
+        """What must be reported in the end."""
+        self.expected.update(ids)
+        self.total = len(ids)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """The same without workers."""
+        self.total = len(session.items)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, crashitem: str, report: Any, sched: Any) -> None:
+        """The law of a dead worker is reported with what is known of it."""
+        if self.folder is None:
+            return
+        worker = report.node.gateway.id
+        noted = running.read(self.folder / f"{worker}.note")
+        if noted.nodeid != crashitem:
+            return
+        fault, stacks = crash.traces(self.folder, worker)
+        known = f"number {noted.number} of this seed" if noted.number else "none had begun"
+        if self.described < DESCRIBED:
+            self.described += 1
+            known = describe.describe(noted, self.folder, self.config.rootpath)
+        seen = crash.seen_of(fault, stacks, crash.exit_status(report.node))
+        text = crash.message(noted, f"{seen} (worker {worker}, example {noted.number})", known)
+        report.longrepr = f"{text}\n\n{stacks}".rstrip()
+        report.location = (*report.location[:2], crashitem.partition("::")[2])
+        report.user_properties = [
+            ("examples", str(max(0, noted.number - 1))),
+            *noted.properties,
+            ("message", text),
+        ]
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """A test has an outcome. A dead one has a teardown too: junit takes its properties there."""
+        if report.when == "???":
+            end = pytest.TestReport(
+                report.nodeid, report.location, {}, "passed", None, "teardown", (), 0, 0, 0
+            )
+            end.user_properties, end.node = report.user_properties, report.node  # type: ignore[attr-defined]
+            self.config.hook.pytest_runtest_logreport(report=end)
+        if report.when in ("call", "???") or not report.passed:
+            self.reported.add(report.nodeid)
+
+    def pytest_sessionstart(self) -> None:
+        """Progress begins; a worker that crashes writes its stacks where its report finds them."""
+        if self.is_worker and self.stacks is not None:
+            faulthandler.enable(file=self.stacks)
+        if self.progress is not None:
+            self.progress.start()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: Any) -> None:
+        """No test may be lost on the way; a record that is not written is told."""
+        if self.progress is not None:
+            self.progress.stop()
+        if self.is_worker:
+            self.config.workeroutput["frostproof_database"] = self.config.frostproof_examples.lost
+            return
+        self.refused.guard(session)
+        whole_run = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        if whole_run and not session.shouldfail and not session.shouldstop:
+            self.missing = sorted(self.expected - self.reported)
+        if self.missing and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    @pytest.hookimpl(trylast=True, wrapper=True)
+    def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> Iterator[None]:
+        """What went wrong beside the laws."""
+        yield
+        if self.is_worker:
+            return
+        if self.missing:
+            terminalreporter.write_line(
+                f"{len(self.missing)} tests were collected but never reported: {self.missing[0]} ...",
+                red=True,
+            )
+        for sentence in self.refused.sentences:
+            terminalreporter.write_line(sentence, red=True)
+        examples = config.frostproof_examples  # type: ignore[attr-defined]
+        for sentence in filter(None, (examples.warning, examples.lost or self.lost_database)):
+            terminalreporter.write_line(sentence, yellow=True)
+
+    def pytest_report_header(self) -> List[str]:
+        """The GPUs' share, and what an earlier run left."""
+        plan = self.seats.plan
+        told = [f"frostproof: {plan.sentence()}"] if plan.seats else []
+        warning = self.config.frostproof_examples.warning
+        return told + ([f"frostproof: {warning}"] if warning else []) + self.earlier
+
+    def pytest_unconfigure(self) -> None:
+        """Clean up."""
+        running.close_note()
+        if self.progress is not None:
+            self.progress.stop()
+        if self.stacks is not None:
+            faulthandler.cancel_dump_traceback_later()
+            faulthandler.disable()
+            os.close(self.stacks)
+            self.stacks = None
+        if self.folder is not None and not self.is_worker:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def message_recorder() -> Any:
+    """The key of an item's recorder."""
+    from properties.harness.reproducer.report import RECORDER
+
+    return RECORDER
+
+
+def configure(config: Any, devices: List[str]) -> Machine:
+    """Begin. Raises UsageError for a wrong option."""
+    machine = Machine(config, devices)
+    config.pluginmanager.register(machine, "frostproof-machine")
+    return machine
