@@ -5,6 +5,7 @@ import torch
 
 from properties.harness.own.findings import told
 from properties.harness.own.recipe import build, examine
+from properties.selftest.recipes import averages, machinery, schedules, storage  # noqa: F401  # they register
 from properties.selftest.recipes.mistakes import MISTAKES
 from properties.selftest.recipes.right import RIGHT
 
