@@ -63,20 +63,20 @@ def momentum_encoder_before_the_forward_pass() -> Any:
 
 @right
 def target_network_copied_now_and_then() -> Any:
-    net: Any = nn.ModuleDict({"values": two_layers(), "targets": two_layers()})
-    net["targets"].requires_grad_(False)
-    optimizer = torch.optim.Adam(net["values"].parameters(), 0.01)
+    net: Any = nn.ModuleDict({"online": two_layers(), "offline": two_layers()})
+    net["offline"].requires_grad_(False)
+    optimizer = torch.optim.Adam(net["online"].parameters(), 0.01)
     inputs = data()
     count = [0]
 
     def step() -> Any:
         if count[0] % 3 == 2:
-            net["targets"].load_state_dict(net["values"].state_dict())
+            net["offline"].load_state_dict(net["online"].state_dict())
         count[0] += 1
         optimizer.zero_grad()
         with torch.no_grad():
-            wanted = 1 + 0.9 * net["targets"](inputs).amax(1)
-        loss = functional.smooth_l1_loss(net["values"](inputs).amax(1), wanted)
+            wanted = 1 + 0.9 * net["offline"](inputs).amax(1)
+        loss = functional.smooth_l1_loss(net["online"](inputs).amax(1), wanted)
         loss.backward()
         optimizer.step()
         return loss.item()
@@ -263,5 +263,3 @@ def average_written_into_the_wrong_network() -> Any:
                 fast.lerp_(slow, 0.01)
 
     return net, step
-
-

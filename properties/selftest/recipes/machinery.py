@@ -30,7 +30,7 @@ class SharpnessAware(torch.optim.Optimizer):
     def step(self, closure: Any) -> Any:  # type: ignore[override]
         closure = torch.enable_grad()(closure)
         loss = closure()
-        norm = sum(float(p.grad.pow(2).sum()) for p in self._live()) ** 0.5 + 1e-12  # type: ignore[union-attr]
+        norm = sum(float((p.grad**2).sum()) for p in self._live()) ** 0.5 + 1e-12  # type: ignore
         before = [(p, p.clone()) for p in self._live()]
         for p, _ in before:
             p.add_(p.grad, alpha=self.param_groups[0]["rho"] / norm)  # type: ignore[arg-type]
@@ -49,8 +49,8 @@ class Lookahead:
         self.param_groups = fast.param_groups
         self.slow = {p: p.detach().clone() for g in fast.param_groups for p in g["params"]}
 
-    def zero_grad(self) -> None:
-        self.fast.zero_grad(set_to_none=True)
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.fast.zero_grad(set_to_none=set_to_none)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -171,7 +171,9 @@ def wrapped_in_data_parallel() -> Any:
 @right
 def recurrent_with_clipping() -> Any:
     torch.manual_seed(0)
-    net: Any = nn.ModuleDict({"body": nn.LSTM(4, 5, num_layers=2, dropout=0.1), "head": nn.Linear(5, 2)})
+    net: Any = nn.ModuleDict(
+        {"body": nn.LSTM(4, 5, num_layers=2, dropout=0.1), "head": nn.Linear(5, 2)}
+    )
     for name, parameter in net["body"].named_parameters():
         parameter.requires_grad = "l1" in name
     optimizer = torch.optim.RMSprop(net.parameters())
@@ -344,7 +346,9 @@ def own_function_without_its_gradient() -> Any:
     def step() -> None:
         optimizer.zero_grad()
         hidden = torch.tanh(net[0](data()))
-        functional.linear(hidden, Forgetful.apply(net[2].weight), net[2].bias).square().mean().backward()
+        functional.linear(
+            hidden, Forgetful.apply(net[2].weight), net[2].bias
+        ).square().mean().backward()
         optimizer.step()
 
     return net, step
@@ -390,7 +394,11 @@ def loss_that_is_nan_as_a_number() -> Any:
 def adapter_merged_and_taken_out_again() -> Any:
     torch.manual_seed(0)
     net: Any = nn.ModuleDict(
-        {"base": nn.Linear(4, 4), "down": nn.Linear(4, 2, bias=False), "up": nn.Linear(2, 4, bias=False)}
+        {
+            "base": nn.Linear(4, 4),
+            "down": nn.Linear(4, 2, bias=False),
+            "up": nn.Linear(2, 4, bias=False),
+        }
     )
     net["base"].requires_grad_(False)
     optimizer = torch.optim.AdamW(net.parameters(), 0.01)
@@ -451,7 +459,7 @@ if TORCH >= (2, 0):
     def compiled() -> Any:
         net: Any = two_layers(nn.BatchNorm1d(6))
         net[0].requires_grad_(False)
-        fast = torch.compile(net, backend="eager")
+        fast: Any = torch.compile(net, backend="eager")
         return fast, stepper(fast, torch.optim.SGD(fast.parameters(), 0.1))
 
     @right

@@ -118,6 +118,8 @@ def frozen_table_that_grows() -> Any:
 class Rotary(nn.Module):
     """A table that grows with the longest input, and is not saved."""
 
+    table: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(4), requires_grad=False)
@@ -173,13 +175,15 @@ def padded_embedding() -> Any:
 class Odd(nn.Module):
     """Complex, integer, bool, half and empty parameters and buffers beside a plain one."""
 
+    seen: torch.Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.wave = nn.Parameter(torch.randn(4, dtype=torch.complex64))
         self.fixed = nn.Parameter(torch.randn(4, dtype=torch.complex128), requires_grad=False)
         self.codes = nn.Parameter(torch.arange(3), requires_grad=False)
         self.mask = nn.Parameter(torch.tensor([True, False]), requires_grad=False)
-        self.half = nn.Parameter(torch.randn(3).half(), requires_grad=False)
+        self.short = nn.Parameter(torch.randn(3).half(), requires_grad=False)
         self.empty = nn.Parameter(torch.zeros(0, 3))
         self.extra = nn.ParameterList([nn.Parameter(torch.randn(4)), nn.Parameter(torch.randn(()))])
         for name in ("float8_e4m3fn", "float8_e5m2"):
@@ -198,7 +202,7 @@ class Odd(nn.Module):
 @right
 def odd_parameters() -> Any:
     torch.manual_seed(0)
-    net = Odd()
+    net: Any = Odd()
     live = [p for p in net.parameters() if p.requires_grad and p.numel()]
     return net, stepper(net, torch.optim.SGD(live, 0.01))
 
@@ -206,7 +210,7 @@ def odd_parameters() -> Any:
 @mistake("R1", "in-place write")
 def odd_parameters_that_are_written() -> Any:
     torch.manual_seed(0)
-    net = Odd()
+    net: Any = Odd()
     live = [p for p in net.parameters() if p.requires_grad and p.numel()]
     inner = stepper(net, torch.optim.SGD(live, 0.01))
 
@@ -266,7 +270,8 @@ def prompt_before_a_frozen_body() -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.prompt = nn.Parameter(torch.zeros(2, 4))
-            self.body = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.1).requires_grad_(False)
+            self.body: nn.Module = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.1)
+            self.body.requires_grad_(False)
 
         def forward(self, inputs: torch.Tensor) -> Any:
             return self.body(torch.cat([self.prompt, inputs]).unsqueeze(1)).pow(3)
