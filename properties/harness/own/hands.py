@@ -31,7 +31,9 @@ class Hand:
 
 def living(kind: Callable[[type], bool]) -> List[Any]:
     """All objects whose type is of a kind; by type, not isinstance: proxies are left alone."""
-    return [thing for thing in gc.get_objects() if kind(type(thing))]
+    things = gc.get_objects()
+    wanted = {known for known in set(map(type, things)) if kind(known)}  # few types, many objects
+    return [thing for thing in things if type(thing) in wanted] if wanted else []
 
 
 def is_optimizer(kind: type) -> bool:
