@@ -4,13 +4,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 
 from properties.assertions import assert_frozen, assert_only_trains
+from properties.harness.checks import LawBroken, Tally
 from properties.harness.own.model import build
+from properties.own import test_model
 from properties.selftest.own_models import BROKEN, HEALTHY, REFUSED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,18 +30,47 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.fixture
+def quick() -> Iterator[None]:
+    """Few examples, as with --hypothesis-profile quick."""
+    before = settings.default
+    settings.load_profile("quick")
+    yield
+    settings.register_profile("before", before)
+    settings.load_profile("before")
+
+
+LAWS = {name: law for name, law in vars(test_model).items() if name.startswith("test_")}
+
+
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", sorted(HEALTHY))
-def test_no_alarm_on_a_healthy_model(name: str) -> None:
-    result = run(f"--model={MODELS}:{name}", "--hypothesis-profile=quick")
-    assert result.returncode == 0, result.stdout + result.stderr
+def test_no_alarm_on_a_healthy_model(name: str, quick: None) -> None:
+    model = build("--model", name, HEALTHY[name])
+    for law in LAWS.values():
+        model.restore()
+        before = Tally.assertions
+        law(model)
+        assert Tally.assertions > before
 
 
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", sorted(BROKEN))
-def test_the_right_law_fails_on_a_broken_model(name: str) -> None:
-    result = run(f"--model={MODELS}:{name}")
-    assert result.returncode == 1, result.stdout + result.stderr
-    assert f"FAILED properties/own/test_model.py::{BROKEN[name][1]}" in result.stdout, result.stdout
-    assert "Traceback" not in result.stdout
+def test_the_right_law_fails_on_a_broken_model(name: str, quick: None) -> None:
+    factory, law = BROKEN[name]
+    model = build("--model", name, factory)
+    model.restore()
+    with pytest.raises(LawBroken):
+        LAWS[law](model)
+
+
+def test_a_model_from_the_command_line() -> None:
+    healthy = run(f"--model={MODELS}:residual_net_with_batchnorm", "--hypothesis-profile=quick")
+    assert healthy.returncode == 0, healthy.stdout + healthy.stderr
+    broken = run(f"--model={MODELS}:forward_writes_into_its_weight")
+    assert broken.returncode == 1, broken.stdout + broken.stderr
+    assert "FAILED properties/own/test_model.py::test_frozen_stay" in broken.stdout, broken.stdout
+    assert "Traceback" not in broken.stdout
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))

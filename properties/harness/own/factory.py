@@ -99,6 +99,8 @@ def load(option: str, text: str, folder: Path) -> Callable[..., Any]:
 
 def accepts(function: Callable[..., Any], *arguments: Any) -> bool:
     """Whether a call with these arguments fits the signature; True where it has none to look at."""
+    if isinstance(function, torch.nn.Module):
+        function = function.forward
     try:
         inspect.signature(function).bind(*arguments)
     except TypeError:

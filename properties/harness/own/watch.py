@@ -2,7 +2,7 @@
 
 import ctypes
 import os
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import torch
 
@@ -58,6 +58,14 @@ def largest_change(tensor: torch.Tensor, bits: bytes) -> Optional[float]:
             return largest
     except RuntimeError:  # of a quantized dtype
         return None
+
+
+def pieces(*tensors: torch.Tensor) -> Iterator[Tuple[torch.Tensor, ...]]:
+    """Strided tensors of one shape, flat and in pieces, so that copies of them stay small."""
+    with torch.no_grad():
+        flat = [dense_on_cpu(tensor).reshape(-1) for tensor in tensors]
+    for start in range(0, len(flat[0]), CHUNK):
+        yield tuple(each[start : start + CHUNK] for each in flat)
 
 
 def _stored(tensor: torch.Tensor) -> torch.Tensor:

@@ -341,7 +341,7 @@ def copy_trained_instead() -> Any:
 @mistake("R3", "dead unit")
 def dead_rectifiers() -> Any:
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    net: Any = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
     with torch.no_grad():
         net[0].bias.fill_(-100.0)
     return net, stepper(net, torch.optim.Adam(net.parameters()))
