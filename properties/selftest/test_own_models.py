@@ -14,7 +14,9 @@ from torch import nn
 from properties.assertions import assert_frozen, assert_only_trains
 from properties.harness.checks import LawBroken, Tally
 from properties.harness.own.model import build
-from properties.own import test_model
+from properties.harness.own.optimizer import build as build_optimizer
+from properties.own import test_model, test_optimizer
+from properties.selftest import own_optimizers
 from properties.selftest.own_models import BROKEN, HEALTHY, REFUSED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,27 +104,31 @@ def test_a_wrong_option_is_a_usage_error(arguments: "tuple[str, ...]", words: st
     assert words in text and "Traceback" not in text
 
 
-def test_the_laws_of_an_optimizer(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(
-        "import torch\n"
-        "def good(params):\n"
-        "    return torch.optim.AdamW(params, lr=0.01)\n"
-        "class Lion(torch.optim.Optimizer):\n"
-        "    def __init__(self, params):\n"
-        "        super().__init__(params, {'lr': 1e-3})\n"
-        "    @torch.no_grad()\n"
-        "    def step(self):\n"
-        "        for group in self.param_groups:\n"
-        "            for p in group['params']:\n"
-        "                p.mul_(0.999)\n"
-        "                if p.grad is not None:\n"
-        "                    p.add_(p.grad.sign(), alpha=-group['lr'])\n"
-    )
+OPTIMIZERS = ROOT / "properties" / "selftest" / "own_optimizers.py"
+OPTIMIZER_LAWS = {n: law for n, law in vars(test_optimizer).items() if n.startswith("test_")}
+
+
+@pytest.mark.parametrize("name", sorted(own_optimizers.RIGHT))
+def test_no_alarm_on_a_right_optimizer(name: str, quick: None) -> None:
+    own = build_optimizer("--optimizer", name, own_optimizers.RIGHT[name])
+    for law in OPTIMIZER_LAWS.values():
+        law(device="cpu", dtype=torch.float32, own=own)
+
+
+@pytest.mark.parametrize("name", sorted(own_optimizers.BROKEN))
+def test_the_right_law_fails_on_a_broken_optimizer(name: str, quick: None) -> None:
+    factory, law = own_optimizers.BROKEN[name]
+    own = build_optimizer("--optimizer", name, factory)
+    with pytest.raises(LawBroken):
+        OPTIMIZER_LAWS[law](device="cpu", dtype=torch.float64, own=own)
+
+
+def test_an_optimizer_from_the_command_line() -> None:
     quick = "--hypothesis-profile=quick"
-    good = run(f"--optimizer={tmp_path / 'mine.py'}:good", "-n", "2", quick)
-    assert good.returncode == 0, good.stdout
-    bad = run(f"--optimizer={tmp_path / 'mine.py'}:Lion", quick)
-    assert bad.returncode == 1 and "test_frozen_stay" in bad.stdout, bad.stdout
+    right = run(f"--optimizer={OPTIMIZERS}:sharpness_aware", "-n", "2", quick)
+    assert right.returncode == 0, right.stdout
+    broken = run(f"--optimizer={OPTIMIZERS}:decays_what_is_frozen", quick)
+    assert broken.returncode == 1 and "test_frozen_stay" in broken.stdout, broken.stdout
 
 
 def test_a_recipe_from_the_command_line() -> None:
