@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 import pytest
 import torch
@@ -13,8 +13,10 @@ from torch import nn
 
 from properties.assertions import assert_frozen, assert_only_trains
 from properties.harness.checks import LawBroken, Tally
+from properties.harness.own.factory import load
 from properties.harness.own.model import build
 from properties.harness.own.optimizer import build as build_optimizer
+from properties.harness.own.recipe import build as build_recipe
 from properties.own import test_model, test_optimizer
 from properties.selftest import own_optimizers
 from properties.selftest.own_models import BROKEN, HEALTHY, REFUSED
@@ -87,11 +89,6 @@ def test_what_cannot_be_verified_is_refused_in_one_sentence(name: str) -> None:
     ("arguments", "words"),
     [
         (("--model=absent.py:factory",), "there is no file"),
-        (("--model=factory",), "write FILE.py:factory"),
-        (("--recipe=absent.module:factory",), "importing absent.module failed"),
-        ((f"--model={MODELS}:absent",), "has no absent; it has"),
-        ((f"--model={MODELS}:rows",), "must return (module, inputs)"),
-        ((f"--recipe={MODELS}:TwoLayers",), "must return (module, step)"),
         ((f"--recipe={MODELS}:residual_net_with_batchnorm",), "function without arguments"),
         ((f"--optimizer={MODELS}:rows",), "the factory raised"),
         ((f"--model={MODELS}:sparse_embedding", "--steps=0"), "at least 1"),
@@ -102,6 +99,94 @@ def test_a_wrong_option_is_a_usage_error(arguments: "tuple[str, ...]", words: st
     text = result.stdout + result.stderr
     assert result.returncode == 4, text
     assert words in text and "Traceback" not in text
+
+
+FILES = {
+    "broken syntax.py": "def factory(:\n",
+    "raises.py": "import absent_package\n",
+    "leaves.py": "raise SystemExit('bye')\n",
+    "empty.py": "",
+    "value.py": "factory = 3\n",
+    "notes.txt": "hello\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("factory", "write FILE.py:factory"),
+        ("mine.py", "write FILE.py:factory"),
+        ("C:\\models\\mine.py", "write FILE.py:factory"),
+        (":factory", "write FILE.py:factory"),
+        ("mine.py:", "write FILE.py:factory"),
+        ("absent.py:factory", "there is no file"),
+        ("./notes.txt:factory", "is not a Python file"),
+        ("absent.module:factory", "importing absent.module failed: ModuleNotFoundError"),
+        ("broken syntax.py:factory", "SyntaxError"),
+        ("raises.py:factory", "No module named 'absent_package'"),
+        ("leaves.py:factory", "SystemExit: bye"),
+        ("empty.py:factory", "has no factory"),
+        ("value.py:factory", "is not callable, but int"),
+    ],
+)
+def test_a_factory_that_cannot_be_found_is_a_usage_error(text: str, words: str, tmp_path: Path) -> None:
+    for name, content in FILES.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(pytest.UsageError) as refusal:
+        load("--model", text, tmp_path)
+    assert words in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_a_factory_in_a_folder_with_spaces(tmp_path: Path) -> None:
+    folder = tmp_path / "my models"
+    folder.mkdir()
+    (folder / "beside_it.py").write_text("answer = 42\n")
+    (folder / "the net.py").write_text("import beside_it\ndef factory(): return beside_it.answer\n")
+    assert load("--model", "my models/the net.py:factory", tmp_path)() == 42
+
+
+def lazily() -> Any:
+    yield 1
+
+
+NET = nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        (NET, "must return (module, step) or (module, step, keep), but returned Linear"),
+        ([NET, lazily], "but returned list"),
+        ((NET,), "a tuple of 1"),
+        ((NET, 3), "the second must be a function"),
+        ((NET, lambda batch: batch), "function without arguments"),
+        ((NET, lazily), "generator or coroutine"),
+        ((NET, print, 3), "the third must be a mapping"),
+        ((print, NET), "must be an nn.Module"),
+        ((nn.ReLU(), print), "no parameters"),
+        ((nn.LazyLinear(3) if hasattr(nn, "LazyLinear") else None, print), ""),
+    ],
+)
+def test_what_is_no_recipe_is_refused_in_one_sentence(result: Any, words: str) -> None:
+    with pytest.raises(pytest.UsageError) as refusal:
+        build_recipe("--recipe", "mine", lambda: result)
+    assert words in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("factory", "words"),
+    [
+        (lambda: None, "the factory is called with 1 argument"),
+        (lambda params: None, "NoneType has no step"),
+        (lambda params: torch.optim.SGD([], 0.1), "empty parameter list"),
+        (lambda params: torch.optim.SGD(params, -1.0), "raised ValueError"),
+        (lambda params: torch.optim.SparseAdam(params), "one step over a 2x2 parameter raised"),
+    ],
+)
+def test_what_is_no_optimizer_is_refused_in_one_sentence(factory: Any, words: str) -> None:
+    with pytest.raises(pytest.UsageError) as refusal:
+        build_optimizer("--optimizer", "mine", factory)
+    assert words in str(refusal.value) and "\n" not in str(refusal.value)
 
 
 OPTIMIZERS = ROOT / "properties" / "selftest" / "own_optimizers.py"

@@ -63,7 +63,7 @@ def load(option: str, text: str, folder: Path) -> Callable[..., Any]:
     Raises pytest.UsageError where it cannot be found or imported.
     """
     place, colon, name = text.rpartition(":")
-    if not colon or not place or not name:
+    if not colon or not place or not name or name.endswith(".py"):  # C:\\FILE.py has a colon too
         raise pytest.UsageError(f"{option} {text}: write FILE.py:factory or package.module:factory")
     is_file = place.endswith(".py") or os.sep in place
     try:
