@@ -22,8 +22,23 @@ CLOSURE = frozenset(("LBFGS",))
 SPARSE = frozenset(("SparseAdam",))
 MATRICES = frozenset(("Muon",))
 
-# Optimizers that are not torch's, by name: each takes parameters or parameter groups.
-OWN: Dict[str, Callable[..., torch.optim.Optimizer]] = {}
+
+@dataclass(frozen=True)
+class OwnOptimizer:
+    """How to make an optimizer that is not torch's, and what it wants.
+
+    make: from parameters, or from parameter groups where ``groups`` says that it takes
+    them; closure: ``step`` wants a function that computes loss and gradients again;
+    matrices: it takes 2-D parameters only.
+    """
+
+    make: Callable[..., torch.optim.Optimizer]
+    closure: bool = False
+    matrices: bool = False
+    groups: bool = True
+
+
+OWN: Dict[str, OwnOptimizer] = {}  # by name, beside those of torch.optim
 
 
 @dataclass(frozen=True)
@@ -35,14 +50,14 @@ class OptimizerSpec:
 
     def build(self, params: Any) -> torch.optim.Optimizer:
         """The live optimizer over parameters or parameter groups."""
-        make = OWN.get(self.name) or getattr(torch.optim, self.name)
+        make = OWN[self.name].make if self.name in OWN else getattr(torch.optim, self.name)
         optimizer: torch.optim.Optimizer = make(params, **dict(self.options))
         return optimizer
 
     @property
     def needs_closure(self) -> bool:
         """``step`` wants a function that computes the loss and its gradients again."""
-        return self.name in CLOSURE
+        return self.name in CLOSURE or (self.name in OWN and OWN[self.name].closure)
 
     @property
     def sparse_only(self) -> bool:
@@ -52,7 +67,7 @@ class OptimizerSpec:
     @property
     def matrices_only(self) -> bool:
         """The constructor refuses parameters that are not 2-D."""
-        return self.name in MATRICES
+        return self.name in MATRICES or (self.name in OWN and OWN[self.name].matrices)
 
 
 def optimizer_names() -> Tuple[str, ...]:

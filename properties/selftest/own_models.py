@@ -160,6 +160,136 @@ def frozen_as_it_comes() -> Any:
     return net, rows()
 
 
+@healthy
+def inputs_written_in_place() -> Any:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.LeakyReLU(0.5, inplace=True), nn.Linear(4, 4), nn.ReLU(inplace=True))
+    return net, rows()
+
+
+@healthy
+def statistics_put_into_a_new_tensor() -> Any:
+    class Net(TwoLayers):
+        mean: torch.Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(4))
+
+        def forward(self, inputs: torch.Tensor) -> Any:
+            if self.training:
+                self.mean = 0.5 * self.mean + 0.5 * inputs.mean(0)
+            return super().forward(inputs - self.mean)
+
+    return Net(), rows()
+
+
+@healthy
+def forces_from_an_energy() -> Any:
+    class Net(TwoLayers):
+        def forward(self, positions: torch.Tensor) -> Any:
+            positions = positions.detach().clone().requires_grad_(True)
+            energy = super().forward(positions).square().sum()
+            (slope,) = torch.autograd.grad(energy, positions, create_graph=True)
+            return {"energy": energy, "forces": -slope}
+
+    return Net(), rows()
+
+
+@healthy
+def inputs_that_require_grad() -> Any:
+    return TwoLayers(), rows().requires_grad_(True)
+
+
+@healthy
+def noise_from_numpy_and_python() -> Any:
+    import random
+
+    import numpy
+
+    class Net(TwoLayers):
+        def forward(self, inputs: torch.Tensor) -> Any:
+            noise = torch.from_numpy(numpy.random.rand(4)).float() * random.random()
+            return super().forward(inputs + noise)
+
+    return Net(), rows()
+
+
+@healthy
+def batch_as_one_dictionary() -> Any:
+    class Net(TwoLayers):
+        def forward(self, batch: Any, scale: float = 1.0) -> Any:
+            return super().forward(batch["x"]) * scale
+
+    return Net(), {"x": rows(), "labels": [1, 2]}
+
+
+@healthy
+def works_only_as_it_is_frozen() -> Any:
+    class Net(TwoLayers):
+        def __init__(self) -> None:
+            super().__init__()
+            self.centre = nn.Parameter(torch.zeros(4), requires_grad=False)
+
+        def forward(self, inputs: torch.Tensor) -> Any:
+            self.centre.mul_(0.9).add_(inputs.mean(0), alpha=0.1)
+            return super().forward(inputs - self.centre.detach().clone())
+
+    return Net(), rows()
+
+
+@healthy
+def table_made_when_it_is_needed() -> Any:
+    class Net(TwoLayers):
+        table: torch.Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first.register_buffer("table", torch.zeros(0), persistent=False)
+
+        def forward(self, inputs: torch.Tensor) -> Any:
+            if len(self.first.table) < len(inputs):  # type: ignore[arg-type]
+                self.first.table = torch.arange(float(len(inputs))).cos()
+            return super().forward(inputs * self.first.table[: len(inputs), None])  # type: ignore[index]
+
+    return Net(), rows()
+
+
+@healthy
+def shared_layers_and_loose_parameters() -> Any:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            shared = nn.Linear(4, 4)
+            self.layers = nn.ModuleList([shared, nn.LayerNorm(4), shared])
+            self.loose = nn.ParameterDict({"shift": nn.Parameter(torch.zeros(4))})
+            self.list = nn.ParameterList([nn.Parameter(torch.ones(()))])
+            self.attention = nn.MultiheadAttention(4, 2)
+
+        def forward(self, inputs: torch.Tensor) -> Any:
+            for layer in self.layers:
+                inputs = layer(inputs)
+            inputs = (inputs * self.list[0] + self.loose["shift"]).unsqueeze(1)
+            return self.attention(inputs, inputs, inputs)
+
+    torch.manual_seed(0)
+    return Net(), rows()
+
+
+if hasattr(torch, "compile"):
+
+    @healthy
+    def compiled_in_double_with_a_checkpoint() -> Any:
+        from torch.utils.checkpoint import checkpoint
+
+        class Net(TwoLayers):
+            def forward(self, inputs: torch.Tensor) -> Any:
+                hidden = checkpoint(self.first, inputs, use_reentrant=False)
+                return self.second(torch.tanh(hidden)), None
+
+        return torch.compile(Net().double(), backend="eager"), rows().double()
+
+
 class TwoLayers(nn.Module):
     """What the broken ones are made of."""
 
@@ -235,6 +365,46 @@ def requires_grad_forgets_the_bias() -> Any:
     return Net(), rows()
 
 
+@broken("test_gradients_do_not_depend_on_the_mask")
+def checkpoint_that_loses_gradients() -> Any:
+    from torch.utils.checkpoint import checkpoint
+
+    class Net(TwoLayers):
+        def forward(self, inputs: torch.Tensor) -> Any:
+            options: Any = {"use_reentrant": True} if hasattr(torch, "compile") else {}
+            return checkpoint(self.second, torch.tanh(self.first(inputs)), **options)
+
+    return Net(), rows()
+
+
+SCALE = torch.ones(2, requires_grad=True)
+
+
+@broken("test_nothing_escapes")
+def a_tensor_outside_the_module() -> Any:
+    class Net(TwoLayers):
+        def forward(self, inputs: torch.Tensor) -> Any:
+            return super().forward(inputs) * SCALE
+
+    return Net(), rows()
+
+
+@broken("test_frozen_stay")
+def embedding_that_shortens_its_rows() -> Any:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Embedding(5, 4, max_norm=0.5), nn.Linear(4, 2)), torch.tensor([0, 1])
+
+
+@broken("test_frozen_stay")
+def weights_clamped_in_forward() -> Any:
+    class Net(TwoLayers):
+        def forward(self, inputs: torch.Tensor) -> Any:
+            self.first.weight.data.clamp_(-0.1, 0.1)
+            return super().forward(inputs)
+
+    return Net(), rows()
+
+
 @refused("must return (module, inputs)")
 def only_a_module() -> Any:
     return TwoLayers()
@@ -304,3 +474,63 @@ def factory_with_arguments(size: int) -> Any:
 @refused("meta device")
 def on_the_meta_device() -> Any:
     return nn.Linear(4, 4, device="meta"), rows()
+
+
+@refused("loss depends on none of the parameters")
+def parameters_that_are_never_used() -> Any:
+    class Net(TwoLayers):
+        def forward(self, inputs: torch.Tensor) -> Any:
+            return inputs.requires_grad_(True) * 2
+
+    return Net(), rows()
+
+
+@refused("must return (module, inputs) or (module, inputs, loss), but returned NoneType")
+def factory_that_returns_nothing() -> Any:
+    TwoLayers()
+
+
+@refused("returned a tuple of 4")
+def factory_that_returns_too_much() -> Any:
+    return TwoLayers(), rows(), rows(), rows()
+
+
+@refused("must be a function loss(output)")
+def loss_that_wants_targets() -> Any:
+    return TwoLayers(), rows(), nn.MSELoss()
+
+
+@refused("the loss is complex")
+def loss_that_is_complex() -> Any:
+    return TwoLayers(), rows(), lambda output: output.sum() * torch.tensor(1j)
+
+
+@refused("backward raised RuntimeError")
+def backward_that_fails() -> Any:
+    class Net(TwoLayers):
+        def forward(self, inputs: torch.Tensor) -> Any:
+            output = super().forward(inputs).exp()
+            return output.mul_(2) * output
+
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, inputs: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            return inputs * 2
+
+        @staticmethod
+        def backward(context: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            raise RuntimeError("no gradient here")
+
+    return Net(), rows(), lambda output: Broken.apply(output.sum())
+
+
+@refused("all 1 of them are integer")
+def integer_parameters_only() -> Any:
+    net = nn.Module()
+    net.register_parameter("codes", nn.Parameter(torch.arange(3), requires_grad=False))
+    return net, rows()
+
+
+@refused("raised SystemExit")
+def factory_that_exits() -> Any:
+    raise SystemExit(3)

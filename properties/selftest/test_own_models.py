@@ -4,13 +4,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, Iterator
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 
 from properties.assertions import assert_frozen, assert_only_trains
+from properties.harness.checks import LawBroken, Tally
+from properties.harness.own.factory import load
 from properties.harness.own.model import build
+from properties.harness.own.optimizer import build as build_optimizer
+from properties.harness.own.recipe import build as build_recipe
+from properties.own import test_model, test_optimizer
+from properties.selftest import own_optimizers
 from properties.selftest.own_models import BROKEN, HEALTHY, REFUSED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,18 +34,47 @@ def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.fixture
+def quick() -> Iterator[None]:
+    """Few examples, as with --hypothesis-profile quick."""
+    before = settings.default
+    settings.load_profile("quick")
+    yield
+    settings.register_profile("before", before)
+    settings.load_profile("before")
+
+
+LAWS = {name: law for name, law in vars(test_model).items() if name.startswith("test_")}
+
+
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", sorted(HEALTHY))
-def test_no_alarm_on_a_healthy_model(name: str) -> None:
-    result = run(f"--model={MODELS}:{name}", "--hypothesis-profile=quick")
-    assert result.returncode == 0, result.stdout + result.stderr
+def test_no_alarm_on_a_healthy_model(name: str, quick: None) -> None:
+    model = build("--model", name, HEALTHY[name])
+    for law in LAWS.values():
+        model.restore()
+        before = Tally.assertions
+        law(model)
+        assert Tally.assertions > before
 
 
+@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", sorted(BROKEN))
-def test_the_right_law_fails_on_a_broken_model(name: str) -> None:
-    result = run(f"--model={MODELS}:{name}")
-    assert result.returncode == 1, result.stdout + result.stderr
-    assert f"FAILED properties/own/test_model.py::{BROKEN[name][1]}" in result.stdout, result.stdout
-    assert "Traceback" not in result.stdout
+def test_the_right_law_fails_on_a_broken_model(name: str, quick: None) -> None:
+    factory, law = BROKEN[name]
+    model = build("--model", name, factory)
+    model.restore()
+    with pytest.raises(LawBroken):
+        LAWS[law](model)
+
+
+def test_a_model_from_the_command_line() -> None:
+    healthy = run(f"--model={MODELS}:residual_net_with_batchnorm", "--hypothesis-profile=quick")
+    assert healthy.returncode == 0, healthy.stdout + healthy.stderr
+    broken = run(f"--model={MODELS}:forward_writes_into_its_weight")
+    assert broken.returncode == 1, broken.stdout + broken.stderr
+    assert "FAILED properties/own/test_model.py::test_frozen_stay" in broken.stdout, broken.stdout
+    assert "Traceback" not in broken.stdout
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED))
@@ -52,11 +89,6 @@ def test_what_cannot_be_verified_is_refused_in_one_sentence(name: str) -> None:
     ("arguments", "words"),
     [
         (("--model=absent.py:factory",), "there is no file"),
-        (("--model=factory",), "write FILE.py:factory"),
-        (("--recipe=absent.module:factory",), "importing absent.module failed"),
-        ((f"--model={MODELS}:absent",), "has no absent; it has"),
-        ((f"--model={MODELS}:rows",), "must return (module, inputs)"),
-        ((f"--recipe={MODELS}:TwoLayers",), "must return (module, step)"),
         ((f"--recipe={MODELS}:residual_net_with_batchnorm",), "function without arguments"),
         ((f"--optimizer={MODELS}:rows",), "the factory raised"),
         ((f"--model={MODELS}:sparse_embedding", "--steps=0"), "at least 1"),
@@ -69,27 +101,119 @@ def test_a_wrong_option_is_a_usage_error(arguments: "tuple[str, ...]", words: st
     assert words in text and "Traceback" not in text
 
 
-def test_the_laws_of_an_optimizer(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(
-        "import torch\n"
-        "def good(params):\n"
-        "    return torch.optim.AdamW(params, lr=0.01)\n"
-        "class Lion(torch.optim.Optimizer):\n"
-        "    def __init__(self, params):\n"
-        "        super().__init__(params, {'lr': 1e-3})\n"
-        "    @torch.no_grad()\n"
-        "    def step(self):\n"
-        "        for group in self.param_groups:\n"
-        "            for p in group['params']:\n"
-        "                p.mul_(0.999)\n"
-        "                if p.grad is not None:\n"
-        "                    p.add_(p.grad.sign(), alpha=-group['lr'])\n"
-    )
+FILES = {
+    "broken syntax.py": "def factory(:\n",
+    "raises.py": "import absent_package\n",
+    "leaves.py": "raise SystemExit('bye')\n",
+    "empty.py": "",
+    "value.py": "factory = 3\n",
+    "notes.txt": "hello\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("factory", "write FILE.py:factory"),
+        ("mine.py", "write FILE.py:factory"),
+        ("C:\\models\\mine.py", "write FILE.py:factory"),
+        (":factory", "write FILE.py:factory"),
+        ("mine.py:", "write FILE.py:factory"),
+        ("absent.py:factory", "there is no file"),
+        ("./notes.txt:factory", "is not a Python file"),
+        ("absent.module:factory", "importing absent.module failed: ModuleNotFoundError"),
+        ("broken syntax.py:factory", "SyntaxError"),
+        ("raises.py:factory", "No module named 'absent_package'"),
+        ("leaves.py:factory", "SystemExit: bye"),
+        ("empty.py:factory", "has no factory"),
+        ("value.py:factory", "is not callable, but int"),
+    ],
+)
+def test_a_factory_that_cannot_be_found_is_a_usage_error(text: str, words: str, tmp_path: Path) -> None:
+    for name, content in FILES.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(pytest.UsageError) as refusal:
+        load("--model", text, tmp_path)
+    assert words in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_a_factory_in_a_folder_with_spaces(tmp_path: Path) -> None:
+    folder = tmp_path / "my models"
+    folder.mkdir()
+    (folder / "beside_it.py").write_text("answer = 42\n")
+    (folder / "the net.py").write_text("import beside_it\ndef factory(): return beside_it.answer\n")
+    assert load("--model", "my models/the net.py:factory", tmp_path)() == 42
+
+
+def lazily() -> Any:
+    yield 1
+
+
+NET = nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        (NET, "must return (module, step) or (module, step, keep), but returned Linear"),
+        ([NET, lazily], "but returned list"),
+        ((NET,), "a tuple of 1"),
+        ((NET, 3), "the second must be a function"),
+        ((NET, lambda batch: batch), "function without arguments"),
+        ((NET, lazily), "generator or coroutine"),
+        ((NET, print, 3), "the third must be a mapping"),
+        ((print, NET), "must be an nn.Module"),
+        ((nn.ReLU(), print), "no parameters"),
+        ((nn.LazyLinear(3) if hasattr(nn, "LazyLinear") else None, print), ""),
+    ],
+)
+def test_what_is_no_recipe_is_refused_in_one_sentence(result: Any, words: str) -> None:
+    with pytest.raises(pytest.UsageError) as refusal:
+        build_recipe("--recipe", "mine", lambda: result)
+    assert words in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("factory", "words"),
+    [
+        (lambda: None, "the factory is called with 1 argument"),
+        (lambda params: None, "NoneType has no step"),
+        (lambda params: torch.optim.SGD([], 0.1), "empty parameter list"),
+        (lambda params: torch.optim.SGD(params, -1.0), "raised ValueError"),
+        (lambda params: torch.optim.SparseAdam(params), "one step over a 2x2 parameter raised"),
+    ],
+)
+def test_what_is_no_optimizer_is_refused_in_one_sentence(factory: Any, words: str) -> None:
+    with pytest.raises(pytest.UsageError) as refusal:
+        build_optimizer("--optimizer", "mine", factory)
+    assert words in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+OPTIMIZERS = ROOT / "properties" / "selftest" / "own_optimizers.py"
+OPTIMIZER_LAWS = {n: law for n, law in vars(test_optimizer).items() if n.startswith("test_")}
+
+
+@pytest.mark.parametrize("name", sorted(own_optimizers.RIGHT))
+def test_no_alarm_on_a_right_optimizer(name: str, quick: None) -> None:
+    own = build_optimizer("--optimizer", name, own_optimizers.RIGHT[name])
+    for law in OPTIMIZER_LAWS.values():
+        law(device="cpu", dtype=torch.float32, own=own)
+
+
+@pytest.mark.parametrize("name", sorted(own_optimizers.BROKEN))
+def test_the_right_law_fails_on_a_broken_optimizer(name: str, quick: None) -> None:
+    factory, law = own_optimizers.BROKEN[name]
+    own = build_optimizer("--optimizer", name, factory)
+    with pytest.raises(LawBroken):
+        OPTIMIZER_LAWS[law](device="cpu", dtype=torch.float64, own=own)
+
+
+def test_an_optimizer_from_the_command_line() -> None:
     quick = "--hypothesis-profile=quick"
-    good = run(f"--optimizer={tmp_path / 'mine.py'}:good", "-n", "2", quick)
-    assert good.returncode == 0, good.stdout
-    bad = run(f"--optimizer={tmp_path / 'mine.py'}:Lion", quick)
-    assert bad.returncode == 1 and "test_frozen_stay" in bad.stdout, bad.stdout
+    right = run(f"--optimizer={OPTIMIZERS}:sharpness_aware", "-n", "2", quick)
+    assert right.returncode == 0, right.stdout
+    broken = run(f"--optimizer={OPTIMIZERS}:decays_what_is_frozen", quick)
+    assert broken.returncode == 1 and "test_frozen_stay" in broken.stdout, broken.stdout
 
 
 def test_a_recipe_from_the_command_line() -> None:

@@ -1,5 +1,6 @@
 """What a module is made of, as far as freezing goes: names, ties, hidden parameters, buffers."""
 
+import re
 from typing import Any, Dict, Iterator, List, Mapping, Set, Tuple
 
 import torch
@@ -74,9 +75,69 @@ def owner_of(module: torch.nn.Module, name: str) -> Any:
     return dict(module.named_modules()).get(name.rpartition(".")[0])
 
 
-def attribute_flags(module: torch.nn.Module) -> List[str]:
-    """Paths of submodules with an attribute ``requires_grad``: a name that does nothing there."""
-    return [path for path, owner in module.named_modules() if "requires_grad" in vars(owner)]
+FLAG = re.compile(r"require[ds]?_*grads?_*|require[ds]?_*gradients?", re.IGNORECASE)
+
+
+def lost_flags(module: torch.nn.Module) -> Dict[str, str]:
+    """Attributes that look like requires_grad, do nothing, and say what is not so, by their owner.
+
+    On a module any such name does nothing, on a parameter a misspelt one.
+    """
+    found: Dict[str, str] = {}
+    for path, owner in module.named_modules():
+        inside = [parameter.requires_grad for parameter in owner.parameters()]
+        for name, value in vars(owner).items():
+            if isinstance(value, bool) and inside and FLAG.fullmatch(name):
+                if not any(inside) if value else any(inside):
+                    found[path or "the module"] = name
+    for path, parameter in module.named_parameters():
+        for name, value in getattr(parameter, "__dict__", {}).items():
+            if isinstance(value, bool) and FLAG.fullmatch(name) and value != parameter.requires_grad:
+                found[path] = name
+    return found
+
+
+EXPERTS = re.compile(r"(^|[._])experts?([._]|$)", re.IGNORECASE)
+ROUTER = re.compile(r"gat(e|es|ing)$|router|switch", re.IGNORECASE)
+
+
+def experts(module: torch.nn.Module) -> Dict[str, Tuple[str, ...]]:
+    """The parameters of each group of experts, of which a router picks some, by the group's path.
+
+    A group is a ModuleList or ModuleDict that is called so, or beside a router with
+    one output for each of its entries.
+    """
+    groups: Dict[str, Tuple[str, ...]] = {}
+    for path, owner in module.named_modules():
+        for name, child in owner._modules.items():
+            if not isinstance(child, (torch.nn.ModuleList, torch.nn.ModuleDict)) or len(child) < 2:
+                continue
+            beside = [(n, p) for n, p in owner.named_parameters() if not n.startswith(f"{name}.")]
+            routed = any(
+                ROUTER.search(part) and p.dim() and p.shape[0] == len(child)
+                for n, p in beside
+                for part in n.split(".")[:-1] or [n]
+            )
+            if routed or EXPERTS.search(name):
+                group = f"{path}.{name}" if path else name
+                groups[group] = tuple(f"{group}.{inner}" for inner, _ in child.named_parameters())
+    return groups
+
+
+def weights_beside_biases(module: torch.nn.Module) -> Dict[str, str]:
+    """The weight beside each bias, by the bias's name."""
+    names = [name for name, _ in module.named_parameters()]
+    return {
+        name: f"{name[: -len('bias')]}weight"
+        for name in names
+        if name.rpartition(".")[2] == "bias" and f"{name[: -len('bias')]}weight" in names
+    }
+
+
+def unsaved(module: torch.nn.Module, name: str) -> bool:
+    """Whether a buffer is one that state_dict leaves out: a table that can be made again."""
+    owner = owner_of(module, name)
+    return name.rpartition(".")[2] in getattr(owner, "_non_persistent_buffers_set", ())
 
 
 def hidden_parameters(module: torch.nn.Module) -> Dict[str, torch.nn.Parameter]:

@@ -63,7 +63,7 @@ def load(option: str, text: str, folder: Path) -> Callable[..., Any]:
     Raises pytest.UsageError where it cannot be found or imported.
     """
     place, colon, name = text.rpartition(":")
-    if not colon or not place or not name:
+    if not colon or not place or not name or name.endswith(".py"):  # C:\\FILE.py has a colon too
         raise pytest.UsageError(f"{option} {text}: write FILE.py:factory or package.module:factory")
     is_file = place.endswith(".py") or os.sep in place
     try:
@@ -99,6 +99,8 @@ def load(option: str, text: str, folder: Path) -> Callable[..., Any]:
 
 def accepts(function: Callable[..., Any], *arguments: Any) -> bool:
     """Whether a call with these arguments fits the signature; True where it has none to look at."""
+    if isinstance(function, torch.nn.Module):
+        function = function.forward
     try:
         inspect.signature(function).bind(*arguments)
     except TypeError:

@@ -1,7 +1,9 @@
 """A user's own model as the laws train it: its state kept and put back, its loss, its seeds."""
 
 import dataclasses
+import inspect
 import random
+import sys
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import pytest
@@ -11,7 +13,7 @@ from properties.harness.bits import from_bits, read_bits
 from properties.harness.own import anatomy
 from properties.harness.own.factory import accepts, call, check_module, parts, said
 from properties.harness.own.findings import named
-from properties.harness.own.watch import readable, same_bits
+from properties.harness.own.watch import magnitude, pieces, readable, same_bits
 
 SHAPES = ("module", "inputs", "loss")
 
@@ -58,6 +60,18 @@ def smooth_loss(output: Any) -> torch.Tensor:
     return total
 
 
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """The tensors in inputs: a tensor, mapping or sequence."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_in(item)
+
+
 def moved_to(value: Any, device: str) -> Any:
     """Inputs on another device."""
     if isinstance(value, torch.Tensor):
@@ -69,11 +83,23 @@ def moved_to(value: Any, device: str) -> Any:
     return value
 
 
+def _fits(function: Callable[..., Any], arguments: Mapping[str, Any]) -> bool:
+    """Whether a mapping is meant as arguments by name, not as one argument."""
+    try:
+        inspect.signature(function).bind(**arguments)
+    except TypeError:
+        return not accepts(function, arguments)
+    except ValueError:
+        pass
+    return True
+
+
 class OwnModel:
     """A model with its inputs and loss; every example starts from the state it came in.
 
-    parameters: by name, what can train; gradients: where nothing is frozen
-    (None: it gets none); notes: what a reader should know of this model.
+    parameters: by name, what can train; bits: theirs, as they came; gradients: where
+    nothing is frozen (None: it gets none), the only copy that is kept; notes: what a
+    reader should know of this model.
     """
 
     def __init__(
@@ -85,22 +111,35 @@ class OwnModel:
         self.parameters: Dict[str, torch.nn.Parameter] = {
             name: parameter
             for name, parameter in module.named_parameters()
-            if anatomy.differentiable(parameter)
+            if anatomy.differentiable(parameter) and readable(parameter)
         }
         self.fixed = [n for n, _ in module.named_parameters() if n not in self.parameters]
-        tensors = [*module.named_parameters(), *module.named_buffers()]
-        self.state: Dict[str, Tuple[torch.Tensor, bytes]] = {
-            name: (tensor, read_bits(tensor)) for name, tensor in tensors if readable(tensor)
-        }
+        # where each tensor belongs: a forward pass may put another one in its place
+        self.places: List[Tuple[Dict[str, Any], str, torch.Tensor]] = [
+            (slots, name, tensor)
+            for owner in module.modules()
+            for slots in (owner._parameters, owner._buffers)
+            for name, tensor in slots.items()
+            if tensor is not None
+        ]
+        tensors = [*(tensor for *_, tensor in self.places), *tensors_in(inputs)]
+        known = {id(tensor): tensor for tensor in tensors if readable(tensor)}
+        self.state: List[Tuple[torch.Tensor, bytes]] = [(t, read_bits(t)) for t in known.values()]
+        taken = {id(tensor): bits for tensor, bits in self.state}
+        self.bits = {name: taken[id(p)] for name, p in self.parameters.items()}
+        self.by_name = isinstance(inputs, Mapping) and _fits(module.forward, inputs)
         self.modes = [(owner, owner.training) for owner in module.modules()]
+        self.as_it_came: List[str] = []  # frozen ones that must stay so
         self.gradients: Dict[str, Optional[torch.Tensor]] = {}
         self.sparse = self.complex = False
         self.notes: List[str] = []
 
     def restore(self) -> None:
         """Values, modes and flags as they came; every parameter trainable, no gradients."""
+        for slots, name, tensor in self.places:
+            slots[name] = tensor
         with torch.no_grad():
-            for tensor, bits in self.state.values():
+            for tensor, bits in self.state:
                 if not same_bits(tensor, bits):
                     tensor.copy_(from_bits(bits, tuple(tensor.shape), tensor.dtype))
         for owner, training in self.modes:
@@ -109,15 +148,23 @@ class OwnModel:
             parameter.requires_grad_(True)
             parameter.grad = None
 
+    def leave_as_it_came(self, frozen: Sequence[str]) -> None:
+        """Leave these frozen, and out of the masks: the model works only so."""
+        self.as_it_came = list(frozen)
+        for name in frozen:
+            self.parameters.pop(name).requires_grad_(False)
+
     def seed(self) -> None:
         """The same random numbers for every run: dropout and the like."""
         torch.manual_seed(0)
         random.seed(0)
+        if "numpy" in sys.modules:
+            sys.modules["numpy"].random.seed(0)
 
     def compute_loss(self) -> torch.Tensor:
         """Forward and loss."""
         self.seed()
-        if isinstance(self.inputs, Mapping):
+        if self.by_name:
             output = self.module(**self.inputs)
         elif isinstance(self.inputs, (list, tuple)):
             output = self.module(*self.inputs)
@@ -135,6 +182,17 @@ class OwnModel:
         """Freeze parameters by name."""
         for name in names:
             self.parameters[name].requires_grad_(False)
+
+    def escaped(self) -> List[torch.Tensor]:
+        """What still gets gradients where all parameters are frozen, and is no input.
+
+        A leaf that every forward pass makes anew is no parameter either, such as positions of
+        which a model takes forces.
+        """
+        losses = [self.compute_loss(), self.compute_loss()]
+        first, second = ({id(leaf): leaf for leaf in _leaves(loss)} for loss in losses)
+        inputs = {id(tensor) for tensor in tensors_in(self.inputs)}
+        return [leaf for key, leaf in first.items() if key in second and key not in inputs]
 
     def copied_gradients(self) -> Dict[str, Optional[torch.Tensor]]:
         """The gradients now, dense and copied; None where there is none."""
@@ -154,17 +212,54 @@ class OwnModel:
         return [name for name, gradient in self.gradients.items() if gradient is None]
 
 
+def _leaves(loss: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The leaves that a loss would send gradients to."""
+    if loss.requires_grad and loss.grad_fn is None:
+        yield loss
+    waiting, seen = [loss.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if isinstance(leaf, torch.Tensor):
+            yield leaf
+        waiting += [before for before, _ in node.next_functions]
+
+
 def difference(one: Optional[torch.Tensor], two: Optional[torch.Tensor]) -> Optional[float]:
     """Largest gap of two gradients relative to the largest value; None: one of them is missing."""
     if one is None or two is None:
         return 0.0 if one is two else None
-    if read_bits(one) == read_bits(two) or not one.numel():
-        return 0.0
+    gap = scale = 0.0
     with torch.no_grad():
-        wide = torch.complex128 if one.is_complex() else torch.float64
-        gap = float((one.to(wide) - two.to(wide)).abs().max())
-        scale = float(one.to(wide).abs().max())
-    return gap / scale if scale else float("inf")
+        for a, b in pieces(*(t.to_dense() if t.is_sparse else t for t in (one, two))):
+            if read_bits(a) == read_bits(b):  # NaN equals NaN
+                scale = max(scale, magnitude(a))
+                continue
+            wide = torch.complex128 if a.is_complex() else torch.float64
+            gap = max(gap, magnitude(a.to(wide) - b.to(wide)))
+            scale = max(scale, magnitude(a))
+    if not gap == gap or not scale == scale:
+        return float("inf")
+    return gap / scale if gap and scale else (float("inf") if gap else 0.0)
+
+
+def off_its_step(
+    parameter: torch.Tensor, before: bytes, gradient: torch.Tensor, rate: float
+) -> Tuple[float, float]:
+    """How far a parameter is from before - rate * gradient, and how far rounding may take it."""
+    gap = size = 0.0
+    was = from_bits(before, tuple(parameter.shape), parameter.dtype)
+    with torch.no_grad():
+        for now, old, slope in pieces(
+            parameter, was, gradient.to_dense() if gradient.is_sparse else gradient
+        ):
+            rule = old - rate * slope
+            gap = max(gap, magnitude(now - rule))
+            size = max(size, magnitude(old) + magnitude(rule))
+    return gap, 8 * torch.finfo(parameter.dtype).eps * size
 
 
 def allowed(dtype: torch.dtype) -> float:
@@ -172,8 +267,8 @@ def allowed(dtype: torch.dtype) -> float:
     return min(0.1, 2**13 * torch.finfo(dtype).eps)
 
 
-def _baseline(where: str, model: OwnModel) -> Dict[str, Optional[torch.Tensor]]:
-    """The gradients where nothing is frozen. Raises pytest.UsageError where there are none."""
+def _baseline(where: str, model: OwnModel) -> None:
+    """Gradients where nothing is frozen. Raises pytest.UsageError where there are none."""
     model.restore()
     try:
         loss = model.compute_loss()
@@ -197,7 +292,6 @@ def _baseline(where: str, model: OwnModel) -> Dict[str, Optional[torch.Tensor]]:
         raise pytest.UsageError(f"{where}: the loss depends on none of the parameters")
     model.sparse = any(gradient.is_sparse for gradient in gradients)
     model.complex = any(parameter.is_complex() for parameter in model.parameters.values())
-    return model.copied_gradients()
 
 
 def build(option: str, text: str, factory: Callable[[], Any], device: Optional[str] = None) -> OwnModel:
@@ -214,23 +308,36 @@ def build(option: str, text: str, factory: Callable[[], Any], device: Optional[s
     if not callable(loss) or not accepts(loss, None):
         raise pytest.UsageError(f"{where}: the third must be a function loss(output)")
     if not any(map(anatomy.differentiable, module.parameters())):
+        count = len(list(module.parameters()))
         raise pytest.UsageError(
-            f"{where}: the module has no parameters that could train: nothing to freeze"
+            f"{where}: the module has no parameters that could train: "
+            + (f"all {count} of them are integer or bool" if count else "nothing to freeze")
         )
     if device is not None:
         module.to(device)
         inputs = moved_to(inputs, device)
+    frozen = [name for name, p in module.named_parameters() if not p.requires_grad]
     model = OwnModel(module, inputs, loss)
-    first = _baseline(where, model)
-    model.gradients = _baseline(where, model)
-    for name, gradient in first.items():
-        gap = difference(gradient, model.gradients[name])
-        if gap is None or not gap <= allowed(model.parameters[name].dtype):
+    frozen = [name for name in frozen if name in model.parameters]
+    try:
+        _baseline(where, model)
+    except pytest.UsageError:
+        if not frozen or len(frozen) == len(model.parameters):
+            raise
+        model.leave_as_it_came(frozen)
+        _baseline(where, model)
+    model.gradients = model.copied_gradients()
+    _baseline(where, model)
+    for name, parameter in model.parameters.items():
+        gap = difference(model.gradients[name], parameter.grad)
+        if gap is None or not gap <= allowed(parameter.dtype):
             raise pytest.UsageError(
                 f"{where}: two runs from the same state and seed give {name} different gradients: "
                 "the model is not deterministic, so nothing can be compared; make its randomness "
-                "come from torch's or Python's global generator, and its state from its buffers"
+                "come from torch's, numpy's or Python's global generator, and its state from its "
+                "buffers"
             )
+    model.restore()
     model.notes = list(_notes(model))
     return model
 
@@ -252,5 +359,7 @@ def _notes(model: OwnModel) -> Iterator[str]:
         yield f"outside named_parameters: {named(list(hidden))}; freezing the module misses them"
     if model.dead():
         yield f"dead: {named(model.dead())} got no gradient with nothing frozen"
+    if model.as_it_came:
+        yield f"left frozen, because it fails where they require grad: {named(model.as_it_came)}"
     if model.fixed:
-        yield f"cannot train, not masked: {named(model.fixed)} (integer or bool)"
+        yield f"cannot train, not masked: {named(model.fixed)} (integer, bool, or without plain memory)"

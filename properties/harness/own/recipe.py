@@ -4,22 +4,23 @@ The step is run exactly as it is. What watches it returns nothing and changes no
 on parameters note that a gradient came, hooks on optimizers note which of them moved what.
 """
 
-import gc
 import inspect
+import math
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set, Tuple
 
 import pytest
 import torch
 
-from properties.harness.own import anatomy
+from properties.harness.own import anatomy, causes
 from properties.harness.own.factory import accepts, call, check_module, parts, said
 from properties.harness.own.findings import Finding, named
-from properties.harness.own.watch import Watch, largest_change
+from properties.harness.own.followers import Followers
+from properties.harness.own.hands import STEP_HOOKS, Hands
+from properties.harness.own.watch import Watch, finite, largest_change, magnitude, readable
 
 SHAPES = ("module", "step", "keep")
-STEP_HOOKS = hasattr(torch.optim.Optimizer, "register_step_post_hook")  # torch 2.0 and later
-PATIENCE = 4  # steps are repeated this many times as often where nothing has trained yet
+PATIENCE = 4  # steps are repeated this many times as often where something may train later
 
 
 @dataclass
@@ -28,55 +29,54 @@ class Recipe:
 
     module: torch.nn.Module
     step: Callable[[], Any]
-    keep: Mapping[str, Any]
-    optimizers: List[torch.optim.Optimizer]
+    keep: Any
     notes: List[str] = field(default_factory=list)
-
-
-def _all_optimizers() -> List[torch.optim.Optimizer]:
-    # by type, not isinstance: proxies are left alone
-    return [thing for thing in gc.get_objects() if issubclass(type(thing), torch.optim.Optimizer)]
-
-
-def _listed(optimizer: torch.optim.Optimizer) -> List[torch.Tensor]:
-    """The parameters in all of an optimizer's groups."""
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _holds(optimizer: torch.optim.Optimizer, parameters: Set[int]) -> bool:
-    """Whether an optimizer lists any of the parameters, by id."""
-    return any(id(parameter) in parameters for parameter in _listed(optimizer))
 
 
 def build(option: str, text: str, factory: Callable[[], Any]) -> Recipe:
     """Call the factory and check what it returns. Raises pytest.UsageError with one sentence."""
-    earlier = {id(optimizer) for optimizer in _all_optimizers()}
+    where = f"{option} {text}"
     result = parts(option, text, call(option, text, factory), SHAPES, 2)
     module, step = result[:2]
     keep = result[2] if len(result) > 2 else {}
     check_module(option, text, module)
     if not callable(step) or not accepts(step):
         raise pytest.UsageError(
-            f"{option} {text}: the second must be a function without arguments that does one "
-            f"training step, but is "
-            + (f"step{inspect.signature(step)}" if callable(step) else type(step).__name__)
+            f"{where}: the second must be a function without arguments that does one training step, "
+            f"but is " + (f"step{inspect.signature(step)}" if callable(step) else type(step).__name__)
         )
-    if not isinstance(keep, (Mapping, torch.nn.Module, torch.Tensor, list, tuple)):
+    for lazily in (inspect.isgeneratorfunction, inspect.iscoroutinefunction):
+        if lazily(step):
+            raise pytest.UsageError(
+                f"{where}: the second is a generator or coroutine function, which does nothing when "
+                "it is called: return a plain function that does one training step"
+            )
+    containers = (Mapping, torch.nn.Module, torch.Tensor, list, tuple)
+    if not isinstance(keep, containers):
         raise pytest.UsageError(
-            f"{option} {text}: the third must be a mapping of tensors or modules that must not "
-            f"change, but is {type(keep).__name__}"
+            f"{where}: the third must be a mapping of tensors or modules that must not change, but is "
+            f"{type(keep).__name__}"
         )
     if not isinstance(keep, Mapping):
         keep = {"keep": keep}
     if not list(module.parameters()):
-        raise pytest.UsageError(f"{option} {text}: the module has no parameters: nothing can be frozen")
-    inside = {id(parameter) for parameter in module.parameters()}
-    made = [o for o in _all_optimizers() if id(o) not in earlier or _holds(o, inside)]
-    return Recipe(module, step, keep, made)
+        raise pytest.UsageError(f"{where}: the module has no parameters: nothing can be frozen")
+    recipe = Recipe(module, step, keep)
+    if len(result) > 2 and not dict(flattened("", keep)):
+        recipe.notes.append("keep holds no tensor at first: what comes into it is watched from then on")
+    return recipe
+
+
+def _from_numpy(array: Any) -> Optional[torch.Tensor]:
+    """A tensor on an array's own memory; None where torch cannot have one."""
+    try:
+        return torch.from_numpy(array)
+    except (TypeError, ValueError):
+        return None
 
 
 def flattened(name: str, value: Any) -> Iterator[Tuple[str, torch.Tensor]]:
-    """The tensors in a tensor, module, mapping or list, each with the path to it."""
+    """The tensors in a tensor, array, module, mapping or list, each with the path to it."""
     if isinstance(value, torch.Tensor):
         yield name, value
     elif isinstance(value, torch.nn.Module):
@@ -88,42 +88,35 @@ def flattened(name: str, value: Any) -> Iterator[Tuple[str, torch.Tensor]]:
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
             yield from flattened(f"{name}[{index}]", item)
+    elif type(value).__module__ == "numpy" and hasattr(value, "__array_interface__"):
+        shared = _from_numpy(value)
+        if shared is not None:
+            yield name, shared
 
 
-@dataclass(frozen=True)
-class Hand:
-    """An optimizer's step that moved a parameter, and what it found there."""
-
-    name: str  # of the optimizer's class
-    gradient: str  # "none", "zero" or "nonzero"
-    options: Mapping[str, Any]
-    has_state: bool
-
-
-def _values(tensor: torch.Tensor) -> torch.Tensor:
-    """The stored values: of a sparse tensor those that are not left out."""
-    return tensor.coalesce().values() if tensor.is_sparse else tensor
+def modules_in(value: Any) -> Iterator[torch.nn.Module]:
+    """The modules in a mapping, list or module."""
+    if isinstance(value, torch.nn.Module):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from modules_in(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from modules_in(item)
 
 
-def _any_nonzero(gradient: torch.Tensor) -> bool:
-    with torch.no_grad():
-        return bool((_values(gradient) != 0).any())
-
-
-def _gradient_kind(parameter: torch.Tensor) -> str:
-    if parameter.grad is None:
-        return "none"
-    return "nonzero" if _any_nonzero(parameter.grad) else "zero"
-
-
-def _finite(tensor: torch.Tensor) -> bool:
-    """Whether there is no NaN or infinity; a finite sum shows it at once."""
-    if not anatomy.differentiable(tensor) or not tensor.numel():
-        return True
-    with torch.no_grad():
-        values = _values(tensor)
-        total = torch.view_as_real(values).sum() if values.is_complex() else values.sum()
-        return bool(torch.isfinite(total)) or bool(torch.isfinite(values).all())
+def _bad_loss(result: Any) -> bool:
+    """Whether what a step returned is a loss that is NaN, or infinite where it is all that came."""
+    if isinstance(result, torch.Tensor):
+        return not finite(result)
+    if isinstance(result, float):
+        return not math.isfinite(result)
+    if isinstance(result, Mapping):
+        losses = [value for key, value in result.items() if "loss" in str(key).lower()]
+        losses = [v.tolist() if isinstance(v, torch.Tensor) and v.numel() == 1 else v for v in losses]
+        return any(isinstance(value, float) and math.isnan(value) for value in losses)
+    return False
 
 
 class Examination:
@@ -137,135 +130,123 @@ class Examination:
         self.notes = recipe.notes
         self.watch = Watch()
         self.parameters: Dict[str, torch.Tensor] = {}
+        self.hidden: Set[str] = set()  # of these, those outside named_parameters
         self.frozen: Set[str] = set()
         self.trainable: Set[str] = set()
+        self.still: Set[str] = set()  # trainable, and not moved so far
         self.buffers: Dict[str, torch.Tensor] = {}
         self.keep: Dict[str, torch.Tensor] = {}
         self.arrived: Set[str] = set()  # got a gradient in this step
-        self.ever: Set[str] = set()  # got a gradient
-        self.nonzero: Set[str] = set()  # got one that is not all zeros
+        self.sizes: Dict[str, float] = {}  # largest value of the gradients that a parameter got
         self.kept_with_gradient: Set[str] = set()
         self.not_finite: Dict[str, int] = {}  # name: last step with such a gradient
-        self.hands: Dict[str, Hand] = {}
-        self.optimizer_steps = 0
         self.frozen_since: Dict[str, int] = {}
-        self.still: Set[str] = set()  # trainable, and not moved so far
-        self._kinds: Dict[str, str] = {}  # gradients of unmoved frozen ones as a step begins
-        self._handles: List[Any] = []
-        self._hooked: Set[int] = set()
+        self.thawed_since: Dict[str, int] = {}
+        self.experts: Dict[str, Tuple[str, ...]] = {}
+        self.hands = Hands(self.parameters, self.frozen, self.still, self.watch)
+        self.followers = Followers()
+        self.pending: List[Finding] = []  # fall away where they belong to a follower
+        self._shapes: Set[Tuple[int, ...]] = set()  # of frozen parameters
+        self._hooks: Dict[str, Tuple[torch.Tensor, Any]] = {}
 
     # watching
 
     def _named(self) -> Dict[str, torch.Tensor]:
         found: Dict[str, torch.Tensor] = dict(self.recipe.module.named_parameters())
-        found.update(anatomy.hidden_parameters(self.recipe.module))
+        hidden = anatomy.hidden_parameters(self.recipe.module)
+        self.hidden.update(hidden)
+        found.update(hidden)
         return found
 
-    def _on_gradient(self, name: str, kept: bool) -> Callable[[torch.Tensor], None]:
-        def note(gradient: torch.Tensor) -> None:
+    def _on_gradient(self, name: str, kept: bool) -> Callable[[Optional[torch.Tensor]], None]:
+        def note(gradient: Optional[torch.Tensor]) -> None:
+            if gradient is None:  # of an autograd function that gives none
+                return
             if kept:
                 self.kept_with_gradient.add(name)
                 return
             self.arrived.add(name)
-            self.ever.add(name)
-            if not _finite(gradient):
+            if not finite(gradient):
                 self.not_finite[name] = self.steps
-            elif name not in self.nonzero and _any_nonzero(gradient):
-                self.nonzero.add(name)
+            if name in self.still or name not in self.sizes:
+                self.sizes[name] = max(self.sizes.get(name, 0.0), magnitude(gradient))
 
         note.__torch_unserializable__ = True  # type: ignore[attr-defined]  # pickling leaves it out
         return note
 
     def _hook(self, name: str, tensor: torch.Tensor, kept: bool = False) -> None:
-        flag = tensor.requires_grad
-        if id(tensor) in self._hooked or not tensor.is_leaf or not anatomy.differentiable(tensor):
+        key, flag = f"keep {name}" if kept else name, tensor.requires_grad
+        hooked = self._hooks.get(key)
+        if hooked is not None and hooked[0] is tensor:
             return
-        if not flag and kept:
+        if hooked is not None:
+            hooked[1].remove()
+        if not tensor.is_leaf or not anatomy.differentiable(tensor) or (kept and not flag):
             return
         try:
-            tensor.requires_grad_(True)  # torch hooks only what requires grad
-            self._handles.append(tensor.register_hook(self._on_gradient(name, kept)))
-            self._hooked.add(id(tensor))
+            tensor.requires_grad = True  # torch hooks only what requires grad
+            self._hooks[key] = tensor, tensor.register_hook(self._on_gradient(name, kept))
         except RuntimeError:
             self.notes.append(f"{name}: torch refuses a hook, so its gradients are not watched")
         finally:
-            tensor.requires_grad_(flag)
-
-    def _hook_optimizers(self) -> None:
-        for optimizer in self.recipe.optimizers if STEP_HOOKS else ():
-            if id(optimizer) in self._hooked:
-                continue
-            self._hooked.add(id(optimizer))
-            self._handles.append(optimizer.register_step_pre_hook(self._before_step))
-            self._handles.append(optimizer.register_step_post_hook(self._after_step))
-
-    def _before_step(self, optimizer: Any, *_: Any) -> None:
-        self._kinds = {
-            name: _gradient_kind(parameter)
-            for name, parameter in self._frozen_in(optimizer)
-            if not self.watch.moved(name, parameter)
-        }
-
-    def _after_step(self, optimizer: Any, *_: Any) -> None:
-        self.optimizer_steps += 1
-        for name, parameter in self._frozen_in(optimizer):
-            if name in self._kinds and name not in self.hands and self.watch.moved(name, parameter):
-                self.hands[name] = self._hand(optimizer, parameter, self._kinds[name])
-
-    def _hand(self, optimizer: Any, parameter: torch.Tensor, kind: str) -> Hand:
-        group = next(g for g in optimizer.param_groups if any(p is parameter for p in g["params"]))
-        options = {key: value for key, value in group.items() if key != "params"}
-        state = optimizer.state.get(parameter, {})
-        moving = any(
-            isinstance(value, torch.Tensor) and value.dim() and bool((value != 0).any())
-            for value in state.values()
-        )
-        return Hand(type(optimizer).__name__, kind, options, moving)
-
-    def _frozen_in(self, optimizer: Any) -> Iterator[Tuple[str, torch.Tensor]]:
-        inside = {id(parameter) for parameter in _listed(optimizer)}
-        for name in sorted(self.frozen):
-            parameter = self.parameters[name]
-            if id(parameter) in inside:
-                yield name, parameter
+            tensor.requires_grad = flag
 
     # the run
 
     def run(self) -> "Examination":
         """Do the steps and judge them."""
-        recipe = self.recipe
-        self.parameters = self._named()
-        self.frozen = {n for n, p in self.parameters.items() if not p.requires_grad}
-        self.trainable = set(self.parameters) - self.frozen
-        self.buffers = anatomy.frozen_buffers(recipe.module)
-        self.keep = dict(flattened("", recipe.keep))
+        module = self.recipe.module
+        self.parameters.update(self._named())
+        self.frozen.update(n for n, p in self.parameters.items() if not p.requires_grad)
+        self.trainable.update(set(self.parameters) - self.frozen)
+        self._shapes = {tuple(self.parameters[name].shape) for name in self.frozen}
+        self.buffers = anatomy.frozen_buffers(module)
+        self.experts = anatomy.experts(module)
         self._look_at_the_setup()
         for name, tensor in {**self.parameters, **self.buffers}.items():
             self.watch.remember(name, tensor)
             if name in self.parameters:
                 self._hook(name, tensor)
-        for name, tensor in self.keep.items():
-            self.watch.remember(f"keep {name}", tensor)
-            self._hook(name, tensor, kept=True)
-        self._hook_optimizers()
-        self.still = set(self.trainable)
+        self._watch_keep()
+        self.still.update(name for name in self.trainable if self._can_move(name))
+        self.followers.remember(self._leaders(), self._shapes)
+        self.hands.attach()
         try:
-            for _ in range(self.wanted_steps * PATIENCE):
-                if self.steps >= self.wanted_steps and (
-                    not self.trainable or self.still != self.trainable
-                ):
-                    break
+            while self.steps < self.wanted_steps or (
+                self.steps < self.wanted_steps * PATIENCE and self._may_train_later()
+            ):
                 if not self._one_step():
                     break
         finally:
-            for handle in self._handles:
+            self.hands.remove()
+            for _, handle in self._hooks.values():
                 handle.remove()
-        if self.steps:
-            self._judge_the_trainable()
-            self._judge_gradients()
-        for name in self.watch.unreadable:
-            self.notes.append(f"{name}: has no plain memory to compare, not checked")
+        self._sum_up()
         return self
+
+    def _can_move(self, name: str) -> bool:
+        tensor = self.parameters[name]
+        return readable(tensor) and tensor.numel() > 0
+
+    def _watch_keep(self) -> None:
+        """Watch what is to be kept, and what came into it since."""
+        inside = {id(parameter) for parameter in self.parameters.values()}
+        for name, tensor in flattened("", self.recipe.keep):
+            if name not in self.keep:
+                self.keep[name] = tensor
+                self.watch.remember(f"keep {name}", tensor)
+                if id(tensor) not in inside:
+                    self._hook(name, tensor, kept=True)
+
+    def _leaders(self) -> Dict[str, torch.Tensor]:
+        return {name: p for name, p in self.parameters.items() if name not in self.frozen}
+
+    def _may_train_later(self) -> bool:
+        """Whether something that an optimizer holds has not moved yet: a late or rare update."""
+        idle = {name for name in self.still if self._excused(name) is None}
+        if not self.hands.holds:
+            return bool(idle) and self.still == self.trainable
+        return any(id(self.parameters[name]) in self.hands.holds for name in idle)
 
     def _find(self, law: str, subject: str, sentence: str, cause: str = "") -> None:
         self.findings.append(Finding(law, subject, sentence, cause))
@@ -278,25 +259,26 @@ class Examination:
         try:
             result = self.recipe.step()
         except (Exception, SystemExit) as problem:
-            self._find("R7", f"step {self.steps}", f"raised {said(problem)}")
+            ended = isinstance(problem, StopIteration)
+            text = f"raised {said(problem)}{causes.DATA_ENDED if ended else ''}"
+            if self.steps > self.wanted_steps:  # more than was asked for: not held against it
+                self.notes.append(f"step {self.steps}, waiting for what may train later, {text}")
+            else:
+                self._find("R7", f"step {self.steps}", text)
             self.steps -= 1
             return False
-        if isinstance(result, torch.Tensor) and not _finite(result):
-            self._find("R6", "the step's loss", f"is not finite at step {self.steps}")
+        if _bad_loss(result):
+            self._find_not_finite("the step's loss", f"is NaN or infinite at step {self.steps}")
         if self.steps == 1:
-            known = {id(optimizer) for optimizer in self.recipe.optimizers}
-            inside = {id(p) for p in self.parameters.values()}
-            for optimizer in _all_optimizers():
-                if id(optimizer) not in known and _holds(optimizer, inside):
-                    self.recipe.optimizers.append(optimizer)
-            self._hook_optimizers()
+            self.hands.find()
         now = self._named()
         self._compare_parameters(now, flags, versions)
         self._compare_buffers()
         self._compare_keep()
         for name, parameter in now.items():
-            if name not in self.parameters:
-                self.parameters[name] = parameter
+            self.parameters.setdefault(name, parameter)
+            self._hook(name, parameter)
+        self.followers.remember(self._leaders(), self._shapes)
         return True
 
     def _compare_parameters(
@@ -309,10 +291,7 @@ class Examination:
                 self.watch.forget(name)
             thawed = not flags[name] and (parameter.requires_grad or name in self.arrived)
             if name in self.frozen and thawed:
-                # a schedule that unfreezes, or a step that switches the flag itself
-                self.frozen.discard(name)
-                self.watch.forget(name)
-                self.notes.append(f"{name} was unfrozen in step {self.steps}")
+                self._thaw(name, parameter)
             elif name in self.frozen and self.watch.moved(name, parameter):
                 self._frozen_moved(name, was, parameter, versions)
             elif (
@@ -324,12 +303,25 @@ class Examination:
                 self._freeze_midway(name, parameter)
             self.parameters[name] = parameter
             may_differ = self.steps == 1 or parameter is not was or name not in self.frozen
-            if may_differ and not _finite(parameter):
-                self._not_finite(name)
+            if may_differ and not finite(parameter):
+                self._find_not_finite(name, f"holds NaN or infinity after step {self.steps}")
 
-    def _not_finite(self, name: str) -> None:
-        if not any(f.law == "R6" and f.subject == name for f in self.findings):
-            self._find("R6", name, f"holds NaN or infinity after step {self.steps}")
+    def _find_not_finite(self, subject: str, sentence: str) -> None:
+        if not any(f.law == "R6" and f.subject == subject for f in self.findings):
+            self._find("R6", subject, sentence)
+
+    def _thaw(self, name: str, parameter: torch.Tensor) -> None:
+        """A schedule that unfreezes, or a step that switches the flag itself."""
+        self.frozen.discard(name)
+        if not parameter.requires_grad or name in self.frozen_since:
+            self.watch.forget(name)  # it takes turns
+            return
+        self.thawed_since[name] = self.steps
+        self.trainable.add(name)
+        if self.watch.moved(name, parameter) or not self._can_move(name):
+            self.watch.forget(name)
+        else:
+            self.still.add(name)
 
     def _freeze_midway(self, name: str, parameter: torch.Tensor) -> None:
         """A parameter that the recipe freezes on its way is watched from the next step on."""
@@ -344,7 +336,9 @@ class Examination:
         change, by = self._change(name, parameter)
         since = f" (frozen in step {self.frozen_since[name]})" if name in self.frozen_since else ""
         cause = self._cause_of_move(name, was, parameter, versions.get(name, 0), change)
-        self._find("R1", name, f"is frozen{since}, but moved in step {self.steps}{by}", cause)
+        if cause is not None:
+            sentence = f"is frozen{since}, but moved in step {self.steps}{by}"
+            self.pending.append(Finding("R1", name, sentence, cause))
         self.frozen.discard(name)
         self.watch.forget(name)
 
@@ -355,66 +349,22 @@ class Examination:
         parameter: torch.Tensor,
         version: int,
         change: Optional[float],
-    ) -> str:
+    ) -> Optional[str]:
+        """The cause in words; None where it moved as it is meant to, behind a leader."""
+        if parameter.numel() * parameter.element_size() != len(self.watch.bits[name]):
+            return causes.RESHAPED
         if parameter is not was:
-            return (
-                "the parameter was replaced by a new one under the same name: write into it with "
-                "copy_ under no_grad, or freeze the new one"
-            )
-        hand = self.hands.get(name)
-        if hand is not None:
-            return self._cause_by_optimizer(hand)
+            return causes.REPLACED
         for other, tensor in self.parameters.items():
-            if other != name and tensor is not was and tensor.requires_grad:
-                if anatomy.overlaps(tensor, was):
-                    return (
-                        f"shared storage: it lies in the memory of {other}, which trains; "
-                        "clone the values, or tie by using one Parameter and freeze that"
-                    )
-        if not STEP_HOOKS:
-            kind = _gradient_kind(parameter)
-            for optimizer in self.recipe.optimizers:
-                drives = kind != "none" or "LBFGS" in type(optimizer).__name__
-                if drives and _holds(optimizer, {id(parameter)}):
-                    return self._cause_by_optimizer(self._hand(optimizer, parameter, kind))
-        largest = float(parameter.detach().abs().max()) if parameter.numel() else 0.0
-        if change is not None and largest and change <= 1e-5 * largest:
-            return (
-                "an in-place write outside the optimizer that only rounds: an average (EMA) that "
-                "shares this memory, averaging the parameter with itself; clone what it starts from"
-            )
-        if parameter._version == version:
-            return (
-                "an in-place write through .data or an alias of its memory, outside the optimizer "
-                "(an init, a copy, an average): leave frozen parameters out of it"
-            )
-        return (
-            "an in-place write outside the optimizer (an init, copy_, load_state_dict, EMA, weight "
-            "clipping): leave frozen parameters out of it"
-        )
-
-    @staticmethod
-    def _cause_by_optimizer(hand: Hand) -> str:
-        clear = "set its grad to None when you freeze it (zero_grad(set_to_none=True))"
-        if hand.gradient == "nonzero":
-            return f"a stale gradient: {hand.name} found one from before it was frozen; {clear}"
-        if hand.gradient == "none":
-            if "LBFGS" in hand.name:
-                return (
-                    "LBFGS moves what has no gradient along its old directions: leave frozen "
-                    "parameters out of the optimizer"
-                )
-            return f"{hand.name} moves parameters that have no gradient: leave it out of the optimizer"
-        reasons = []
-        if hand.options.get("weight_decay"):
-            reasons.append(f"weight decay {hand.options['weight_decay']:g}")
-        if hand.has_state:
-            reasons.append("momentum (optimizer state from before it was frozen)")
-        why = " and ".join(reasons) or "its rule"
-        return (
-            f"a zeroed gradient: {hand.name} takes a gradient of zeros as a gradient, and {why} "
-            f"moved it; {clear}, or leave it out of the optimizer"
-        )
+            if tensor is not was and tensor.requires_grad and anatomy.overlaps(tensor, was):
+                return causes.shared_with(other)
+        hand = self.hands.blame(name, parameter)
+        if hand is not None:
+            return causes.by_optimizer(hand)
+        if self.followers.follows(name, self.watch.bits[name], parameter, self._leaders()):
+            return None
+        owner = anatomy.owner_of(self.recipe.module, name)
+        return causes.by_writing(owner, parameter, change, parameter._version == version)
 
     def _change(self, key: str, tensor: torch.Tensor) -> Tuple[Optional[float], str]:
         """By how much a remembered tensor moved, as a number and in words."""
@@ -427,30 +377,19 @@ class Examination:
             buffer = buffers.get(name, was)
             if not self.watch.moved(name, buffer):
                 continue
-            _, by = self._change(name, buffer)
-            owner = anatomy.owner_of(self.recipe.module, name)
-            kind = type(owner).__name__
-            where = name.rpartition(".")[0] or "the module"
-            if owner is not None and owner.training:
-                cause = (
-                    f"{kind} is in train mode, where its buffers follow the data although its "
-                    "parameters are frozen: call eval() on it after every train()"
-                )
+            if buffer is not was and anatomy.unsaved(self.recipe.module, name):
+                self.notes.append(f"{name} was made anew in step {self.steps}: a table, not saved")
             else:
-                cause = (
-                    f"{kind} was in train mode during the step, or something wrote into the buffer: "
-                    "keep it in eval mode"
-                )
-            self._find(
-                "R2",
-                name,
-                f"buffer of a frozen module ({where}), but moved in step {self.steps}{by}",
-                cause,
-            )
+                _, by = self._change(name, buffer)
+                where = name.rpartition(".")[0] or "the module"
+                sentence = f"buffer of a frozen module ({where}), but moved in step {self.steps}{by}"
+                cause = causes.of_buffer(anatomy.owner_of(self.recipe.module, name))
+                self.pending.append(Finding("R2", name, sentence, cause))
             self.watch.forget(name)
 
     def _compare_keep(self) -> None:
         now = dict(flattened("", self.recipe.keep))
+        owned = {id(t) for m in modules_in(self.recipe.keep) for _, t in flattened("", m)}
         for name, was in list(self.keep.items()):
             key = f"keep {name}"
             if name not in now:
@@ -460,149 +399,184 @@ class Examination:
             tensor = now[name]
             if not self.watch.moved(key, tensor):
                 continue
+            if tensor is not was and id(tensor) not in owned and not anatomy.overlaps(tensor, was):
+                # the recipe keeps something newer, as it does with the best weights so far
+                self.notes.append(f"{name} in keep was replaced in step {self.steps}")
+                self.keep[name] = tensor
+                self.watch.remember(key, tensor)
+                continue
             _, by = self._change(key, tensor)
-            self._find(
-                "R4",
-                name,
-                f"is to be kept, but moved in step {self.steps}{by}",
-                self._cause_of_loss(name, tensor, was),
-            )
+            sentence = f"is to be kept, but moved in step {self.steps}{by}"
+            self._find("R4", name, sentence, self._cause_of_loss(name, tensor, was))
             self.watch.forget(key)
+        self._watch_keep()
 
     def _cause_of_loss(self, name: str, tensor: torch.Tensor, was: torch.Tensor) -> str:
         if tensor is not was and not anatomy.overlaps(tensor, was):
-            return "it was replaced by another tensor: keep a copy of what must not change"
+            return causes.REPLACED
         live = {**self.parameters, **dict(self.recipe.module.named_buffers())}
         for other, parameter in live.items():
             if parameter is tensor:
                 return f"it is {other} itself, not a copy: use copy.deepcopy or clone"
             if anatomy.overlaps(tensor, parameter):
-                return (
-                    f"shared storage: it lies in the memory of {other}; state_dict(), detach() and "
-                    ".data are aliases that follow training: clone each value, or deepcopy"
-                )
-        for optimizer in self.recipe.optimizers:
-            if _holds(optimizer, {id(tensor)}):
-                return f"{type(optimizer).__name__} trains it: leave it out of the optimizer"
+                return causes.kept_alias_of(other)
+        if id(tensor) in self.hands.holds:
+            return f"{self.hands.holds[id(tensor)]} trains it: leave it out of the optimizer"
         if name.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked"):
-            return "its BatchNorm runs in train mode: call eval() on what is kept"
-        return "an in-place write in the step (an average, copy_, load_state_dict)"
+            return causes.OF_BATCHNORM
+        return causes.KEPT_WRITTEN
 
     # judging
 
     def _look_at_the_setup(self) -> None:
         module = self.recipe.module
-        for path in anatomy.attribute_flags(module):
+        owners = dict(module.named_modules())
+        for path, attribute in anatomy.lost_flags(module).items():
+            of_module = path in owners or path == "the module"
             self._find(
                 "R5",
-                path or "the module",
-                "has an attribute requires_grad of its own",
-                "a module has no such flag, so this froze nothing: call requires_grad_(...) on it",
+                path,
+                f"has an attribute {attribute} of its own",
+                causes.FLAG_OF_A_MODULE if of_module else causes.MISSPELT,
             )
         for name in anatomy.thawed_by_reparametrization(module):
-            self._find(
-                "R5",
-                name,
-                "is trainable, though everything else of its layer is frozen",
-                "weight_norm (or another reparametrization) after freezing made a new parameter, "
-                "which requires grad: freeze after it",
-            )
+            sentence = "is trainable, though everything else of its layer is frozen"
+            self._find("R5", name, sentence, causes.THAWED)
         if not self.trainable:
-            self._find(
-                "R3",
-                "the model",
-                f"has nothing to train: all {len(self.frozen)} parameters are frozen",
-                "requires_grad is False everywhere: unfreeze the part that should train",
-            )
+            sentence = f"has nothing to train: all {len(self.frozen)} parameters are frozen"
+            self._find("R3", "the model", sentence, causes.NOTHING_TO_TRAIN)
+        if not self.frozen and not self.keep:
+            self.notes.append("nothing is frozen, and nothing is to be kept")
         for name, others in anatomy.aliases(module).items():
             self.notes.append(f"{name} is tied to {named(others)}: they freeze together")
-        hidden = anatomy.hidden_parameters(module)
-        if hidden:
+        if self.hidden:
             self.notes.append(
-                f"outside named_parameters: {named(list(hidden))}: "
+                f"outside named_parameters: {named(sorted(self.hidden))}: "
                 "freezing the module does not reach them"
             )
 
+    def _sum_up(self) -> None:
+        self.findings += [
+            finding
+            for finding in self.pending
+            if finding.cause == causes.REPLACED or not self.followers.cover(finding.subject)
+        ]
+        for path, leader in self.followers.pairs:
+            self.notes.append(
+                f"{path or 'frozen parameters'} follows {leader or 'the rest'} as an average or copy: "
+                "frozen for gradients, and taken to be meant so"
+            )
+        if self.steps:
+            self._judge_the_thawed()
+            self._judge_the_trainable()
+            self._judge_gradients()
+        for name in self.watch.unreadable:
+            self.notes.append(f"{name}: has no plain memory to compare, not checked")
+
+    def _judge_the_thawed(self) -> None:
+        """Unfrozen for good by the very first step, though nothing takes turns: it was undone."""
+        at_once = [name for name, step in self.thawed_since.items() if step == 1 < self.wanted_steps]
+        if len(self.hands.covers) < 2 and not self.frozen_since:
+            for name in at_once:
+                sentence = "was frozen, but is trainable after the first step"
+                self._find("R5", name, sentence, causes.UNDONE)
+            at_once = []
+        later = [name for name in self.thawed_since if self.thawed_since[name] > 1] + at_once
+        if later:
+            self.notes.append(f"unfrozen on the way: {named(later)}")
+
+    def _excused(self, name: str) -> Optional[str]:
+        """Why a trainable parameter need not move, as a note; None where it should."""
+        parameter = self.parameters[name]
+        if any(tensor is parameter for tensor in self.keep.values()):
+            return "to be kept"
+        if name in self.hidden and name not in self.sizes:
+            return "outside named_parameters, without a gradient"
+        for group, names in self.experts.items():
+            if name in names and name not in self.sizes and any(n in self.sizes for n in names):
+                return f"experts of {group} that were not chosen"
+        if name in self.sizes and self._only_rounding(name):
+            return "its gradient is only rounding (a bias before a normalization, or of attention keys)"
+        return None
+
+    def _only_rounding(self, name: str) -> bool:
+        size, parameter = self.sizes[name], self.parameters[name]
+        largest = max(self.sizes.values())
+        noise = min(16 * torch.finfo(parameter.dtype).eps, 1e-3) * largest
+        if not size:  # exactly zero
+            beside = anatomy.weights_beside_biases(self.recipe.module).get(name)
+            return self.sizes.get(beside or "", 0.0) > 0
+        return size <= noise
+
     def _judge_the_trainable(self) -> None:
-        groups = [group for optimizer in self.recipe.optimizers for group in optimizer.param_groups]
-        held = {id(parameter): group for group in groups for parameter in group["params"]}
-        mine = {id(parameter) for parameter in self.parameters.values()}
-        strangers = [p for group in groups for p in group["params"] if id(p) not in mine]
         order = [name for name in self.parameters if name in self.trainable]
-        starved = [name for name in order if name not in self.ever and name not in self.frozen_since]
+        starved = [name for name in order if name not in self.sizes and name not in self.frozen_since]
         prefix = order[: len(starved)] == starved and len(starved) < len(order)
+        excused: Dict[str, List[str]] = {}
         for name in order:
             if name in self.frozen_since or name not in self.still:
                 continue  # what moved without autograd trains too
-            parameter = self.parameters[name]
-            if name not in self.ever:
-                self._starved(name, parameter, prefix, held)
+            if self.thawed_since.get(name, 0) == self.steps and name not in self.arrived:
+                continue  # no step has seen it yet
+            excuse = self._excused(name)
+            if excuse is not None:
+                excused.setdefault(excuse, []).append(name)
+            elif name not in self.sizes:
+                self._starved(name, prefix)
             else:
-                self._unmoved(name, parameter, held, strangers)
+                self._unmoved(name)
+        for excuse, names in excused.items():
+            self.notes.append(f"did not move, and need not: {named(names)}: {excuse}")
 
-    def _starved(self, name: str, parameter: torch.Tensor, prefix: bool, held: Dict[int, Any]) -> None:
-        if not self.ever:
-            cause = (
-                "no parameter got a gradient: the step calls no backward, or its loss is cut off "
-                "(detach, no_grad, item) from all of them"
-            )
+    def _held(self, name: str) -> bool:
+        """Whether an optimizer holds it, or no optimizer is known."""
+        return not self.hands.holds or id(self.parameters[name]) in self.hands.holds
+
+    def _starved(self, name: str, prefix: bool) -> None:
+        if not self.sizes:
+            cause = causes.NO_BACKWARD
         elif prefix:
-            cause = (
-                "everything up to here is cut off from the loss: a detach() or no_grad between this "
-                "part and the loss"
-            )
+            cause = causes.CUT_OFF
         else:
-            cause = (
-                "the loss does not depend on it: it is unused in forward (dead), or behind a detach(), "
-                "no_grad or argmax"
-            )
-        if self.recipe.optimizers and id(parameter) not in held:
-            cause += "; no optimizer holds it either"
+            cause = causes.UNUSED
+        if not self._held(name):
+            cause += causes.NOT_HELD_EITHER
         self._find("R3", name, f"is trainable, but got no gradient in {self.steps} steps", cause)
 
-    def _unmoved(
-        self, name: str, parameter: torch.Tensor, held: Dict[int, Any], strangers: List[torch.Tensor]
-    ) -> None:
-        sentence = f"is trainable and gets gradients, but did not move in {self.steps} steps"
-        if self.recipe.optimizers and id(parameter) not in held:
-            cause = "no optimizer holds it: build the optimizer from the parameters that should train"
-            if any(tuple(other.shape) == tuple(parameter.shape) for other in strangers):
-                cause = (
-                    "the optimizer holds another tensor of its shape that is not in the model: the "
-                    "parameter was re-created after the optimizer was built; build the optimizer last"
-                )
-        elif name not in self.nonzero:
+    def _unmoved(self, name: str) -> None:
+        parameter = self.parameters[name]
+        since = f" (unfrozen in step {self.thawed_since[name]})" if name in self.thawed_since else ""
+        sentence = f"is trainable{since} and gets gradients, but did not move in {self.steps} steps"
+        if not self._held(name):
+            cause = causes.UNFROZEN_LATE if since else causes.NOT_HELD
+            if tuple(parameter.shape) in self.hands.strangers:
+                cause = causes.RECREATED
+        elif not self.sizes[name]:
             sentence = f"is trainable, but its gradient was exactly zero in all of {self.steps} steps"
-            cause = "a dead unit (ReLU below zero, a zero factor before it), or a loss that ignores it"
-        elif id(parameter) in held and not float(held[id(parameter)].get("lr", 1)):
+            cause = causes.DEAD
+        elif not self.hands.rates.get(id(parameter), 1.0):
             cause = "its learning rate is 0"
-        elif not self.recipe.optimizers:
+        elif not self.hands.holds:
             cause = "no torch optimizer was found that holds it"
-        elif STEP_HOOKS and not self.optimizer_steps:
-            cause = "optimizer.step() is never called (or a GradScaler skips it)"
+        elif STEP_HOOKS and not self.hands.steps:
+            cause = causes.NEVER_STEPPED
+        elif STEP_HOOKS and name not in self.hands.fed:
+            cause = causes.CLEARED
         elif parameter.dtype in (torch.bfloat16, torch.float16):
-            cause = (
-                f"the update is smaller than the spacing of {parameter.dtype}: keep a float32 copy "
-                "of the weights, or a larger learning rate"
-            )
+            cause = causes.too_small(parameter.dtype)
+        elif STEP_HOOKS:
+            cause = causes.ROUNDS_AWAY
         else:
-            cause = "the update rounds away, or something writes the old value back"
-            if not STEP_HOOKS:
-                cause = f"optimizer.step() is never called, or {cause}"
+            cause = f"optimizer.step() is never called, or {causes.CLEARED}, or {causes.ROUNDS_AWAY}"
         self._find("R3", name, sentence, cause)
 
     def _judge_gradients(self) -> None:
-        scalers = any(type(thing).__name__ == "GradScaler" for thing in gc.get_objects())
         for name, step in self.not_finite.items():
-            if not scalers or step == self.steps:  # a scaler skips such steps until its scale fits
+            # a scaler skips such steps until its scale fits
+            if not self.hands.scaled or step == self.steps:
                 self._find("R6", name, f"got a gradient with NaN or infinity in step {step}")
         for name in sorted(self.kept_with_gradient):
-            self._find(
-                "R4",
-                name,
-                "is to be kept, but gets gradients",
-                "a forgotten detach() or no_grad round what is kept (a target network, a teacher)",
-            )
+            self._find("R4", name, "is to be kept, but gets gradients", causes.KEPT_WITH_GRADIENT)
 
 
 def examine(recipe: Recipe, steps: int = 6) -> Examination:

@@ -259,7 +259,7 @@ def an_optimizer_made_in_the_step() -> Any:
 
 @right
 def clipping_and_noise_in_bfloat16() -> Any:
-    net = two_layers().to(torch.bfloat16)
+    net = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 2)).to(torch.bfloat16)
     net[0].weight.requires_grad = False
     optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9)
     inputs = data().to(torch.bfloat16)

@@ -1,0 +1,162 @@
+"""The likely cause of what was found in a recipe, and what to do about it, in words."""
+
+from typing import Any, Optional
+
+import torch
+
+from properties.harness.own.hands import Hand
+
+REPLACED = (
+    "the parameter was replaced by a new one under the same name: write into it with copy_ under "
+    "no_grad, or freeze the new one"
+)
+RESHAPED = (
+    "the parameter was replaced by one of another shape or dtype: what is frozen keeps both; put "
+    "what grows or shrinks into a parameter of its own"
+)
+ROUNDING = (
+    "an in-place write outside the optimizer that only rounds: an adapter merged and taken out again, "
+    "weights perturbed and put back, or an average (EMA) that shares this memory and averages it with "
+    "itself; work on a clone"
+)
+ALIAS = (
+    "an in-place write through .data or an alias of its memory, outside the optimizer (an init, a "
+    "copy, an average, a merged adapter): leave frozen parameters out of it"
+)
+WRITTEN = (
+    "an in-place write outside the optimizer (an init, copy_, load_state_dict, EMA, weight clipping): "
+    "leave frozen parameters out of it"
+)
+LARGEST_NORM = (
+    "its max_norm: the embedding shortens the rows that it looks up, in place, frozen or not: set "
+    "max_norm to None"
+)
+UNDONE = (
+    "something in the step makes it trainable again (requires_grad_(True) over all parameters, a "
+    "trainer that unfreezes): freeze after that, or leave these out of it"
+)
+FLAG_OF_A_MODULE = (
+    "a module has no such flag, so this changed nothing: call requires_grad_(...) on the module"
+)
+MISSPELT = "misspelt: the flag of a parameter is requires_grad; this attribute does nothing"
+THAWED = (
+    "weight_norm (or another reparametrization) after freezing made a new parameter, which requires "
+    "grad: freeze after it"
+)
+NOTHING_TO_TRAIN = "requires_grad is False everywhere: unfreeze the part that should train"
+KEPT_WITH_GRADIENT = (
+    "a forgotten detach() or no_grad round what is kept (a target network, a teacher); where gradients "
+    "must pass through it, call requires_grad_(False) on it"
+)
+NO_BACKWARD = (
+    "no parameter got a gradient: the step calls no backward, or its loss is cut off (detach, no_grad, "
+    "item) from all of them"
+)
+CUT_OFF = (
+    "everything up to here is cut off from the loss: a detach() or no_grad between this part and the "
+    "loss, or a reentrant checkpoint whose inputs do not require grad"
+)
+UNUSED = (
+    "the loss does not depend on it: it is unused in forward (dead), or behind a detach(), no_grad or "
+    "argmax, or a checkpoint or autograd function that loses its gradient"
+)
+NOT_HELD_EITHER = (
+    "; no optimizer holds it either: if it is meant to stay as it is, freeze it with "
+    "requires_grad_(False) or return it in keep"
+)
+NOT_HELD = "no optimizer holds it: build the optimizer from the parameters that should train"
+UNFROZEN_LATE = (
+    "no optimizer holds it: it was frozen when the optimizer was built; add_param_group when it is "
+    "unfrozen, or give the optimizer all parameters from the start"
+)
+RECREATED = (
+    "the optimizer holds another tensor of its shape that is not in the model: the parameter was "
+    "re-created after the optimizer was built; build the optimizer last"
+)
+DEAD = "a dead unit (ReLU below zero, a zero factor before it), or a loss that ignores it"
+NEVER_STEPPED = "optimizer.step() is never called (or a GradScaler skips it)"
+CLEARED = (
+    "its gradient is cleared between backward and optimizer.step(): call zero_grad before backward, "
+    "or after the step"
+)
+ROUNDS_AWAY = "the update rounds away, or something writes the old value back"
+DATA_ENDED = "; the data ended: let the step begin it again, or ask for fewer --steps"
+OF_BATCHNORM = "its BatchNorm runs in train mode: call eval() on what is kept"
+KEPT_WRITTEN = "an in-place write in the step (an average, copy_, load_state_dict)"
+
+
+def shared_with(name: str) -> str:
+    """A frozen parameter in the memory of one that trains."""
+    return (
+        f"shared storage: it lies in the memory of {name}, which trains; clone the values, or tie by "
+        "using one Parameter and freeze that"
+    )
+
+
+def kept_alias_of(name: str) -> str:
+    """Something kept in the memory of a live tensor."""
+    return (
+        f"shared storage: it lies in the memory of {name}; state_dict(), detach(), numpy() and .data "
+        "are aliases that follow training: clone each value, or deepcopy"
+    )
+
+
+def by_optimizer(hand: Hand) -> str:
+    """A frozen parameter that an optimizer's step moved."""
+    clear = "set its grad to None when you freeze it (zero_grad(set_to_none=True))"
+    if hand.gradient == "nonzero":
+        return f"a stale gradient: {hand.name} found one from before it was frozen; {clear}"
+    if hand.gradient == "none":
+        if "LBFGS" in hand.name:
+            return (
+                "LBFGS moves what has no gradient along its old directions: leave frozen parameters "
+                "out of the optimizer"
+            )
+        return f"{hand.name} moves parameters that have no gradient: leave it out of the optimizer"
+    reasons = []
+    if hand.options.get("weight_decay"):
+        reasons.append(f"weight decay {hand.options['weight_decay']:g}")
+    if hand.has_state:
+        reasons.append("momentum (optimizer state from before it was frozen)")
+    why = " and ".join(reasons) or "its rule"
+    return (
+        f"a zeroed gradient: {hand.name} takes a gradient of zeros as a gradient, and {why} "
+        f"moved it; {clear}, or leave it out of the optimizer"
+    )
+
+
+def by_writing(owner: Any, tensor: torch.Tensor, change: Optional[float], silent: bool) -> str:
+    """A frozen parameter that something outside the optimizer wrote into.
+
+    owner: its module; silent: its version counter did not notice.
+    """
+    if getattr(owner, "max_norm", None) is not None:
+        return LARGEST_NORM
+    with torch.no_grad():
+        real = tensor.is_floating_point() and tensor.numel()
+        largest = float(tensor.abs().max()) if real and tensor.element_size() > 1 else 0.0
+    if change is not None and largest and change <= 1e-5 * largest:
+        return ROUNDING
+    return ALIAS if silent else WRITTEN
+
+
+def of_buffer(owner: Any) -> str:
+    """A buffer of a frozen module that moved."""
+    kind = type(owner).__name__
+    if owner is not None and owner.training:
+        return (
+            f"{kind} is in train mode, where its buffers follow the data although its parameters are "
+            "frozen: call eval() on it after every train()"
+        )
+    return (
+        f"{kind} was in train mode during the step, or something wrote into the buffer: keep it in "
+        "eval mode"
+    )
+
+
+def too_small(dtype: torch.dtype) -> str:
+    """An update that a short dtype swallows."""
+    return (
+        f"the update is smaller than the spacing of {dtype}: keep a float32 copy of the weights, or a "
+        "larger learning rate"
+    )
