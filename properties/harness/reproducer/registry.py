@@ -5,7 +5,7 @@ import pkgutil
 from typing import Callable, Dict, Iterable, List, Union
 
 from properties.harness.reproducer.case import Case
-from properties.harness.reproducer.script import Script, outcome
+from properties.harness.reproducer.script import Raised, Script, outcome
 
 Template = Callable[[Case, Script], None]
 TEMPLATES: Dict[str, List[Template]] = {}
@@ -56,5 +56,6 @@ def program(case: Case) -> Program:
         text = script.text()
         ends = outcome(text)
         if ends is not None:
+            script.hooked = isinstance(ends, Raised)
             return Program(script.shortened(outcome), ends)
     return Program(text, None)

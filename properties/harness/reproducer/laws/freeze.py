@@ -42,9 +42,9 @@ def frozen_stay(case: Case, script: Script) -> None:
     gets = recipe.gets()
     everything = recipe.ordered(run.network.parameter_names())
     cut_off = tuple(n for n in everything if n not in gets and n not in recipe.frozen)
-    with script.block(f"for step in range(1, {run.steps + 1}):"):
+    with recipe.counted_steps() as step:
         recipe.step()
-        where = f"after step {{step}} of {name}"
+        where = f"after step {step} of {name}"
         recipe.check_stays(recipe.frozen, f"{where} frozen {{name}}")
         recipe.each(recipe.frozen, "p.grad is None", f"{where} frozen {{name}} has a gradient")
         recipe.each(
@@ -90,24 +90,27 @@ def others_gradients(case: Case, script: Script) -> None:
     network, first, second, batch = case.draws(None, (), (), 3)
     recipe = Recipe(script, case, TrainingRun(network, batch=batch, seed=network.seed))
     recipe.network().data().forward()
-    recipe.backward()
-    script.add(f"whole = {GRADIENTS}")
-    recipe.each(
-        recipe.ordered(network.parameter_names()),
-        "p.grad is not None",
-        "{name} is live in the whole net, but got no gradient",
-    )
+    with script.passage():
+        recipe.backward()
+        script.note("whole", f"whole = {GRADIENTS}")
+        recipe.each(
+            recipe.ordered(network.parameter_names()),
+            "p.grad is not None",
+            "{name} is live in the whole net, but got no gradient",
+        )
     for mask in dict.fromkeys((first, second)):
         masked = recipe.with_run(frozen=mask)
-        with script.block("for name, p in net.named_parameters():"):
-            script.add(f"p.requires_grad = name not in {masked.frozen}", "p.grad = None")
-        masked.backward()
-        gets = masked.gets()
+        with script.passage():
+            with script.block("for name, p in net.named_parameters():"):
+                script.add(f"p.grad, p.requires_grad = None, name not in {masked.frozen}")
+            masked.backward()
         masked.each(masked.frozen, "p.grad is None", "frozen {name} got a gradient")
+        masked.each(masked.gets(), "p.grad is not None", "{name} gets no gradient once others are frozen")
+        shown = masked.if_small(": {p.grad.tolist()}, before {whole[name]}")
         masked.each(
-            gets,
-            "p.grad is not None and repr(p.grad.tolist()) == repr(whole[name])",
-            "{name} has another gradient once others are frozen: {p.grad}, before {whole[name]}",
+            masked.gets(),
+            "repr(p.grad.tolist()) == repr(whole[name])",
+            f"{{name}} has another gradient once others are frozen{shown}",
         )
 
 
