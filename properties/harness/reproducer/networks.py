@@ -72,7 +72,7 @@ def emit_network(script: Script, mlp: MLP, dtype: torch.dtype, *, blocks: bool =
     if blocks:
         parts = [f"nn.Sequential({part})" for part in parts]
     one = f"net = nn.Sequential({', '.join(parts)}).to(device, dtype)"
-    if len(one) > 96:
+    if len(one) > 120:
         one = "net = nn.Sequential(\n" + "\n".join(f"    {part}," for part in parts)
         one += "\n).to(device, dtype)"
     script.add(one)

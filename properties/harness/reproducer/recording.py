@@ -12,10 +12,13 @@ class RecordedData:
     def __init__(self, data: st.DataObject) -> None:
         self._data = data
         self.drawn: List[Any] = []
+        self.drawing = False
 
     def draw(self, strategy: Any, label: Any = None) -> Any:
-        """``data.draw``, kept."""
+        """``data.draw``, kept; ``drawing`` stays True where it raises."""
+        self.drawing = True
         value = self._data.draw(strategy, label)
+        self.drawing = False
         self.drawn.append(value)
         return value
 

@@ -108,7 +108,10 @@ class Script:
 
     @contextlib.contextmanager
     def passage(self) -> Iterator[None]:
-        """Statements that stay together, and only where the fault is not shown without them."""
+        """Statements that stay together, and only where the fault is not shown without them.
+
+        What follows must hold on a healthy torch without them too.
+        """
         node = Node(optional=True, body=[])
         self._open[-1].append(node)
         assert node.body is not None

@@ -275,8 +275,8 @@ def emit_optimizer(
         parameters = f"list({parameters})[::-1]" if not conditions else f"{parameters}[::-1]"
     split = len(names) // 2
     if groups > 1 and split and over is None:
-        script.add(f"parameters = list({parameters})")
+        script.note("parameters", f"parameters = list({parameters})")
         parameters = f'[{{"params": parameters[:{split}]}}, {{"params": parameters[{split}:]}}]'
     options = options_text(spec, more) if call is None else call
     parameters = parameters if over is None else over
-    script.add(f"optimizer = torch.optim.{spec.name}({parameters}{options})")
+    script.note("optimizer", f"optimizer = torch.optim.{spec.name}({parameters}{options})")

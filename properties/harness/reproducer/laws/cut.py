@@ -19,10 +19,9 @@ GRADIENTS = (
 def emit_second(script: Script, one: Recipe, other: Recipe) -> None:
     """The gradients of ``net`` under one cut as ``cut``; then those under another in place."""
     script.note("cut", f"cut = {GRADIENTS}")
-    with script.passage():
-        with script.block("for p in net.parameters():"):
-            script.add("p.grad = None")
-        other.backward()
+    with script.block("for p in net.parameters():"):
+        script.add("p.grad = None")
+    other.backward()
 
 
 @reproduces(FILE + "test_gradients_stop_at_the_cut")
@@ -43,8 +42,8 @@ def gradients_stop(case: Case, script: Script) -> None:
     blocked = one.ordered(before)
     after = tuple(name for name in one.ordered(network.parameter_names()) if name not in blocked)
     where = f"the cut at {cuts.positions}"
-    shown = one.if_small(" {p.grad.tolist()}")
-    one.each(blocked, "p.grad is None", f"{{name}} is before {where}, but got the gradient{shown}")
+    shown = one.if_small(": {p.grad.tolist()}")
+    one.each(blocked, "p.grad is None", f"{{name}} is before {where}, but got a gradient{shown}")
     one.each(after, "p.grad is not None", f"{{name}} is after {where}, but got no gradient")
     emit_second(script, one, other)
     shown = one.if_small(": {cut[name]}, not {p.grad.tolist()}")
@@ -85,12 +84,17 @@ def last_cut_governs(case: Case, script: Script) -> None:
     everything = one.ordered(network.parameter_names())
     one.backward()
     emit_second(script, one, other)
-    gradient = "p.grad if p.grad is None else p.grad.tolist()"
+    what = "many cuts than with the last alone"
     one.each(
         everything,
-        f"repr({gradient}) == repr(cut[name])",
-        "{name} has another gradient with many cuts than with the last alone"
-        + one.if_small(f": {{cut[name]}}, not {{{gradient}}}"),
+        "(p.grad is None) == (cut[name] is None)",
+        f"{{name}} gets a gradient with only one of {what.replace('than', 'and')}",
+    )
+    one.each(
+        everything,
+        "p.grad is None or repr(p.grad.tolist()) == repr(cut[name])",
+        f"{{name}} has another gradient with {what}"
+        + one.if_small(": {cut[name]}, not {p.grad.tolist()}"),
     )
     with script.block("for p in net.parameters():"):
         script.add("p.grad = None")
