@@ -70,10 +70,10 @@ def _layer(x: float, index: int, layer: Dict[str, Any], height: float) -> List[s
     parts.append(_text(x + 8, TOP + 18, f"layer {index}: width {layer.get('width')}"[:24], "title"))
     parts.append(_text(x + 8, TOP + 34, ", ".join(does)[:24]))
     for place, item in enumerate(parameters):
-        name = str(item.get("name", "")).split(".")[-2:]
+        name = ".".join(str(item.get("name", "")).split(".")[-2:]).replace("linear.", "")
         state = "❄ " if item.get("frozen") else "• "
         mark = str(item.get("mark") or "")
-        text = f"{state}{'.'.join(name)}"[:22] + (f" ⚠ {mark}"[:8] if mark else "")
+        text = f"{state}{name}"[:14] + (f" ⚠ {mark}"[:8] if mark else "")
         parts.append(_text(x + 8, TOP + 54 + LINE * place, text, "named" if mark else ""))
     return parts
 
