@@ -43,9 +43,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
     if options.markdown:
         outputs.append((options.markdown, markdown.render(record)))
     for path, content in outputs:
-        problem = written(path, content, "w")
-        if problem:
-            print(f"{path}: {problem}", file=sys.stderr)
+        failure = written(path, content, "w")
+        if failure:
+            print(f"{path}: {failure}", file=sys.stderr)
             worst = USAGE
         else:
             print(f"{path}: {page.verdict(record)}; {page.totals(record)}")
