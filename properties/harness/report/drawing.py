@@ -29,7 +29,8 @@ def network_of(values: Iterable[Any], seen: str) -> Optional[Dict[str, Any]]:
         if isinstance(mask, tuple) and mask and own.issuperset(mask):
             frozen = set(mask)  # of several masks the last one is the one that broke
         cuts = getattr(getattr(value, "cuts", value), "positions", ()) or cuts
-    mark = "moved" if re.search(r"became|moved|changed", seen) else "named"
+    moved = re.search(r"became|moved", seen) and "gradient" not in seen
+    mark = "moved" if moved else "named"
     layers = []
     for layer, names in zip(net.layers, net.parameters_by_layer()):
         layers.append(
@@ -85,7 +86,7 @@ def _legend(layers: List[Dict[str, Any]], cuts: bool) -> str:
     signs = [
         ("❄ frozen", any(item.get("frozen") for item in items)),
         ("• trainable", any(not item.get("frozen") for item in items)),
-        ("⚠ moved, and should not have", "moved" in marks),
+        ("⚠ moved: see the message", "moved" in marks),
         ("⚠ named in the message", bool(marks - {"moved"})),
         ("┆ cut: no gradient passes", cuts),
     ]
