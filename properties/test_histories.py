@@ -22,6 +22,7 @@ from properties.harness.checks import (
     check,
     check_equal,
     check_same_bits,
+    check_same_gradient,
     count_cases,
     fail,
     snapshot,
@@ -328,11 +329,7 @@ class History(RuleBasedStateMachine):
 
     def _check_gradient(self, name: str) -> None:
         __tracebackhide__ = True
-        held, expected = self.named[name].grad, self.gradients[name]
-        if held is None or expected is None:
-            check(held is None and expected is None, f"{name}: gradient {held}, expected {expected!r}")
-        else:
-            check_same_bits(held, expected, f"gradient of {name}")
+        check_same_gradient(self.named[name], self.gradients[name], f"gradient of {name}")
 
     @invariant()
     def all_is_where_it_must_be(self) -> None:

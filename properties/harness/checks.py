@@ -57,6 +57,17 @@ def check_same_bits(actual: torch.Tensor, expected: Any, what: str) -> None:
         fail(f"{what}: {describe_difference(was, read_bits(actual), actual)}")
 
 
+def check_same_gradient(parameter: torch.Tensor, expected: Optional[bytes], what: str) -> None:
+    """A parameter's gradient has the bits of an earlier ``read_bits``; None is only None."""
+    __tracebackhide__ = True
+    gradient = parameter.grad
+    if gradient is not None and expected is not None:
+        check_same_bits(gradient, expected, what)
+    else:
+        has, wanted = ("no" if side is None else "a" for side in (gradient, expected))
+        check(has == wanted, f"{what}: there is {has} gradient, expected {wanted} gradient")
+
+
 def check_moved(actual: torch.Tensor, before: bytes, what: str) -> None:
     """A tensor's bits differ from its earlier ``read_bits``."""
     __tracebackhide__ = True

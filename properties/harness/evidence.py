@@ -4,6 +4,7 @@ A law whose every example passed without an assertion has shown nothing: it fail
 """
 
 import functools
+import time
 from contextlib import contextmanager
 from typing import Any, ClassVar, Dict, Iterator, List, Tuple
 
@@ -81,7 +82,7 @@ def collecting(item: pytest.Item, seed: int) -> Iterator[None]:
     Current.seed, Current.trail = seed, []
     recorder = item.stash[RECORDER] = Recorder()
     handle = getattr(function, "hypothesis", None)
-    before, cases = Tally.assertions, Tally.cases
+    before, cases, started = Tally.assertions, Tally.cases, time.monotonic()
     inner = None if handle is None else handle.inner_test
     if handle is not None:
         hypothesis.seed(seed)(function)
@@ -99,7 +100,9 @@ def collecting(item: pytest.Item, seed: int) -> Iterator[None]:
             handle.inner_test = inner
         else:
             count.checked = max(int(Tally.assertions > before), Tally.cases - cases)
-        item.user_properties += [("examples", str(count.checked)), *described(item)]
+        seconds = f"{time.monotonic() - started:.3f}"
+        item.user_properties += [("examples", str(count.checked)), ("seconds", seconds)]
+        item.user_properties += described(item)
     if not count.checked and shards.shard_of(item)[1] == 1:  # shards are judged together
         raise LawBroken(
             f"this law checked nothing: {count.examples} examples ran and none made an assertion"

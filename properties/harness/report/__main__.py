@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import List, Optional
 
 from properties.harness.report import markdown, page
-from properties.harness.report.record import Record, UnreadableRecord, read
+from properties.harness.report.record import Record, UnreadableRecord, read, written
 
 USAGE = 4  # as pytest's exit code for a usage error
 
@@ -25,7 +25,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     except SystemExit as problem:
         return USAGE if problem.code else 0
     record, worst = Record(), 0
-    for path in options.files:
+    for path in dict.fromkeys(options.files):  # a file named twice is one run
         try:
             record.entries += read(path)
         except UnreadableRecord as problem:
@@ -43,10 +43,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
     if options.markdown:
         outputs.append((options.markdown, markdown.render(record)))
     for path, content in outputs:
-        try:
-            path.write_text(content, encoding="utf-8")
-        except OSError as problem:
-            print(f"{path}: cannot be written: {problem.strerror or problem}", file=sys.stderr)
+        failure = written(path, content, "w")
+        if failure:
+            print(f"{path}: {failure}", file=sys.stderr)
             worst = USAGE
         else:
             print(f"{path}: {page.verdict(record)}; {page.totals(record)}")

@@ -7,10 +7,13 @@ from properties.harness.report.page import totals, verdict
 from properties.harness.report.record import OUTCOMES, Record, cell_of
 
 MOST = 10  # broken laws told in full
+LONGEST = 20_000  # characters of one text: GitHub drops a summary of more than 1 MiB
 
 
 def fenced(text: str) -> str:
     """Text as a code block that it cannot leave."""
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST]}\n... and {len(text) - LONGEST:,} characters more"
     fence = "```"
     while fence in text:
         fence += "`"

@@ -66,36 +66,52 @@ def render(record: Record) -> str:
         by_place[entry.test, entry.torch, cell_of(entry)].append(entry)
     broken = [entry for entry in record.entries if entry.outcome == "broken"]
     number = {id(entry): index for index, entry in enumerate(broken)}
+    first: Dict[int, int] = {}  # of the broken entries that share a cell, where its link leads
     rows = []
     for test, law, sentence in record.rows():
-        cells = []
+        cells, own = [], []
         for version, cell in columns:
-            entries = by_place.get((test, version, cell))
+            entries = by_place.get((test, version, cell), [])
+            own += entries
             if not entries:
                 cells.append(Markup("<td class=n>·</td>"))
                 continue
-            kind, symbol = SYMBOLS[worst(entries)]
+            outcome = worst(entries)
+            kind, symbol = SYMBOLS[outcome]
             shown = Markup("{}").format(symbol)
-            if kind == "b":
-                first = next(number[id(entry)] for entry in entries if entry.outcome == "broken")
+            here = [number[id(entry)] for entry in entries if entry.outcome == "broken"]
+            first.update(dict.fromkeys(here, here[0] if here else 0))
+            if here:
                 shown = Markup('<a href="#d{}" aria-label="broken: details">{}</a>').format(
-                    first, symbol
+                    here[0], symbol if len(here) == 1 else f"{symbol}{len(here)}"
                 )
-            cells.append(Markup("<td class={}>{}</td>").format(kind, shown))
+            cells.append(
+                Markup('<td class={} title="{}">{}</td>').format(kind, told(outcome, entries), shown)
+            )
         file, _, name = test.partition("::")
-        text = " ".join([law, test, sentence]).lower()
         rows.append(
             {
                 "law": law.split(" ")[0],
-                "name": f"{file[5:-3]} {name[5:]}",
+                "name": f"{file[5:-3]}: {name[5:]}".replace("_", " "),
                 "sentence": sentence,
                 "cells": cells,
-                "text": text,
+                "text": " ".join([law, test, sentence]).lower(),
+                "examples": f"{sum(entry.examples for entry in own):,}",
+                "seconds": f"{sum(entry.seconds for entry in own):,.1f}",
             }
         )
     spans = [(version, len(list(group))) for version, group in groupby(columns, key=lambda c: c[0])]
     template = env.from_string((Path(__file__).parent / "page.html.j2").read_text(encoding="utf-8"))
-    items = [{**vars(entry), "drawing": Markup(draw(entry.network))} for entry in broken]
+    items = [
+        {
+            **vars(entry),
+            "drawing": Markup(draw(entry.network)),
+            "from": first[index],
+            "text": " ".join([entry.law, entry.test, entry.sentence]).lower(),
+            "column": cell_of(entry),
+        }
+        for index, entry in enumerate(broken)
+    ]
     page: str = template.render(
         verdict=verdict(record),
         totals=totals(record),
@@ -104,6 +120,25 @@ def render(record: Record) -> str:
         columns=columns,
         rows=rows,
         broken=items,
-        known=[entry for entry in record.entries if entry.outcome == "known"],
+        known=known_defects(record),
     )
     return page
+
+
+def told(outcome: str, entries: List[Entry]) -> str:
+    """What a cell says when it is pointed at."""
+    examples = sum(entry.examples for entry in entries)
+    seconds = sum(entry.seconds for entry in entries)
+    tests = f", {len(entries)} tests" if len(entries) > 1 else ""
+    return f"{outcome}{tests}, {examples:,} examples, {seconds:,.1f} s"
+
+
+def known_defects(record: Record) -> List[Tuple[str, str, str, str]]:
+    """(law, test, what is known, where) of each known defect once, with all its cells."""
+    found: Dict[Tuple[str, str, str], List[str]] = defaultdict(list)
+    for entry in record.entries:
+        if entry.outcome == "known":
+            sentence = entry.message.partition("known defect: ")[2] or entry.message
+            place = f"{cell_of(entry)} on torch {entry.torch}"
+            found[entry.law, entry.test, sentence].append(place)
+    return [(*key, ", ".join(dict.fromkeys(places))) for key, places in found.items()]

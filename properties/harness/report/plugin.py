@@ -2,12 +2,12 @@
 
 import os
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, List, Optional
 
 import pytest
 
 from properties.harness.report import markdown, page
-from properties.harness.report.record import Record, entry_of, merged
+from properties.harness.report.record import Record, completed, entry_of, written
 
 
 def add(group: Any) -> None:
@@ -26,12 +26,14 @@ class Reporter:
         self.path = path
         self.summary = summary
         self.record = Record()
-        self.problem = ""
+        self.problems: List[str] = []
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """One test's report, as it comes in."""
         properties = dict(report.user_properties)
-        if "examples" not in properties or (report.when != "call" and not report.failed):
+        if report.when != "call" and not report.failed:
+            return
+        if "examples" not in properties and (not report.failed or "selftest/" in report.nodeid):
             return
         if report.failed:
             outcome = "broken"
@@ -45,27 +47,27 @@ class Reporter:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: Any) -> None:
-        """Write; a page that cannot be written makes a usage error of a run that held."""
-        self.record.entries = merged(self.record.entries)
-        try:
-            if self.path is not None:
-                self.path.write_text(page.render(self.record), encoding="utf-8")
-        except OSError as problem:
-            self.problem = f"--report {self.path}: cannot be written: {problem.strerror or problem}"
-        try:
-            if self.summary and self.record.entries:
-                with open(self.summary, "a", encoding="utf-8") as file:
-                    file.write(markdown.render(self.record))
-        except OSError as problem:
-            self.problem = f"GITHUB_STEP_SUMMARY {self.summary}: {problem.strerror or problem}"
-        if self.problem and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.USAGE_ERROR
+        """Write; a page that cannot be written makes a usage error of a run that held.
+
+        A summary that cannot be written is only told: nobody asked for it by an option.
+        """
+        completed(self.record.entries)
+        if self.path is not None:
+            problem = written(self.path, page.render(self.record), "w")
+            if problem:
+                self.problems.append(f"--report {self.path}: {problem}")
+                if session.exitstatus == pytest.ExitCode.OK:
+                    session.exitstatus = pytest.ExitCode.USAGE_ERROR
+        if self.summary and self.record.entries:
+            problem = written(Path(self.summary), markdown.render(self.record), "a")
+            if problem:
+                self.problems.append(f"GITHUB_STEP_SUMMARY {self.summary}: {problem}")
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Say where the page is."""
-        if self.problem:
-            terminalreporter.write_line(self.problem, red=True)
-        elif self.path is not None:
+        """Say where the page is, and what could not be written."""
+        for problem in self.problems:
+            terminalreporter.write_line(problem, red=True)
+        if self.path is not None and not any(text.startswith("--report") for text in self.problems):
             terminalreporter.write_line(f"report: {self.path}")
 
 

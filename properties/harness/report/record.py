@@ -1,12 +1,11 @@
 """What a run left behind: one entry for each law, device, dtype and torch, read from junit XML."""
 
 import json
-from dataclasses import dataclass, field, replace
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 from xml.etree import ElementTree
-
-from properties.harness import shards
 
 # Worst first: where several tests share a cell, the worst one decides.
 OUTCOMES = ("broken", "known", "skipped", "held")
@@ -22,8 +21,9 @@ class Entry:
     """One test of a run.
 
     test: "file.py::name" without its cell; law: ids; cell: such as "cpu-float32" and
-    further parameters; outcome: one of OUTCOMES; message, reproducer, network: of a
-    broken law (network: what drawing.py draws).
+    further parameters (a depth, a shard); device, dtype: "" where the law has none;
+    outcome: one of OUTCOMES; message, reproducer, network: of a broken law (network: what
+    drawing.py draws).
     """
 
     test: str
@@ -37,6 +37,8 @@ class Entry:
     message: str = ""
     reproducer: str = ""
     network: Optional[Dict[str, Any]] = None
+    device: str = ""
+    dtype: str = ""
 
 
 @dataclass
@@ -61,37 +63,31 @@ class Record:
         return sorted(rows.values(), key=lambda row: (row[0].split("::")[0], row[1], row[0]))
 
 
+def completed(entries: List[Entry]) -> List[Entry]:
+    """Entries of one run, where those that a crash kept from recording get what is known.
+
+    A worker that dies, or a test that fails before it begins, records no torch, device or dtype.
+    """
+    versions = {entry.torch for entry in entries if entry.torch}
+    for entry in entries:
+        if not entry.torch:
+            entry.torch = versions.pop() if len(versions) == 1 else "?"
+            versions.add(entry.torch)
+            same = next((each for each in entries if each.test == entry.test and each.law), entry)
+            entry.law, entry.sentence = same.law or "?", same.sentence
+            device, _, rest = entry.cell.partition("-")
+            entry.device, entry.dtype = device, rest.partition("-")[0]
+    return entries
+
+
 def _column_order(column: Tuple[str, str]) -> Tuple[Any, ...]:
     version = tuple(int(part) if part.isdigit() else -1 for part in column[0].split("+")[0].split("."))
     return (version, column[0], column[1])
 
 
 def cell_of(entry: Entry) -> str:
-    """Device and dtype without further parameters."""
-    return "-".join(entry.cell.split("-")[:2]) or "-"
-
-
-def merged(entries: Sequence[Entry]) -> List[Entry]:
-    """The entries with the shards of a law taken together: the worst one, and all their examples."""
-    whole: Dict[Tuple[str, str, str], Entry] = {}
-    found: List[Entry] = []
-    for entry in entries:
-        cell = shards.whole(entry.cell)
-        if cell == entry.cell:
-            found.append(entry)
-            continue
-        entry = replace(entry, cell=cell)
-        key = (entry.test, cell, entry.torch)
-        first = whole.get(key)
-        if first is None:
-            whole[key] = entry
-            found.append(entry)
-            continue
-        examples, seconds = first.examples + entry.examples, first.seconds + entry.seconds
-        if OUTCOMES.index(entry.outcome) < OUTCOMES.index(first.outcome):
-            vars(first).update(vars(entry))
-        first.examples, first.seconds = examples, seconds
-    return found
+    """The column that an entry belongs to: its device and dtype, whatever else its id holds."""
+    return "-".join(part for part in (entry.device, entry.dtype) if part) or "any"
 
 
 def entry_of(properties: Dict[str, str], nodeid: str, outcome: str, seconds: float, text: str) -> Entry:
@@ -106,7 +102,7 @@ def entry_of(properties: Dict[str, str], nodeid: str, outcome: str, seconds: flo
         test=name,
         law=properties.get("law", ""),
         cell=cell.rstrip("]"),
-        torch=properties.get("torch", "?"),
+        torch=properties.get("torch", ""),
         outcome=outcome,
         sentence=properties.get("sentence", ""),
         examples=int(examples) if examples.isdigit() else 0,
@@ -114,6 +110,8 @@ def entry_of(properties: Dict[str, str], nodeid: str, outcome: str, seconds: flo
         message=properties.get("message", text if outcome != "held" else ""),
         reproducer=properties.get("reproducer", ""),
         network=network if isinstance(network, dict) else None,
+        device=properties.get("device", ""),
+        dtype=properties.get("dtype", ""),
     )
 
 
@@ -131,9 +129,10 @@ def _outcome(case: ElementTree.Element) -> Tuple[str, str]:
 
 def _seconds(case: ElementTree.Element) -> float:
     try:
-        return float(case.get("time", "0"))
+        seconds = float(case.get("time", "0"))
     except ValueError:
         return 0.0
+    return seconds if math.isfinite(seconds) else 0.0
 
 
 def _cases(path: Path) -> Iterator[ElementTree.Element]:
@@ -154,30 +153,45 @@ def read(path: Path) -> List[Entry]:
             raise UnreadableRecord("is empty: the run was cut off before it wrote its record")
         if size > MOST:
             raise UnreadableRecord(f"has {size:,} bytes, more than {MOST:,}: no record is that large")
-        entries, cases = [], 0
+        entries, cases, laws = [], 0, 0
         for case in _cases(path):
             cases += 1
             properties = {item.get("name", ""): item.get("value", "") for item in case.iter("property")}
-            if "examples" not in properties:
-                continue
             outcome, text = _outcome(case)
             file = case.get("classname", "").replace(".", "/") + ".py"
             nodeid = f"{file}::{case.get('name', '?')}"
+            if "examples" in properties:
+                laws += 1
+            elif outcome != "broken":
+                continue
             entries.append(entry_of(properties, nodeid, outcome, _seconds(case), text))
     except FileNotFoundError:
         raise UnreadableRecord("does not exist") from None
     except OSError as problem:
         raise UnreadableRecord(f"cannot be read: {problem.strerror or problem}") from None
-    except ElementTree.ParseError as problem:
+    except (ElementTree.ParseError, LookupError, ValueError) as problem:
+        if isinstance(problem, UnreadableRecord):
+            raise
         raise UnreadableRecord(
             f"is not whole XML ({problem}): cut off while it was written, or something else"
         ) from None
-    if not entries:
+    if not laws:
         what = f"{cases} tests, but none of a law" if cases else "no tests"
         raise UnreadableRecord(f"holds {what}: not a record that Frostproof's --junit-xml wrote")
-    return merged(entries)
+    return completed(entries)
 
 
 def worst(entries: Sequence[Entry]) -> str:
     """The outcome that stands for several entries."""
     return min((entry.outcome for entry in entries), key=OUTCOMES.index)
+
+
+def written(path: Path, text: str, mode: str) -> str:
+    """Write or append ("w", "a") a text; why that failed, or "" where it did not."""
+    try:
+        # a lone surrogate in a test's output is no reason to lose the page
+        with open(path, mode, encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
+    except OSError as problem:
+        return f"cannot be written: {problem.strerror or problem}"
+    return ""

@@ -1,5 +1,6 @@
 """What a broken law says: the law, what was seen, the example, where, and how to run it again."""
 
+import dataclasses
 import platform
 import shlex
 from typing import Any, Dict, List, Optional, Tuple
@@ -12,19 +13,30 @@ from properties.harness.own import options as own
 from properties.harness.reproducer.case import Case
 
 
+def brief(value: Any) -> str:
+    """``repr`` without the fields that have their default; it evaluates to an equal object."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        named = [(field, getattr(value, field.name)) for field in dataclasses.fields(value)]
+        shown = [f"{field.name}={brief(item)}" for field, item in named if item != field.default]
+        return f"{type(value).__name__}({', '.join(shown)})"
+    if type(value) is tuple:
+        return f"({', '.join(map(brief, value))}{',' if len(value) == 1 else ''})"
+    return repr(value)
+
+
 def described(case: Case) -> str:
     """The drawn descriptions, one a line."""
     events = [(f"{event}({arguments})") for event, arguments in _events(case)]
     own = [name for name in case.values if name not in ("device", "dtype", "data", "events")]
-    lines = [f"{name}={case.values[name]!r}" for name in own]
-    lines += [f"draw {index + 1}: {value!r}" for index, value in enumerate(case.drawn)]
+    lines = [f"{name}={brief(case.values[name])}" for name in own]
+    lines += [f"draw {index + 1}: {brief(value)}" for index, value in enumerate(case.drawn)]
     return "\n".join([*lines, *events])
 
 
 def _events(case: Case) -> List[Tuple[str, str]]:
     """The events of a history, with their arguments as text."""
     return [
-        (event, ", ".join(f"{name}={value!r}" for name, value in arguments.items()))
+        (event, ", ".join(f"{name}={brief(value)}" for name, value in arguments.items()))
         for event, arguments in case.values.get("events", ())
     ]
 
@@ -35,6 +47,9 @@ def seen(problem: BaseException, excinfo: Any) -> str:
         return str(problem)
     place = excinfo.traceback[-1]
     return f"{type(problem).__name__}: {problem}\nraised at {place.path}:{place.lineno + 1}"
+
+
+BEFORE = "none: the error came while the example was drawn, before the law's first line"
 
 
 def rerun_command(item: pytest.Item, case: Case) -> str:

@@ -71,9 +71,10 @@ def emit_network(script: Script, mlp: MLP, dtype: torch.dtype, *, blocks: bool =
     parts = [", ".join(layer) for layer in layers]
     if blocks:
         parts = [f"nn.Sequential({part})" for part in parts]
-    one = f"net = nn.Sequential({', '.join(parts)})"
-    if len(one) > 96:
-        one = "net = nn.Sequential(\n" + "\n".join(f"    {part}," for part in parts) + "\n)"
+    one = f"net = nn.Sequential({', '.join(parts)}).to(device, dtype)"
+    if len(one) > 120:
+        one = "net = nn.Sequential(\n" + "\n".join(f"    {part}," for part in parts)
+        one += "\n).to(device, dtype)"
     script.add(one)
     begins = starts(mlp)
     for index, layer in enumerate(mlp.layers):
@@ -84,34 +85,23 @@ def emit_network(script: Script, mlp: MLP, dtype: torch.dtype, *, blocks: bool =
                 else (f"net[{begins[index]}]", f"net[{begins[index - 1]}]")
             )
             script.add(f"{one}.weight = {two}.weight")
-    script.add("net.to(device, dtype)")
     named = list(mlp.build("cpu", dtype).named_parameters())
     if sum(p.numel() for _, p in named) <= FEW:
         values = ", ".join(numbers(p) for _, p in named)
-        with script.block("with torch.no_grad():"):
-            with script.block(f"for p, value in zip(net.parameters(), [{values}]):"):
-                script.add("p.copy_(torch.tensor(value, dtype=dtype))")
+        with script.block(f"for p, value in zip(net.parameters(), [{values}]):"):
+            script.add("p.data.copy_(torch.tensor(value, dtype=dtype))")
         return
-    count = sum(p.numel() for _, p in named)
     script.add(f"generator = torch.Generator().manual_seed({mlp.seed})")
-    script.add(f"values = torch.rand({count}, generator=generator, dtype=torch.float64) * 2 - 1")
-    script.add("sizes = [p.numel() for p in net.parameters()]")
-    shifts = [(0.5, 1.0) if name.endswith("norm.weight") else (1.0, 0.0) for name, _ in named]
-    with script.block("with torch.no_grad():"):
-        if all(shift == (1.0, 0.0) for shift in shifts):
-            with script.block("for p, value in zip(net.parameters(), values.split(sizes)):"):
-                script.add(
-                    "p.copy_(value.view(p.shape) * (2 / p.shape[1] ** 0.5 if p.dim() == 2 else 1))"
-                )
-            return
-        pairs = [
-            (2.0 / p.shape[1] ** 0.5, 0.0) if p.dim() == 2 else shift
-            for (_, p), shift in zip(named, shifts)
-        ]
-        with script.block(
-            f"for p, value, (scale, shift) in zip(net.parameters(), values.split(sizes), {pairs}):"
-        ):
-            script.add("p.copy_(value.view(p.shape) * scale + shift)")
+    scaled = "value * (2 / p.shape[1] ** 0.5) if p.dim() == 2 else value"
+    names = program_names(mlp, blocks)
+    norms = [names[name] for name, _ in named if name.endswith("norm.weight")]
+    if norms:
+        scaled += f" * 0.5 + 1 if name in {norms} else value"
+    with script.block(
+        "for name, p in net.named_parameters():" if norms else "for p in net.parameters():"
+    ):
+        script.add("value = torch.rand(p.shape, generator=generator, dtype=torch.float64) * 2 - 1")
+        script.add(f"p.data.copy_({scaled})")
 
 
 def layers_slice(mlp: MLP, first: int, last: int, blocks: bool = False) -> str:
@@ -153,7 +143,7 @@ def emit_forward(
                 if at is not None:
                     expression = at(index + 1, expression)
         return f"{expression}.detach()" if mlp.depth in positions else expression
-    with script.block(f"def {name}(net, x):"):
+    with script.block(f"def {name}(net, x):", name=name):
         values = ["x"]
         if at is not None and at(0, "x") != "x":
             script.add(f"x = {at(0, 'x')}")
@@ -182,6 +172,8 @@ def emit_freeze(
     script: Script, names: Tuple[str, ...], how: str = "attribute", net: str = "net"
 ) -> None:
     """Lines that freeze the parameters of these names in the program."""
+    if len(names) > 3:
+        script.note("frozen", f"frozen = {names}")
     for name in names[:3] if len(names) <= 3 else ():
         place = in_code(name, net)
         script.add(

@@ -19,10 +19,13 @@ class RecordedData:
         self._data = data
         self._digits = Digits(b"")
         self.drawn: List[Any] = []
+        self.drawing = False
 
     def draw(self, strategy: Any, label: Any = None) -> Any:
-        """``data.draw``, kept."""
+        """``data.draw``, kept; ``drawing`` stays True where it raises."""
+        self.drawing = True
         value = self._drawn(strategy, label)
+        self.drawing = False
         self.drawn.append(value)
         running.drawn()
         return value

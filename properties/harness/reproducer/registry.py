@@ -2,10 +2,10 @@
 
 import importlib
 import pkgutil
-from typing import Callable, Dict, Iterable, List, Union
+from typing import Any, Callable, Dict, Iterable, List, Optional
 
 from properties.harness.reproducer.case import Case
-from properties.harness.reproducer.script import Script, outcome
+from properties.harness.reproducer.script import Raised, Script, outcome
 
 Template = Callable[[Case, Script], None]
 TEMPLATES: Dict[str, List[Template]] = {}
@@ -42,19 +42,24 @@ def scripts(case: Case) -> Iterable[Script]:
 
 
 class Program:
-    """A program, and how it ended when it was run here (None: it did not show the fault)."""
+    """A program, and how it ended when it was run here (None: it did not show the fault).
 
-    def __init__(self, text: str, ends: Union[str, None]) -> None:
+    run: the training run that it shows, where it is one.
+    """
+
+    def __init__(self, text: str, ends: Optional[str], run: Any = None) -> None:
         self.text = text
         self.ends = ends
+        self.run = run
 
 
 def program(case: Case) -> Program:
     """The shortest program that shows what broke the law."""
-    text = ""
+    text, run = "", None
     for script in scripts(case):
-        text = script.text()
+        text, run = script.text(), script.run
         ends = outcome(text)
         if ends is not None:
-            return Program(script.shortened(outcome), ends)
-    return Program(text, None)
+            script.hooked = isinstance(ends, Raised)
+            return Program(script.shortened(outcome), ends, run)
+    return Program(text, None, run)

@@ -17,7 +17,7 @@ from _pytest._code.code import (
 from properties.harness.report.drawing import network_of
 from properties.harness.reproducer import message
 from properties.harness.reproducer.recording import Recorder
-from properties.harness.reproducer.registry import program, templates
+from properties.harness.reproducer.registry import Program, program, templates
 
 RECORDER: "pytest.StashKey[Recorder]" = pytest.StashKey()
 
@@ -55,47 +55,61 @@ def _shown(text: str, problem: Exception, report: Any) -> ReprExceptionInfo:
     return ReprExceptionInfo(traceback, ReprFileLocation(path, line, summary))
 
 
-def _program(case: message.Case, item: pytest.Item) -> Tuple[str, str]:
+def _program(case: message.Case, item: pytest.Item) -> Tuple[Optional[Program], str]:
     """(the program or nothing, what to say of it)."""
     try:
         if case.test not in templates():
-            return "", ""  # laws of a user's own code: the program is the user's
+            return None, ""  # laws of a user's own code: the program is the user's
         made = program(case)
     except Exception as problem:  # a broken torch may break the writing too: the law's message counts
-        return "", f"none: writing it failed with {type(problem).__name__}: {problem}"
+        return None, (
+            f"none: writing it failed with {type(problem).__name__}: {problem}\n"
+            "This torch is too broken to describe the example; -vv shows the traceback."
+        )
     where = write(item.config, item.nodeid, made.text)
     if made.ends is None:
         where += "\nRun alone it does not show this: it takes more than this one example."
-    return made.text, where
+    return made, where
 
 
 def explain(item: Any, call: Any, report: Any) -> None:
     """Make a broken law's report say what was broken, by a message and a program.
 
-    The whole traceback is kept with ``-vv`` and ``--full-trace``.
+    The whole traceback is kept with ``-vv`` and ``--full-trace``, and where explaining fails.
     """
     problem: Optional[BaseException] = call.excinfo.value if call.excinfo else None
     if problem is None or not isinstance(problem, Exception):
         return
+    try:
+        _explain(item, call.excinfo, problem, report)
+    except Exception as second:
+        text = f"no message could be made of this: {type(second).__name__}: {second}"
+        report.sections.append(("law", text))
+
+
+def _explain(item: Any, excinfo: Any, problem: Exception, report: Any) -> None:
     recorder = item.stash.get(RECORDER, None)
     parametrized = getattr(item.obj, "hypothesis", None) is None
     failed = (recorder.failed if recorder else None) or ({} if parametrized else None)
+    case = message.case_of(item, failed or {}, problem)
+    made: Optional[Program] = None
     properties: List[Tuple[str, str]] = []
-    text = program_text = ""
-    if failed is None:
-        case = message.case_of(item, {}, problem)
-        text = message.sentence(item, case, call.excinfo, "")
+    if failed is None or getattr(failed.get("data"), "drawing", False):
+        where = message.BEFORE if case.test in templates() else ""
     else:
-        case = message.case_of(item, failed, problem)
-        program_text, where = _program(case, item)
-        text = message.sentence(item, case, call.excinfo, where)
+        made, where = _program(case, item)
+    text = message.sentence(item, case, excinfo, where)
+    if failed is not None:
         properties.append(("description", message.described(case)))
-        network = network_of([*case.values.values(), *case.drawn], message.seen(problem, call.excinfo))
+        seen = message.seen(problem, excinfo)
+        network = network_of([*case.values.values(), *case.drawn], seen)
+        if network is None and made is not None:
+            network = network_of([made.run], seen)
         if network:
             properties.append(("network", json.dumps(network)))
     properties.append(("message", text))
-    if program_text:
-        properties.append(("reproducer", program_text))
+    if made is not None:
+        properties.append(("reproducer", made.text))
     item.user_properties.extend(properties)
     report.user_properties.extend(properties)
     whole = item.config.getoption("verbose") > 1 or item.config.getoption("--full-trace")
@@ -103,5 +117,5 @@ def explain(item: Any, call: Any, report: Any) -> None:
         report.sections.append(("law", text))
     else:
         report.longrepr = _shown(text, problem, report)
-    if program_text:
-        report.sections.append(("reproducer", program_text))
+    if made is not None:
+        report.sections.append(("reproducer", made.text))

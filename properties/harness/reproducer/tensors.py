@@ -18,42 +18,38 @@ def _base_shape(spec: TensorSpec) -> Tuple[int, ...]:
     return spec.shape
 
 
-def _emit_values(
+def _values(
     script: Script, name: str, spec: TensorSpec, shape: Tuple[int, ...], dtype: torch.dtype
-) -> None:
+) -> str:
+    """The values in their base shape, as an expression; where they are many, after a few lines."""
     tensor = spec._numbers(shape, dtype)
     count = tensor.numel()
     if not count:
-        script.add(f"{name} = torch.empty({shape}, dtype=dtype)")
-        return
+        return f"torch.empty({shape}, dtype=dtype)"
     if count <= FEW:
-        script.add(f"{name} = torch.tensor({numbers(tensor)}, dtype=dtype)")
-        return
+        return f"torch.tensor({numbers(tensor)}, dtype=dtype)"
     script.add(f"generator = torch.Generator().manual_seed({spec.seed})")
     if dtype is torch.bool:
-        script.add(f"{name} = torch.rand({shape}, generator=generator) > 0.5")
-    elif dtype.is_complex:
+        return f"(torch.rand({shape}, generator=generator) > 0.5)"
+    if dtype.is_complex:
         real = "torch.float64" if dtype is torch.complex128 else "torch.float32"
-        script.add(
-            f"parts = torch.rand({(2, *shape)}, generator=generator, dtype={real}) * 4 - 2",
-            f"{name} = torch.complex(parts[0], parts[1]).to(dtype)",
-        )
-    elif dtype.is_floating_point:
-        drawn = f"torch.rand({shape}, generator=generator, dtype=torch.float64)"
-        script.add(f"{name} = ({drawn} * 4 - 2).to(dtype)")
-        if spec.special == "mixed" and can_require_grad(dtype):
-            last = min(count, 50)
-            odd = numbers(tensor.view(-1)[:12:2])
-            places = (last + 1) // 2
-            script.add(
-                f"{name}.view(-1)[:{last}:2] = torch.tensor(({odd} * 9)[:{places}], dtype=dtype)"
-            )
-    else:
+        script.add(f"parts = torch.rand({(2, *shape)}, generator=generator, dtype={real}) * 4 - 2")
+        return "torch.complex(parts[0], parts[1]).to(dtype)"
+    if not dtype.is_floating_point:
         size = tensor.element_size()
-        script.add(
-            f"raw = torch.randint(0, 256, {(*shape, size)}, generator=generator)",
-            f"{name} = (raw * 256 ** torch.arange({size})).sum(-1).to(dtype)",
-        )
+        script.add(f"raw = torch.randint(0, 256, {(*shape, size)}, generator=generator)")
+        return f"(raw * 256 ** torch.arange({size})).sum(-1).to(dtype)"
+    drawn = f"torch.rand({shape}, generator=generator, dtype=torch.float64)"
+    drawn = f"({drawn} * 4 - 2).to(dtype)"
+    if spec.special != "mixed" or not can_require_grad(dtype):
+        return drawn
+    last = min(count, 50)
+    odd = numbers(tensor.view(-1)[:12:2])
+    script.add(
+        f"{name} = {drawn}",
+        f"{name}.view(-1)[:{last}:2] = torch.tensor(({odd} * 9)[:{(last + 1) // 2}], dtype=dtype)",
+    )
+    return name
 
 
 def _layout(spec: TensorSpec, count: int) -> str:
@@ -77,23 +73,20 @@ def _layout(spec: TensorSpec, count: int) -> str:
 
 def emit_tensor(script: Script, name: str, spec: TensorSpec, device: str, dtype: torch.dtype) -> None:
     """Lines that define the described tensor as ``name``."""
-    shape = _base_shape(spec)
-    _emit_values(script, name, spec, shape, dtype)
+    values = _values(script, name, spec, _base_shape(spec), dtype)
     count = 1
     for extent in spec.shape:
         count *= extent
-    moved = name if device == "cpu" else f"{name}.to(device)"
-    laid_out = moved + _layout(spec, count)
+    made = (values if device == "cpu" else f"{values}.to(device)") + _layout(spec, count)
     kind = spec.kind if can_require_grad(dtype) else "leaf"
     if kind == "parameter":
-        script.add(f"{name} = nn.Parameter({laid_out})")
-        return
-    if laid_out != name:
-        script.add(f"{name} = {laid_out}")
-    if kind == "leaf":
-        return
-    script.add(f"{name}.requires_grad_()")
-    if kind == "view":
-        script.add(f"{name} = {name}.reshape({name}.shape)[...]")
-    elif kind == "non_leaf":
-        script.add(f"{name} = -{name}")
+        made = f"nn.Parameter({made})"
+    elif kind != "leaf":
+        made = f"{made}.requires_grad_()"
+    if kind == "non_leaf":
+        made = f"-{made}"
+    elif kind == "view":
+        script.add(f"{name} = {made}")
+        made = f"{name}.reshape({name}.shape)[...]"
+    if made != name:
+        script.add(f"{name} = {made}")

@@ -1,7 +1,9 @@
 """Training runs as plain torch code."""
 
+import contextlib
 import dataclasses
-from typing import Any, Dict, Optional, Tuple
+import re
+from typing import Any, Dict, Iterator, Optional, Tuple
 
 from properties.harness.detours import EMPTY_STEP, sound
 from properties.harness.known_defects import known
@@ -30,6 +32,9 @@ class Recipe:
         self.names = program_names(run.network)
         self.frozen: Tuple[str, ...] = tuple(self.names[name] for name in run.frozen)
         self.output = ""
+        self.alone: Dict[str, str] = {}  # snapshots of one parameter: its program name
+        self.clean = True  # no backward has given a gradient yet
+        script.run = run
 
     # what exists
 
@@ -59,7 +64,6 @@ class Recipe:
 
     def freeze(self, net: str = "net") -> "Recipe":
         """Freeze what the run freezes; ``frozen`` has the names."""
-        self.script.note("frozen", f"frozen = {self.frozen}")
         emit_freeze(self.script, self.frozen, self.run.freezing, net)
         return self
 
@@ -86,11 +90,17 @@ class Recipe:
 
     def clear(self) -> None:
         """Clear gradients as the run does."""
-        if self.run.clearing != "keep":
-            self.script.add(f"optimizer.zero_grad(set_to_none={self.run.clearing == 'none'})")
+        if self.run.clearing == "keep":
+            return
+        line = f"optimizer.zero_grad(set_to_none={self.run.clearing == 'none'})"
+        if self.clean and not self.script.loops:
+            self.script.optional(line)
+        else:
+            self.script.add(line)
 
     def backward(self) -> None:
         """Forward and backward, where anything gets a gradient."""
+        self.clean = False
         if self.run.gets_gradient():
             self.script.add(f"{self.loss}.backward()")
         else:
@@ -134,16 +144,19 @@ class Recipe:
     def with_run(self, **changes: Any) -> "Recipe":
         """The same program under a changed run."""
         other = Recipe(self.script, self.case, dataclasses.replace(self.run, **changes))
-        other.output = self.output
+        other.output, other.alone, other.clean = self.output, self.alone, self.clean
         return other
 
     # snapshots and checks
 
     def before(self, name: str = "before") -> None:
-        """The parameters' values, exactly, by name."""
+        """The parameters' values, exactly, by name; those of the frozen one, where it is one."""
         self.script.note(
             name, f"{name} = {{name: repr(p.tolist()) for name, p in net.named_parameters()}}"
         )
+        if len(self.frozen) == 1:
+            self.alone[name] = self.frozen[0]
+            self.script.note(_one(name), f"{_one(name)} = repr({in_code(self.frozen[0])}.tolist())")
 
     def small(self) -> bool:
         """Whether values can be printed in a sentence."""
@@ -152,26 +165,53 @@ class Recipe:
             for index, width in enumerate(layer.width for layer in self.run.network.layers)
         )
 
+    def if_small(self, text: str) -> str:
+        """Text that prints values, or nothing where they are many."""
+        return text if self.small() else ""
+
     def check_stays(self, names: Tuple[str, ...], what: str, before: str = "before") -> None:
         """These parameters (program names) have the values of ``before``."""
-        seen = f" from {{{before}[name]}} to {{p.tolist()}}" if self.small() else ""
-        self.each(
-            names,
-            f"repr(p.tolist()) == {before}[name]",
-            f"{what} moved{seen}",
-        )
+        old = f"{before}[name]"
+        if names == (self.alone.get(before),):
+            old = _one(before)
+        seen = self.if_small(f" from {{{old}}} to {{p.tolist()}}")
+        self.each(names, f"repr(p.tolist()) == {old}", f"{what} moved{seen}")
 
     def each(self, names: Tuple[str, ...], condition: str, sentence: str) -> None:
-        """A check of each named parameter; ``name`` and ``p`` are bound."""
-        if not names:
-            return
+        """A check of each named parameter: ``name`` and ``p`` in the condition and in {fields}."""
         if len(names) == 1:
-            self.script.check_after(f'name, p = "{names[0]}", {in_code(names[0])}', condition, sentence)
-            return
-        everything = len(names) == len(set(self.names.values()))
-        with self.script.block("for name, p in net.named_parameters():"):
+            self.script.check(_of_one(condition, names[0]), _sentence_of_one(sentence, names[0]))
+        elif names:
+            everything = len(names) == len(set(self.names.values()))
             guard = "" if everything else f"name not in {names} or "
-            self.script.check(guard + condition, sentence)
+            with self.script.block("for name, p in net.named_parameters():"):
+                self.script.check(guard + condition, sentence)
+
+    @contextlib.contextmanager
+    def counted_steps(self) -> Iterator[str]:
+        """The body of each step; gives what stands for its number in a sentence."""
+        if self.run.steps == 1:
+            yield "1"
+        else:
+            with self.script.block(f"for step in range(1, {self.run.steps + 1}):"):
+                yield "{step}"
+
+
+def _one(before: str) -> str:
+    """The name of a snapshot of one parameter."""
+    return "was" if before == "before" else f"{before}_one"
+
+
+def _of_one(code: str, name: str) -> str:
+    """Code about ``name`` and ``p``, of one parameter."""
+    code = re.sub(r"\bname\b", f'"{name}"', code)
+    return re.sub(r"\bp\b", in_code(name), code)
+
+
+def _sentence_of_one(sentence: str, name: str) -> str:
+    """A sentence with fields about ``name`` and ``p``, of one parameter."""
+    sentence = sentence.replace("{name}", name)
+    return re.sub(r"\{[^{}]*\}", lambda field: _of_one(field.group(), name), sentence)
 
 
 def emit_guarded_step(script: Script) -> None:
@@ -188,14 +228,14 @@ def emit_data(script: Script, run: TrainingRun, case: Case) -> None:
     """Lines that define ``x`` (batch, inputs) and ``target`` (batch, last width)."""
     inputs, targets = run.data("cpu", case.dtype)
     if inputs.numel() + targets.numel() <= FEW:
-        script.add(f"x = torch.tensor({numbers(inputs)}, dtype=dtype, device=device)")
-        script.add(f"target = torch.tensor({numbers(targets)}, dtype=dtype, device=device)")
+        for name, tensor in (("x", inputs), ("target", targets)):
+            script.note(name, f"{name} = torch.tensor({numbers(tensor)}, dtype=dtype, device=device)")
         return
-    script.add(f"generator = torch.Generator().manual_seed({run.seed + 1_000_003})")
+    script.note("generator", f"generator = torch.Generator().manual_seed({run.seed + 1_000_003})")
     for name, tensor in (("x", inputs), ("target", targets)):
         shape = ", ".join(map(str, tensor.shape))
-        script.add(f"{name} = torch.rand({shape}, generator=generator, dtype=torch.float64) * 3 - 1.5")
-    script.add("x, target = x.to(device, dtype), target.to(device, dtype)")
+        drawn = f"torch.rand({shape}, generator=generator, dtype=torch.float64)"
+        script.note(name, f"{name} = ({drawn} * 3 - 1.5).to(device, dtype)")
 
 
 def options_text(spec: OptimizerSpec, more: Optional[Dict[str, Any]] = None) -> str:
@@ -215,8 +255,9 @@ def emit_optimizer(
     net: str = "net",
     more: Optional[Dict[str, Any]] = None,
     call: Optional[str] = None,
+    over: Optional[str] = None,
 ) -> None:
-    """The line that defines ``optimizer``, as ``Trainer`` builds it."""
+    """The line that defines ``optimizer``, as ``Trainer`` builds it; or ``over`` an expression."""
     listed = run.listed if listed is None else listed
     groups = run.groups if groups is None else groups
     conditions = []
@@ -233,8 +274,9 @@ def emit_optimizer(
     if backwards:
         parameters = f"list({parameters})[::-1]" if not conditions else f"{parameters}[::-1]"
     split = len(names) // 2
-    if groups > 1 and split:
-        script.add(f"parameters = list({parameters})")
+    if groups > 1 and split and over is None:
+        script.note("parameters", f"parameters = list({parameters})")
         parameters = f'[{{"params": parameters[:{split}]}}, {{"params": parameters[{split}:]}}]'
     options = options_text(spec, more) if call is None else call
-    script.add(f"optimizer = torch.optim.{spec.name}({parameters}{options})")
+    parameters = parameters if over is None else over
+    script.note("optimizer", f"optimizer = torch.optim.{spec.name}({parameters}{options})")

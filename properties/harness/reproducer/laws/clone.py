@@ -5,6 +5,7 @@ import torch
 from properties.harness.layout import is_dense, overlaps
 from properties.harness.reproducer.case import Case
 from properties.harness.reproducer.laws.detach import requires_grad, shape_of, source_of
+from properties.harness.reproducer.laws.equivalence import compare, emit_both
 from properties.harness.reproducer.registry import reproduces
 from properties.harness.reproducer.script import Script
 from properties.harness.reproducer.tensors import emit_tensor
@@ -191,26 +192,21 @@ def identity_in_training(case: Case, script: Script) -> None:
     """The same training with and without clones."""
     run, places, way = case.draws(None, 1, "tensor.clone()")
     recipe = Recipe(script, case, run)
-    recipe.data()
 
     def at(place: int, value: str) -> str:
         return cloned(way, value) if places >> place & 1 else value
 
-    for name, options in (("plain", {}), ("with_clones", {"at": at})):
-        with script.block(f"def {name}():"):
-            recipe.network().freeze().forward(**options).optimizer()
-            recipe.steps()
-            script.add("return net")
-    script.add("one, two = plain(), with_clones()")
-    with script.block("for (name, p), q in zip(one.named_parameters(), two.parameters()):"):
+    emit_both(script, recipe, recipe.with_run(), {"at": at}, {})
+    shown = recipe.if_small(": {p.grad.tolist()}, not {q.grad.tolist()}")
+    with script.block("for (name, p), q in zip(net.named_parameters(), twin.parameters()):"):
         script.check(
-            "repr(p.grad if p.grad is None else p.grad.tolist())"
-            " == repr(q.grad if q.grad is None else q.grad.tolist())",
-            "{name}: another gradient with clones put in",
+            "(p.grad is None) == (q.grad is None)", "{name} gets a gradient only with or without clones"
         )
         script.check(
-            "repr(p.tolist()) == repr(q.tolist())", "{name}: trained otherwise with clones put in"
+            "p.grad is None or repr(p.grad.tolist()) == repr(q.grad.tolist())",
+            f"{{name}} has another gradient with clones put in{shown}",
         )
+    compare(script, recipe, "ends otherwise with clones put in")
 
 
 @reproduces(FILE + "test_is_a_snapshot")

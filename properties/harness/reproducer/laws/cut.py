@@ -16,22 +16,12 @@ GRADIENTS = (
 )
 
 
-def emit_gradients(script: Script, recipe: Recipe, target: str) -> None:
-    """Gradients by name after a backward from none."""
+def emit_second(script: Script, one: Recipe, other: Recipe) -> None:
+    """The gradients of ``net`` under one cut as ``cut``; then those under another in place."""
+    script.note("cut", f"cut = {GRADIENTS}")
     with script.block("for p in net.parameters():"):
         script.add("p.grad = None")
-    recipe.backward()
-    script.add(f"{target} = {GRADIENTS}")
-
-
-def both(case: Case, script: Script, one: Recipe, other: Recipe) -> None:
-    """Gradients of ``net`` with two different cuts, in ``cut`` and ``whole``."""
-    one.network().data()
-    one.forward()
-    other.forward(name="other")
-    one.backward()
-    script.add(f"cut = {GRADIENTS}")
-    emit_gradients(script, other, "whole")
+    other.backward()
 
 
 @reproduces(FILE + "test_gradients_stop_at_the_cut")
@@ -48,24 +38,20 @@ def gradients_stop(case: Case, script: Script) -> None:
         "the cut net gives another output than the uncut one",
     )
     one.backward()
-    script.add(f"cut = {GRADIENTS}")
-    emit_gradients(script, other, "whole")
     before = {name for names in network.parameters_by_layer()[: max(cuts.positions)] for name in names}
-    names = one.ordered(before)
-    with script.block("for name in cut:"):
-        if names:
-            script.check(
-                f"name not in {names} or cut[name] is None",
-                f"{{name}} is before the cut at {cuts.positions}, but got the gradient {{cut[name]}}",
-            )
-        script.check(
-            f"name in {names} or cut[name] is not None",
-            f"{{name}} is after the cut at {cuts.positions}, but got no gradient",
-        )
-        script.check(
-            f"name in {names} or repr(cut[name]) == repr(whole[name])",
-            "{name} has the gradient {cut[name]}, in the uncut net {whole[name]}",
-        )
+    blocked = one.ordered(before)
+    after = tuple(name for name in one.ordered(network.parameter_names()) if name not in blocked)
+    where = f"the cut at {cuts.positions}"
+    shown = one.if_small(": {p.grad.tolist()}")
+    one.each(blocked, "p.grad is None", f"{{name}} is before {where}, but got a gradient{shown}")
+    one.each(after, "p.grad is not None", f"{{name}} is after {where}, but got no gradient")
+    emit_second(script, one, other)
+    shown = one.if_small(": {cut[name]}, not {p.grad.tolist()}")
+    one.each(
+        after,
+        "p.grad is not None and repr(p.grad.tolist()) == repr(cut[name])",
+        f"{{name}} has another gradient than in the uncut net{shown}",
+    )
 
 
 @reproduces(FILE + "test_before_the_cut_stays")
@@ -90,19 +76,30 @@ def before_the_cut_stays(case: Case, script: Script) -> None:
 def last_cut_governs(case: Case, script: Script) -> None:
     """Many cuts, the last one alone, and one at the input."""
     network, cuts = case.drawn
-    one = Recipe(script, case, _run(network, cuts))
-    other = Recipe(script, case, _run(network, Cuts((max(cuts.positions),), cuts.by)))
-    both(case, script, one, other)
-    with script.block("for name in cut:"):
-        script.check(
-            "repr(cut[name]) == repr(whole[name])",
-            "{name}: gradient {cut[name]} with many cuts, {whole[name]} with the last alone",
-        )
     first = Recipe(script, case, _run(network, Cuts((0,), cuts.by)))
+    other = Recipe(script, case, _run(network, Cuts((max(cuts.positions),), cuts.by)))
+    one = Recipe(script, case, _run(network, cuts)).network().data().forward()
+    other.forward(name="other")
     first.forward(name="first")
-    emit_gradients(script, first, "at_input")
-    with script.block("for name in at_input:"):
-        script.check("at_input[name] is not None", "{name} got no gradient, cut at the input")
+    everything = one.ordered(network.parameter_names())
+    one.backward()
+    emit_second(script, one, other)
+    what = "many cuts than with the last alone"
+    one.each(
+        everything,
+        "(p.grad is None) == (cut[name] is None)",
+        f"{{name}} gets a gradient with only one of {what.replace('than', 'and')}",
+    )
+    one.each(
+        everything,
+        "p.grad is None or repr(p.grad.tolist()) == repr(cut[name])",
+        f"{{name}} has another gradient with {what}"
+        + one.if_small(": {cut[name]}, not {p.grad.tolist()}"),
+    )
+    with script.block("for p in net.parameters():"):
+        script.add("p.grad = None")
+    first.backward()
+    first.each(everything, "p.grad is not None", "{name} got no gradient, cut at the input")
 
 
 @reproduces(FILE + "test_cut_after_the_last_layer")
@@ -128,20 +125,23 @@ def skip_round_the_cut(case: Case, script: Script) -> None:
     ]
     recipe = Recipe(script, case, _run(MLP(width, tuple(layers), seed=seed), Cuts((position,))))
     recipe.network().data().forward()
-    recipe.backward()
-    everything = recipe.ordered(recipe.run.network.parameter_names())
-    recipe.each(everything, "p.grad is not None", "{name} is reached by the skip, but got no gradient")
     layers[position] = dataclasses.replace(layers[position], skip=0)
     plain = MLP(width, tuple(layers), seed=seed)
     other = Recipe(script, case, _run(plain, Cuts((position,))))
     other.forward(name="without_skip")
-    emit_gradients(script, other, "gradients")
-    behind = other.ordered({n for names in plain.parameters_by_layer()[:position] for n in names})
-    with script.block("for name in gradients:"):
-        script.check(
-            f"(gradients[name] is None) == (name in {behind})",
-            "{name}: without the skip, gradient {gradients[name]}",
+    everything = recipe.ordered(recipe.run.network.parameter_names())
+    with script.passage():
+        recipe.backward()
+        recipe.each(
+            everything, "p.grad is not None", "{name} is reached by the skip, but got no gradient"
         )
+        with script.block("for p in net.parameters():"):
+            script.add("p.grad = None")
+    other.backward()
+    behind = other.ordered({n for names in plain.parameters_by_layer()[:position] for n in names})
+    ahead = tuple(name for name in everything if name not in behind)
+    other.each(behind, "p.grad is None", "{name}: without the skip it is cut off, but got a gradient")
+    other.each(ahead, "p.grad is not None", "{name}: without the skip it got no gradient")
 
 
 @reproduces(FILE + "test_no_grad_records_nothing")

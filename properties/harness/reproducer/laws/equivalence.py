@@ -1,7 +1,8 @@
 """Programs for the laws that compare two ways to train."""
 
 import dataclasses
-from typing import Dict, Tuple
+import functools
+from typing import Any, Dict
 
 from properties.harness.reproducer.case import Case
 from properties.harness.reproducer.registry import reproduces
@@ -13,67 +14,82 @@ from strategies.optimizers import IMPLEMENTATIONS, implementations
 FILE = "test_equivalence.py::"
 
 
-def emit_run(script: Script, recipe: Recipe, name: str, **optimizer: object) -> None:
-    """A function that trains a new net as the run says."""
-    with script.block(f"def {name}():", name=name):
-        recipe.network().freeze().forward().optimizer(**optimizer)
-        recipe.steps()
-        script.add("return net")
+def emit_both(
+    script: Script,
+    one: Recipe,
+    other: Recipe,
+    forward: Dict[str, Any],
+    optimizer: Dict[str, Any],
+) -> None:
+    """Train ``net`` as one run says and the same net, ``twin``, as the other says.
+
+    forward, optimizer: options of the second way's forward and optimizer.
+    """
+    one.network().data().before("start")
+    script.add("twin = copy.deepcopy(net)")
+    one.freeze().forward().optimizer()
+    one.steps()
+    script.add("net, twin = twin, net")
+    other.freeze().forward(name="other", **forward).optimizer(**optimizer)
+    other.steps()
 
 
-def compare(script: Script, one: str, other: str, what: str) -> None:
-    """Both functions end with the same bits."""
-    with script.block(f"for (name, p), q in zip({one}().named_parameters(), {other}().parameters()):"):
-        script.check(
-            "repr(p.tolist()) == repr(q.tolist())",
-            f"{{name}}, {what}: {{q.tolist()}}, not {{p.tolist()}}",
-        )
+def compare(script: Script, recipe: Recipe, what: str) -> None:
+    """Both nets have the same bits."""
+    shown = recipe.if_small(": {p.tolist()}, not {q.tolist()}")
+    with script.block("for (name, p), q in zip(net.named_parameters(), twin.parameters()):"):
+        script.check("repr(p.tolist()) == repr(q.tolist())", f"{{name}} {what}{shown}")
 
 
-@reproduces(FILE + "test_ways_to_freeze_a_prefix")
-def ways_to_freeze(case: Case, script: Script) -> None:
-    """A frozen prefix against other ways to leave it alone."""
+WAYS = {
+    "left out": "ends otherwise when the frozen are left out of the optimizer",
+    "detach": "ends otherwise when the net is detached after what was frozen",
+    "no_grad": "ends otherwise when what was frozen runs under no_grad",
+}
+
+
+def ways_to_freeze(case: Case, script: Script, way: str) -> None:
+    """A frozen prefix against another way to leave it alone."""
     network, spec, place = case.draws(None, OptimizerSpec("SGD", (("lr", 0.1),)), 1)
     if spec.needs_closure:
         spec = OptimizerSpec("SGD", (("lr", 0.1), ("momentum", 0.9)))
     prefix = tuple(name for layer in network.parameters_by_layer()[:place] for name in layer)
     base = TrainingRun(network, optimizer=spec, batch=4, steps=3, seed=network.seed)
+    if way == "left out":
+        run = dataclasses.replace(base, frozen=prefix, listed="trainable")
+    else:
+        run = dataclasses.replace(base, cuts=Cuts((place,), way))
+    other = Recipe(script, case, run)
     frozen = Recipe(script, case, dataclasses.replace(base, frozen=prefix))
-    frozen.data()
-    emit_run(script, frozen, "frozen_prefix")
-    ways: Dict[str, Tuple[str, TrainingRun]] = {
-        "left_out": (
-            "left out of the optimizer",
-            dataclasses.replace(base, frozen=prefix, listed="trainable"),
-        ),
-        "detached": ("detached after", dataclasses.replace(base, cuts=Cuts((place,)))),
-        "without_grad": (
-            "run under no_grad",
-            dataclasses.replace(base, cuts=Cuts((place,), "no_grad")),
-        ),
-    }
-    for name, (what, run) in ways.items():
-        emit_run(script, Recipe(script, case, run), name)
-        compare(script, "frozen_prefix", name, f"{what} against frozen")
-    frozen.network()
-    frozen.before()
-    script.note("net", "net = frozen_prefix()")
-    frozen.check_stays(frozen.frozen, "frozen {name}")
+    emit_both(script, frozen, other, {}, {})
+    compare(script, frozen, WAYS[way])
+    script.add("net = twin")
+    frozen.check_stays(frozen.frozen, "frozen {name}", "start")
 
 
-@reproduces(FILE + "test_order_and_groups_do_not_matter")
-def order_and_groups(case: Case, script: Script) -> None:
-    """Another order of parameters, and groups."""
+for each in WAYS:
+    reproduces(FILE + "test_ways_to_freeze_a_prefix")(functools.partial(ways_to_freeze, way=each))
+
+
+def order_or_groups(case: Case, script: Script, groups: bool) -> None:
+    """Another order of parameters, or groups."""
     (run,) = case.draws(None)
     if run.optimizer.needs_closure:
         run = dataclasses.replace(run, optimizer=OptimizerSpec("Adam", (("lr", 0.1),)))
     plain = Recipe(script, case, dataclasses.replace(run, groups=1))
-    plain.data()
-    emit_run(script, plain, "plain")
-    emit_run(script, Recipe(script, case, run), "backwards", backwards=True)
-    compare(script, "plain", "backwards", "parameters in another order")
-    emit_run(script, Recipe(script, case, dataclasses.replace(run, groups=2)), "split")
-    compare(script, "plain", "split", "parameters split into groups")
+    if groups:
+        other = Recipe(script, case, dataclasses.replace(run, groups=2))
+        emit_both(script, plain, other, {}, {})
+        compare(script, plain, "ends otherwise when the parameters are split into groups")
+    else:
+        emit_both(script, plain, Recipe(script, case, run), {}, {"backwards": True})
+        compare(script, plain, "ends otherwise when the parameters are listed in another order")
+
+
+for each_way in (False, True):
+    reproduces(FILE + "test_order_and_groups_do_not_matter")(
+        functools.partial(order_or_groups, groups=each_way)
+    )
 
 
 @reproduces(FILE + "test_the_frozen_stay_in_every_implementation")

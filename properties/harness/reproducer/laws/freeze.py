@@ -1,6 +1,7 @@
 """Programs for the laws of freezing."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import torch
@@ -42,9 +43,9 @@ def frozen_stay(case: Case, script: Script) -> None:
     gets = recipe.gets()
     everything = recipe.ordered(run.network.parameter_names())
     cut_off = tuple(n for n in everything if n not in gets and n not in recipe.frozen)
-    with script.block(f"for step in range(1, {run.steps + 1}):"):
+    with recipe.counted_steps() as step:
         recipe.step()
-        where = f"after step {{step}} of {name}"
+        where = f"after step {step} of {name}"
         recipe.check_stays(recipe.frozen, f"{where} frozen {{name}}")
         recipe.each(recipe.frozen, "p.grad is None", f"{where} frozen {{name}} has a gradient")
         recipe.each(
@@ -84,30 +85,33 @@ def step_without_gradients(case: Case, script: Script) -> None:
     )
 
 
-@reproduces(FILE + "test_others_gradients_do_not_depend_on_the_mask")
-def others_gradients(case: Case, script: Script) -> None:
-    """Gradients with and without masks."""
+def others_gradients(case: Case, script: Script, place: int, compared: bool) -> None:
+    """Gradients with one of the masks; compared with those of the whole net, or only whether."""
     network, first, second, batch = case.draws(None, (), (), 3)
     recipe = Recipe(script, case, TrainingRun(network, batch=batch, seed=network.seed))
     recipe.network().data().forward()
-    recipe.backward()
-    script.add(f"whole = {GRADIENTS}")
-    recipe.each(
-        recipe.ordered(network.parameter_names()),
-        "p.grad is not None",
-        "{name} is live in the whole net, but got no gradient",
-    )
-    for mask in dict.fromkeys((first, second)):
-        masked = recipe.with_run(frozen=mask)
-        with script.block("for name, p in net.named_parameters():"):
-            script.add(f"p.requires_grad = name not in {masked.frozen}", "p.grad = None")
-        masked.backward()
-        gets = masked.gets()
-        masked.each(masked.frozen, "p.grad is None", "frozen {name} got a gradient")
-        masked.each(
-            gets,
-            "p.grad is not None and repr(p.grad.tolist()) == repr(whole[name])",
-            "{name} has another gradient once others are frozen: {p.grad}, before {whole[name]}",
+    everything = recipe.ordered(network.parameter_names())
+    if compared:
+        recipe.backward()
+        recipe.each(everything, "p.grad is not None", "{name} is live, but got no gradient")
+        script.note("whole", f"whole = {GRADIENTS}")
+        with script.block("for p in net.parameters():"):
+            script.add("p.grad = None")
+    masked = recipe.with_run(frozen=(first, second)[place]).freeze()
+    masked.backward()
+    gets = masked.gets()
+    masked.each(masked.frozen, "p.grad is None", "frozen {name} got a gradient")
+    masked.each(gets, "p.grad is not None", "{name} gets no gradient once others are frozen")
+    if compared:
+        shown = masked.if_small(": {p.grad.tolist()}, before {whole[name]}")
+        sentence = f"{{name}} has another gradient once others are frozen{shown}"
+        masked.each(gets, "repr(p.grad.tolist()) == repr(whole[name])", sentence)
+
+
+for compared in (False, True):
+    for place in (0, 1):
+        reproduces(FILE + "test_others_gradients_do_not_depend_on_the_mask")(
+            functools.partial(others_gradients, place=place, compared=compared)
         )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import dataclasses
 from typing import Any, Dict, List, Optional, Tuple
 
 import torch
@@ -68,8 +69,9 @@ class Teller:
         self.recipe.data()
         names = list(network.parameter_names())
         listed = names[: max(1, len(names) - late)]
-        self.script.add(
-            f"optimizer = torch.optim.{spec.name}({self.places(listed)}{options_text(spec)})"
+        self.script.note(
+            "optimizer",
+            f"optimizer = torch.optim.{spec.name}({self.places(listed)}{options_text(spec)})",
         )
 
     def forward(self, cuts: Tuple[int, ...]) -> str:
@@ -277,6 +279,9 @@ class Teller:
                 wanted = wanted + was
             gradient = live.named[name].grad
             self.near(name, f"{self.place(name)}.grad", gradient, wanted, room, "gradient")
+        self.script.run = dataclasses.replace(
+            live.trainer.run, frozen=tuple(sorted(live.frozen)), cuts=Cuts(live.cuts)
+        )
         self.gradients(event_is, arguments, everything, arriving)
         flags = [name not in live.frozen for name in everything]
         self.script.check(

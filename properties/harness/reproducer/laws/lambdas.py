@@ -3,9 +3,10 @@
 import dataclasses
 
 from properties.harness.reproducer.case import Case
+from properties.harness.reproducer.laws.equivalence import compare, emit_both
 from properties.harness.reproducer.registry import reproduces
 from properties.harness.reproducer.script import Script
-from properties.harness.reproducer.training import Recipe, options_text
+from properties.harness.reproducer.training import Recipe
 from strategies import OptimizerSpec
 
 FILE = "test_lambda.py::"
@@ -51,28 +52,12 @@ def filtered_trains_alike(case: Case, script: Script) -> None:
     (run,) = case.draws(None)
     if run.optimizer.needs_closure:
         run = dataclasses.replace(run, optimizer=OptimizerSpec("Adam", (("lr", 0.01),)))
-    recipe = Recipe(script, case, run)
-    recipe.data()
-    with script.block("def train(filtered):"):
-        recipe.network().freeze().forward().optimizer(listed="all")
-        if len(run.frozen) < len(run.network.parameter_names()):
-            matrices = " and p.dim() == 2" if run.optimizer.matrices_only else ""
-            names = [n for n in run.unfrozen() if not matrices or n.endswith("linear.weight")]
-            if names:
-                live = f"filter(lambda p: p.requires_grad{matrices}, net.parameters())"
-                with script.block("if filtered:"):
-                    script.add(
-                        f"optimizer = torch.optim.{recipe.run.optimizer.name}({live}"
-                        f"{options_text(recipe.run.optimizer)})"
-                    )
-        recipe.steps()
-        script.add("return net")
-    script.add("everything, filtered = train(False), train(True)")
-    with script.block("for (name, p), q in zip(everything.named_parameters(), filtered.parameters()):"):
-        script.check(
-            "repr(p.tolist()) == repr(q.tolist())",
-            "{name} trains otherwise under an optimizer over the filtered parameters",
-        )
+    recipe = Recipe(script, case, dataclasses.replace(run, listed="all"))
+    matrices = " and p.dim() == 2" if run.optimizer.matrices_only else ""
+    live = [n for n in run.unfrozen() if not matrices or n.endswith("linear.weight")]
+    filtered = f"filter(lambda p: p.requires_grad{matrices}, net.parameters())" if live else None
+    emit_both(script, recipe, recipe.with_run(), {}, {"over": filtered})
+    compare(script, recipe, "ends otherwise under an optimizer over the filtered parameters")
 
 
 @reproduces(FILE + "test_exhausted_filter_is_refused")
