@@ -49,6 +49,7 @@ def fault(
 
 # One module for each subject; all others in this folder run and report them.
 FAULT_MODULES = (
+    "across",
     "backward",
     "clone",
     "detach",

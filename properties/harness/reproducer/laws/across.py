@@ -1,10 +1,9 @@
 """Programs for the laws across ways of running a net, devices and processes."""
 
-from typing import Any, Dict
+from typing import Dict
 
 from properties.harness import evidence, oracle
 from properties.harness.checks import LawBroken
-from properties.harness.elsewhere import digest
 from properties.harness.reproducer.case import Case
 from properties.harness.reproducer.laws.cut import GRADIENTS
 from properties.harness.reproducer.laws.optimizers import emit_gradient_check
@@ -147,7 +146,7 @@ def rooms(run: TrainingRun, case: Case) -> Dict[str, float]:
     found: Dict[str, float] = {}
     for _ in range(run.steps):
         expected = expected_of(trainer)
-        for name in expected.gradients:
+        for name in run.gets_gradient():
             room = oracle.gradient_tolerance(case.dtype, expected, name)
             apart = float("inf") if room is None else 2 * float(room.max())
             found[name] = max(found.get(name, 0.0), apart)
@@ -208,18 +207,18 @@ def devices(case: Case, script: Script) -> None:
 
 @reproduces(FILE + "test_processes_train_alike")
 def processes(case: Case, script: Script) -> None:
-    """The program calls itself in a new process, and compares."""
+    """One text, run here and in a new process."""
     runs = varied_runs(evidence.Current.seed)
     text = str(case.seen)
-    run: Any = next((each for each in runs if repr(each) in text), runs[0])
-    digest(run, case.device, case.dtype)  # what cannot run here cannot run there
-    recipe = Recipe(script, case, run).setup()
-    recipe.steps()
-    script.add("values = repr([p.tolist() for p in net.parameters()])")
-    with script.block('if "other" in sys.argv:'):
-        script.add("print(values)", "sys.exit()")
+    run: TrainingRun = next((each for each in runs if repr(each) in text), runs[0])
+    inner = Script([])
+    inner.header = script.header
+    Recipe(inner, case, run).setup().steps()
+    inner.add("values = repr([p.tolist() for p in net.parameters()])")
+    script.add(f'code = """{inner.text()}"""', "exec(code)")
     script.add("import subprocess")
     script.add(
-        'other = subprocess.run([sys.executable, __file__, "other"], capture_output=True, text=True)'
+        'command = [sys.executable, "-c", code + "print(values)"]',
+        "other = subprocess.run(command, capture_output=True, text=True)",
     )
     script.check("other.stdout.strip() == values", "another process ends with other bits")
