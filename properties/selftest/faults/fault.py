@@ -53,6 +53,7 @@ FAULT_MODULES = (
     "backward",
     "clone",
     "detach",
+    "exact",
     "functional",
     "kernels",
     "modes",
