@@ -78,3 +78,82 @@ def every_optimizer_drops_one_at_step_4() -> None:
     for found in optimizer_classes():
         if found is not torch.optim.LBFGS:  # it computes its gradients itself
             wrap(found, "step", around)
+
+
+def _stale_moves(optimizer: str) -> bool:
+    made = torch.nn.Parameter(torch.ones(1))
+    live = getattr(torch.optim, optimizer)([made], lr=0.1)
+    made.grad = torch.ones(1)
+    made.requires_grad_(False)
+    live.step(*([lambda: 1.0] if optimizer == "LBFGS" else []))
+    return made.tolist() != [1.0]
+
+
+@fault("F6", witness=lambda: _stale_moves("Adam"))
+def optimizers_go_by_requires_grad() -> None:
+    """Every optimizer leaves out what does not require grad, gradient or not."""
+
+    def around(step: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+        left_out = [each for each in all_live(self) if not each.requires_grad]
+        with gradients_hidden(left_out):
+            return step(self, *args, **kwargs)
+
+    for found in optimizer_classes():
+        if found is not torch.optim.LBFGS:
+            wrap(found, "step", around)
+
+
+@fault("F6", witness=lambda: _stale_moves("LBFGS"))
+def lbfgs_goes_by_requires_grad() -> None:
+    """LBFGS puts what does not require grad back where it was."""
+
+    def around(step: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
+        still = [p for group in self.param_groups for p in group["params"] if not p.requires_grad]
+        with torch.no_grad():
+            kept = [torch.empty_like(each).copy_(each) for each in still]
+            loss = step(self, *args, **kwargs)
+            for each, value in zip(still, kept):
+                each.copy_(value)
+        return loss
+
+    wrap(torch.optim.LBFGS, "step", around)
+
+
+def _loads_frozen() -> bool:
+    one, two = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    one.weight.requires_grad_(False)
+    one.load_state_dict(two.state_dict())
+    return bool(one.weight == two.weight)
+
+
+@fault("F9", "C5", witness=_loads_frozen)
+def load_state_dict_skips_frozen() -> None:
+    """Module.load_state_dict leaves parameters that do not require grad as they are."""
+
+    def around(load: Any, self: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
+        own = dict(self.named_parameters())
+        kept = {
+            key: own[key] if key in own and not own[key].requires_grad else value
+            for key, value in state.items()
+        }
+        return load(self, kept, *args, **kwargs)
+
+    wrap(torch.nn.Module, "load_state_dict", around)
+
+
+def _features_are_right() -> bool:
+    layer = torch.nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        layer.weight.fill_(1.0)
+        return layer(torch.ones(1, 1)).tolist() == [[1.0]]
+
+
+@fault("F4", "K1", witness=_features_are_right)
+def linear_differs_under_no_grad() -> None:
+    """A linear layer's output is one part in a million off where grad mode is off."""
+
+    def around(linear: Any, *args: Any, **kwargs: Any) -> Any:
+        made = linear(*args, **kwargs)
+        return made if torch.is_grad_enabled() else made * (1 + 1e-6)
+
+    wrap(torch.nn.functional, "linear", around)
