@@ -141,6 +141,18 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optio
     return None if any(path == selftest or selftest in path.parents for path in named) else True
 
 
+def _devices_of(mark: pytest.Mark, config: pytest.Config) -> List[str]:
+    """The devices of a law; one that compares with the CPU needs another."""
+    devices: List[str] = config.frostproof_devices  # type: ignore[attr-defined]
+    return [name for name in devices if name != "cpu"] if mark.kwargs["beside_cpu"] else devices
+
+
+def pytest_pycollect_makeitem(collector: Any, name: str, obj: Any) -> Optional[List[Any]]:
+    """A law without a device is not collected: nothing of it is left to be skipped."""
+    marks = [mark for mark in getattr(obj, "pytestmark", ()) if getattr(mark, "name", "") == "law"]
+    return [] if marks and not _devices_of(marks[0], collector.config) else None
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Fill in ``device`` and ``dtype``, and put both in the id: ``[cpu-float32]``."""
     mark = metafunc.definition.get_closest_marker("law")
@@ -156,7 +168,7 @@ def _cells(metafunc: pytest.Metafunc, mark: pytest.Mark) -> None:
     config = metafunc.config
     asked = config.frostproof_dtypes  # type: ignore[attr-defined]
     thorough = config.frostproof_profile == "nightly"  # type: ignore[attr-defined]
-    devices = config.frostproof_devices  # type: ignore[attr-defined]
+    devices = _devices_of(mark, config)
     cells = [
         (device, name)
         for device in devices

@@ -2,7 +2,7 @@
 
 import dataclasses
 import random
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Dict, Iterator, Optional, Tuple
 
 import pytest
 import torch
@@ -271,6 +271,83 @@ def follow_the_rule(listing: Listing, device: str, dtype: torch.dtype) -> None:
                 check(not optimizer.state.get(parameter), f"frozen {where} has state")
 
 
+LEFT_BEHIND = ("stale", "zeros", "none")  # what freezing midway leaves in .grad
+
+
+@dataclasses.dataclass
+class Fed:
+    """One parameter in one step: its value (float64) and bits before it, the gradient it was fed."""
+
+    place: int
+    step: int
+    parameter: torch.nn.Parameter
+    before: torch.Tensor
+    bits: bytes
+    gradient: Optional[torch.Tensor]
+
+
+def frozen_midway(listing: Listing) -> Tuple[bool, ...]:
+    """Which parameters are frozen after two steps: as listed, or the first."""
+    return listing.frozen if any(listing.frozen) else (True, *listing.frozen[1:])
+
+
+def steps_with_left_behind(
+    listing: Listing, left: str, device: str, dtype: torch.dtype
+) -> Iterator[Fed]:
+    """Two steps on all, two with some frozen and a gradient left behind; after each step, all."""
+    generator = torch.Generator()
+    generator.manual_seed(listing.seed)
+    parameters = dataclasses.replace(listing, frozen=(False,) * len(listing.shapes)).parameters(
+        device, dtype
+    )
+    optimizer = listing.build(parameters)
+    for step in range(1, 5):
+        for parameter, frozen in zip(parameters, frozen_midway(listing)):
+            if step == 3 and frozen:
+                parameter.requires_grad = False
+                if left == "zeros" and parameter.grad is not None:
+                    parameter.grad.zero_()
+                elif left == "none":
+                    parameter.grad = None
+            if parameter.requires_grad:
+                parameter.grad = gradient_like(parameter, "ordinary", generator)
+        fed = [
+            Fed(
+                place,
+                step,
+                parameter,
+                oracle.as_float64(parameter),
+                read_bits(parameter),
+                None if parameter.grad is None else oracle.as_float64(parameter.grad),
+            )
+            for place, parameter in enumerate(parameters)
+        ]
+        detours.step(optimizer)
+        yield from fed
+
+
+@law("F6 F3", "the formulas in the torch.optim documentation", PRECISE)
+@given(data=st.data())
+def test_what_is_left_behind_moves_by_the_rule(
+    device: str, dtype: torch.dtype, data: st.DataObject
+) -> None:
+    """F6: frozen midway, a parameter moves as its rule makes of a gradient left behind; else not."""
+    listing: Listing = data.draw(listings(names=referenced(), device=device, dtype=dtype))
+    left = data.draw(st.sampled_from(LEFT_BEHIND))
+    event(left)
+    listing = dataclasses.replace(listing, spec=detours.sound(listing.spec, device, dtype))
+    rules = [rule_for(listing.spec_of(place), dtype) for place in range(len(listing.shapes))]
+    for fed in steps_with_left_behind(listing, left, device, dtype):
+        state = "live" if fed.parameter.requires_grad else f"frozen with {left} gradient"
+        where = f"parameter {fed.place}, {state}, after step {fed.step} of {listing.spec.name}"
+        rule = rules[fed.place]
+        assert rule is not None
+        if fed.gradient is None:
+            check_same_bits(fed.parameter, fed.bits, where)
+        else:
+            check_update(fed.parameter, fed.before, fed.gradient, rule, where)
+
+
 def single_options(name: str, device: str, dtype: torch.dtype) -> Iterator[OptimizerSpec]:
     """Every value of every option alone and some mixtures, in every implementation."""
     table = choices(name, dtype)
@@ -333,6 +410,67 @@ def test_lbfgs_first_iteration(
         check_close(parameter, expected, f"parameter {place} after LBFGS", rtol=unit, atol=unit)
         if not parameter.requires_grad:
             check_same_bits(parameter, bits[place], "a frozen parameter under LBFGS")
+
+
+def lbfgs_second(
+    old: torch.Tensor, first: torch.Tensor, second: torch.Tensor, rate: float
+) -> Tuple[torch.Tensor, torch.Tensor]:
+    """All values after one and after two iterations from ``old``, with these gradients (float64)."""
+    taken = -first * (rate * min(1.0, 1 / float(first.abs().sum())))
+    change = second - first
+    curvature = float((change * taken).sum())
+    at = old + taken
+    if curvature <= 1e-10:
+        return at, at - rate * second
+    scale = curvature / float((change * change).sum())
+    along = float((taken * -second).sum()) / curvature
+    direction = (-second - along * change) * scale
+    along -= float((change * direction).sum()) / curvature
+    return at, at + rate * (direction + along * taken)
+
+
+@law("F6 F3", "the formula in the torch.optim.LBFGS documentation; Nocedal, 1980", PRECISE)
+@given(seed=st.integers(0, 1023), first=st.sampled_from(SHAPES[:3]), stale=st.booleans())
+def test_lbfgs_moves_frozen_by_its_formula(
+    device: str, dtype: torch.dtype, seed: int, first: Tuple[int, ...], stale: bool
+) -> None:
+    """F6: frozen midway, a parameter still moves under LBFGS, exactly along its formula's direction."""
+    generator = torch.Generator()
+    generator.manual_seed(seed)
+    rate = 0.5
+    spec = OptimizerSpec("LBFGS", (("lr", rate), ("max_iter", 1)))
+    parameters = Listing(spec, (first, (3, 2)), (False, False), seed=seed).parameters(device, dtype)
+    frozen, live = parameters
+    old = torch.cat([oracle.as_float64(parameter).flatten() for parameter in parameters])
+    gradients = [gradient_like(parameter, "ordinary", generator) for parameter in parameters]
+    exact = torch.cat([oracle.as_float64(gradient).flatten() for gradient in gradients])
+    optimizer = spec.build(parameters)
+
+    def closure() -> float:
+        for parameter, gradient in zip(parameters, gradients):
+            if parameter.requires_grad:
+                parameter.grad = gradient
+        return 1.0
+
+    optimizer.step(closure)
+    frozen.requires_grad = False
+    if not stale:
+        frozen.grad = None
+    with torch.no_grad():
+        gradients[1] = gradients[1] * 0.5
+    later = torch.cat([oracle.as_float64(gradient).flatten() for gradient in gradients])
+    if not stale:
+        later[: frozen.numel()] = 0
+    bits = read_bits(frozen)
+    optimizer.step(closure)
+    at, wanted = lbfgs_second(old, exact, later, rate)
+    unit = float(torch.finfo(dtype).eps) * 1e4
+    size = frozen.numel()
+    for parameter, part in ((frozen, wanted[:size]), (live, wanted[size:])):
+        what = f"{'live' if parameter is live else 'frozen'} parameter after two steps of LBFGS"
+        check_close(parameter, part.reshape(tuple(parameter.shape)), what, rtol=unit, atol=unit)
+    if bool(((wanted - at)[:size].abs() > 0.01).any()):
+        check(read_bits(frozen) != bits, "LBFGS left a parameter alone that was frozen midway")
 
 
 def sparse_options(seed: int, dtype: torch.dtype) -> Dict[str, Any]:

@@ -11,6 +11,8 @@ from typing import Dict, List, Sequence, Set, Tuple
 import pytest
 import torch
 
+from properties.harness import shards
+
 
 def version_tuple(text: str) -> Tuple[int, int]:
     """(major, minor) of a torch version such as "2.13.0+cpu"."""

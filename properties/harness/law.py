@@ -17,12 +17,15 @@ DIFFERENTIABLE = "differentiable"  # FLOATING and COMPLEX: what may require grad
 EXACT = "float64"  # only where rounding would hide the answer
 
 
-def law(ident: str, source: str, dtypes: str = FLOATING) -> Callable[[Any], Any]:
+def law(
+    ident: str, source: str, dtypes: str = FLOATING, *, beside_cpu: bool = False
+) -> Callable[[Any], Any]:
     """Mark a test as law ``ident`` of the catalogue, taken from ``source``.
 
     A test that holds several laws at once names all of them: ``"F1 F2 K1"``, the main one first.
+    beside_cpu: it compares a device with the CPU, and is collected for other devices only.
     """
-    return pytest.mark.law(ident, source=source, dtypes=dtypes)
+    return pytest.mark.law(ident, source=source, dtypes=dtypes, beside_cpu=beside_cpu)
 
 
 def law_of(item: pytest.Item) -> Tuple[str, str]:

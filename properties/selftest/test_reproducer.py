@@ -106,7 +106,8 @@ def examples(test: str, function: Any, dtype: torch.dtype, count: int) -> List[C
     )
     handle.inner_test = recorded
     try:
-        function(**arguments)
+        for own in parameters_of(function):
+            function(**arguments, **own)
     finally:
         handle.inner_test = inner
         function._hypothesis_internal_use_settings = before

@@ -49,9 +49,11 @@ def fault(
 
 # One module for each subject; all others in this folder run and report them.
 FAULT_MODULES = (
+    "across",
     "backward",
     "clone",
     "detach",
+    "exact",
     "functional",
     "kernels",
     "modes",

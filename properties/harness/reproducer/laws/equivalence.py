@@ -2,12 +2,16 @@
 
 import dataclasses
 import functools
-from typing import Any, Dict
+from typing import Any, Dict, Tuple
 
+from properties.harness import oracle
 from properties.harness.reproducer.case import Case
+from properties.harness.reproducer.networks import layers_slice
 from properties.harness.reproducer.registry import reproduces
 from properties.harness.reproducer.script import Script
 from properties.harness.reproducer.training import Recipe
+from properties.harness.trainer import Trainer
+from properties.harness.update_rules import allowed_error, rule_for
 from strategies import Cuts, OptimizerSpec, TrainingRun
 from strategies.optimizers import IMPLEMENTATIONS, implementations
 
@@ -71,6 +75,30 @@ for each in WAYS:
     reproduces(FILE + "test_ways_to_freeze_a_prefix")(functools.partial(ways_to_freeze, way=each))
 
 
+@reproduces(FILE + "test_ways_to_freeze_a_prefix")
+def on_features(case: Case, script: Script) -> None:
+    """A frozen prefix against the tail alone, trained on what the prefix gives."""
+    network, spec, place = case.draws(None, OptimizerSpec("SGD", (("lr", 0.1),)), 1)
+    if spec.needs_closure:
+        spec = OptimizerSpec("SGD", (("lr", 0.1), ("momentum", 0.9)))
+    prefix = tuple(name for layer in network.parameters_by_layer()[:place] for name in layer)
+    run = TrainingRun(network, frozen=prefix, optimizer=spec, batch=4, steps=3, seed=network.seed)
+    frozen = Recipe(script, case, run)
+    frozen.network().data()
+    script.add("twin = copy.deepcopy(net)")
+    frozen.freeze().forward().optimizer()
+    frozen.steps()
+    script.add("net, twin = twin, net")
+    tail = Recipe(script, case, dataclasses.replace(run, listed="trainable"))
+    tail.freeze()
+    with script.block("with torch.no_grad():"):
+        script.add(f"features = {layers_slice(network, 0, place)}(x)")
+    tail.output = f"{layers_slice(network, place, network.depth)}(features)"
+    tail.optimizer()
+    tail.steps()
+    compare(script, frozen, "ends otherwise when the tail is trained on what the frozen part gives")
+
+
 def order_or_groups(case: Case, script: Script, groups: bool) -> None:
     """Another order of parameters, or groups."""
     (run,) = case.draws(None)
@@ -109,7 +137,36 @@ def every_implementation(case: Case, script: Script) -> None:
         recipe.before()
         text = "".join(f", {option}={value!r}" for option, value in bare.options)
         recipe.optimizer(call=text + ", **way")
-        recipe.steps()
+        emit_first_step(script, case, recipe)
+        if run.steps > 1:
+            recipe.steps(run.steps - 1)
         gets = recipe.gets()
         others = tuple(n for n in recipe.ordered(run.network.parameter_names()) if n not in gets)
         recipe.check_stays(others, f"{spec.name} {{way}}: {{name}}, frozen or cut off,")
+
+
+def emit_first_step(script: Script, case: Case, recipe: Recipe) -> None:
+    """The first step of each implementation against the rule, by the gradients of one."""
+    trainer = Trainer(recipe.run, case.device, case.dtype)
+    old = {name: oracle.as_float64(parameter) for name, parameter in trainer.named.items()}
+    trainer.clear()
+    trainer.backward()
+    expected: Dict[str, Tuple[object, float]] = {}
+    for name, parameter in trainer.named.items():
+        rule = rule_for(trainer.spec, case.dtype)
+        if rule is None or rule.roughness > 1e-3 or parameter.element_size() < 4:
+            continue
+        if parameter.grad is not None and name in trainer.listed:
+            wanted = rule.step(old[name], oracle.as_float64(parameter.grad))
+            room = float(allowed_error(rule, case.dtype, old[name], wanted).max())
+            expected[recipe.names[name]] = (wanted.tolist(), room)
+    recipe.step()
+    if not expected or sum(value.numel() for value in old.values()) > 200:
+        return
+    script.note("expected", f"expected = {expected}")
+    with script.block("for name, p in net.named_parameters():"):
+        script.check(
+            "name not in expected or ((p.cpu().double() - torch.tensor(expected[name][0], "
+            "dtype=torch.float64)).abs() <= expected[name][1]).all()",
+            "{way}: {name} is {p.tolist()} after a step, by its rule {expected[name][0]}",
+        )

@@ -399,21 +399,27 @@ def loading_state(case: Case, script: Script) -> None:
     recipe = Recipe(script, case, run)
     recipe.data()
     recipe.forward()
+    other = dataclasses.replace(run.network, seed=run.network.seed + 1)
     with script.block("def train(reload):"):
         recipe.network().freeze()
         recipe.before()
         recipe.optimizer()
         recipe.step()
         with script.block("if reload:"):
-            script.add("saved = optimizer.state_dict()")
+            script.add("saved = copy.deepcopy((net.state_dict(), optimizer.state_dict()))")
+            if run.clearing == "keep":
+                script.add("kept = [p.grad for p in net.parameters()]")
+            Recipe(script, case, dataclasses.replace(run, network=other)).network().freeze()
             recipe.optimizer()
-            script.add("optimizer.load_state_dict(saved)")
-            script.note("flags", "flags = [p.requires_grad for p in net.parameters()]")
-            script.add("net.load_state_dict(dict(net.state_dict()))")
+            script.add("net.load_state_dict(saved[0])", "optimizer.load_state_dict(saved[1])")
             script.check(
-                "[p.requires_grad for p in net.parameters()] == flags",
-                "load_state_dict changed requires_grad",
+                f"[p.requires_grad for n, p in net.named_parameters() if n in {recipe.frozen}] "
+                f"== {[False] * len(recipe.frozen)}",
+                "load_state_dict unfreezes",
             )
+            if run.clearing == "keep":
+                with script.block("for p, grad in zip(net.parameters(), kept):"):
+                    script.add("p.grad = grad")
         recipe.steps()
         recipe.check_stays(recipe.frozen, "frozen {name}")
         script.add("return net")

@@ -1,7 +1,7 @@
 """Programs for the laws of optimizers over plain parameters, without a net."""
 
 import dataclasses
-from typing import Iterator, List, Optional, Tuple
+from typing import Any, Iterator, List, Optional, Tuple
 
 import torch
 
@@ -15,7 +15,15 @@ from properties.harness.reproducer.registry import reproduces
 from properties.harness.reproducer.script import Script
 from properties.harness.reproducer.training import emit_guarded_step, options_text
 from properties.harness.update_rules import SparseAdam, allowed_error, rule_for
-from properties.test_optimizers import gradient_like, single_options, sparse_options
+from properties.test_optimizers import (
+    LEFT_BEHIND,
+    Fed,
+    frozen_midway,
+    gradient_like,
+    single_options,
+    sparse_options,
+    steps_with_left_behind,
+)
 from strategies import Listing, OptimizerSpec
 from strategies.listings import SHAPES
 from strategies.optimizers import implementations
@@ -188,6 +196,101 @@ def lbfgs_first(case: Case, script: Script) -> None:
             "p.requires_grad or repr(p.tolist()) == repr(value.tolist())",
             "a frozen parameter moved under LBFGS to {p.tolist()}",
         )
+
+
+@reproduces(FILE + "test_lbfgs_moves_frozen_by_its_formula")
+def lbfgs_by_formula(case: Case, script: Script) -> None:
+    """Two iterations, one parameter frozen between them, against the formula."""
+    spec = OptimizerSpec("LBFGS", (("lr", 0.5), ("max_iter", 1)))
+    listing = Listing(spec, (case["first"], (3, 2)), (False, False), seed=case["seed"])
+    emit_parameters(script, listing)
+    script.add("gradients, frozen = [], parameters[0]")
+    with script.block("for p in parameters:"):
+        emit_gradient_like(script, ())
+        script.add("gradients.append(gradient.to(device, dtype))")
+    with script.block("def closure():"):
+        with script.block("for p, gradient in zip(parameters, gradients):"):
+            with script.block("if p.requires_grad:"):
+                script.add("p.grad = gradient")
+        script.add("return 1.0")
+    script.add(
+        "start = torch.cat([p.detach().double().flatten() for p in parameters])",
+        "one = torch.cat([g.double().flatten() for g in gradients])",
+        "optimizer = torch.optim.LBFGS(parameters, lr=0.5, max_iter=1)",
+        "optimizer.step(closure)",
+        "frozen.requires_grad = False",
+        *(() if case["stale"] else ("frozen.grad = None",)),
+        "gradients[1] = gradients[1] * 0.5",
+        f"two = torch.cat([gradients[0].double().flatten() * {int(case['stale'])}, "
+        "gradients[1].double().flatten()])",
+        "optimizer.step(closure)",
+        "# the first step, the change of the gradient over it, and the direction they make",
+        "taken = -one * 0.5 * min(1, 1 / one.abs().sum().item())",
+        "change = two - one",
+        "curvature = (change @ taken).item()",
+        "along = -(taken @ two).item() / curvature",
+        "direction = (-two - along * change) * (curvature / (change @ change).item())",
+        "along -= (change @ direction).item() / curvature",
+        "wanted = start + taken + 0.5 * (direction + along * taken)",
+        "got = torch.cat([p.detach().double().flatten() for p in parameters])",
+    )
+    unit = float(torch.finfo(case.dtype).eps) * 1e4
+    script.check(
+        f"((got - wanted).abs() <= {unit:.3g} * (1 + wanted.abs())).all()",
+        "LBFGS went to {got.tolist()}, by its formula to {wanted.tolist()}",
+    )
+
+
+@reproduces(FILE + "test_what_is_left_behind_moves_by_the_rule")
+def left_behind(case: Case, script: Script) -> None:
+    """Two steps, some frozen, two more; the value that is furthest from its rule."""
+    listing, left = case.draws(Listing(OptimizerSpec("SGD")), LEFT_BEHIND[0])
+    spec = detours.sound(listing.spec, case.device, case.dtype)
+    listing = dataclasses.replace(listing, spec=spec)
+    rules = [rule_for(listing.spec_of(place), case.dtype) for place in range(len(listing.shapes))]
+    worst: Tuple[float, Optional[Fed], Any, Any, int] = (-1.0, None, None, None, 0)
+    for fed in steps_with_left_behind(listing, left, case.device, case.dtype):
+        rule = rules[fed.place]
+        if rule is None or fed.gradient is None:
+            continue
+        wanted = rule.step(fed.before, fed.gradient)
+        allowed = allowed_error(rule, case.dtype, fed.before, wanted)
+        excess, element = furthest(fed.parameter, wanted, allowed)
+        if excess > worst[0]:
+            worst = (excess, fed, wanted, allowed, element)
+    _, fed_worst, wanted, allowed, element = worst
+    emit_parameters(script, dataclasses.replace(listing, frozen=(False,) * len(listing.shapes)))
+    second = "".join(f', "{option}": {value!r}' for option, value in listing.second)
+    groups = f'[{{"params": parameters[0::2]}}, {{"params": parameters[1::2]{second}}}]'
+    script.add(f"optimizer = torch.optim.{spec.name}({groups}{options_text(spec)})")
+    last = fed_worst.step if fed_worst is not None and worst[0] > 1 else 4
+    with script.block(f"for step in range(1, {last + 1}):"):
+        with script.block(f"for p, frozen in zip(parameters, {frozen_midway(listing)}):"):
+            with script.block("if step == 3 and frozen:"):
+                script.add("p.requires_grad = False")
+                if left != "stale":
+                    script.add("p.grad.zero_()" if left == "zeros" else "p.grad = None")
+            with script.block("if p.requires_grad:"):
+                emit_gradient_like(script, ())
+                script.add("p.grad = gradient.to(device, dtype)")
+        script.note("before", "before = [repr(p.tolist()) for p in parameters]")
+        if known(detours.EMPTY_STEP):
+            emit_guarded_step(script)
+        else:
+            script.add("optimizer.step()")
+        with script.block("for p, old in zip(parameters, before):"):
+            script.check(
+                "p.grad is not None or repr(p.tolist()) == old",
+                "frozen midway, its gradient cleared, a parameter moved from {old} to {p.tolist()}",
+            )
+    if fed_worst is None or fed_worst.step != last:
+        return
+    place = f"parameters[{fed_worst.place}]"
+    if wanted.numel() > FEW:
+        place = f"{place}.flatten()[{element}]"
+        wanted, allowed = wanted.flatten()[element], allowed.flatten()[element]
+    what = f"parameter {fed_worst.place} after step {last} of {spec.name}"
+    _check_end(script, place, wanted, 4 * allowed, what)
 
 
 @reproduces(FILE + "test_sparse_adam")

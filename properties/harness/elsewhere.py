@@ -1,0 +1,67 @@
+"""Training in a process of its own: ``python -m properties.harness.elsewhere DEVICE DTYPE``.
+
+It reads runs from its standard input, one repr a line, and prints for each the digest of
+every gradient and value at the end. The environment's hash seed does not go along.
+"""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import List, Sequence
+
+import torch
+
+import strategies
+from properties.harness.trainer import Trainer
+from strategies import TrainingRun
+
+ROOT = Path(__file__).parents[2]
+
+
+def digest(run: TrainingRun, device: str, dtype: torch.dtype) -> str:
+    """A digest of every gradient and every value after training."""
+    trainer = Trainer(run, device, dtype).train()
+    told = hashlib.sha256()
+    for name, bits in trainer.bits().items():
+        told.update(name.encode() + bits + (trainer.gradient_bits()[name] or b"none"))
+    return told.hexdigest()
+
+
+class Elsewhere:
+    """Another process that trains these runs, begun at once."""
+
+    def __init__(self, runs: Sequence[TrainingRun], device: str, dtype: torch.dtype) -> None:
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONHASHSEED"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "properties.harness.elsewhere", device, str(dtype)],
+            cwd=str(ROOT),
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdin is not None
+        self.process.stdin.write("".join(f"{run!r}\n" for run in runs))
+        self.process.stdin.flush()
+
+    def digests(self) -> List[str]:
+        """Wait for the digests; RuntimeError, with what the process said, where it fails."""
+        output, errors = self.process.communicate(timeout=120)
+        if self.process.returncode:
+            raise RuntimeError(f"the other process failed:\n{errors[-2000:]}")
+        return output.split()
+
+
+def main() -> None:
+    """Train what the standard input says."""
+    device, dtype = sys.argv[1], getattr(torch, sys.argv[2].rpartition(".")[2])
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        print(digest(eval(line, vars(strategies)), device, dtype))
+
+
+if __name__ == "__main__":
+    main()
