@@ -20,6 +20,7 @@ from properties.harness.checks import (
     snapshot,
 )
 from properties.harness.law import ANY, FLOATING, PRECISE, law
+from properties.harness.listing_run import state_bits
 from properties.harness.trainer import Trainer, freeze
 from strategies import (
     MLP,
@@ -31,18 +32,12 @@ from strategies import (
     optimizers,
     training_runs,
 )
+from strategies.optimizers import implementations
 
 
 def _state_bits(trainer: Trainer, name: str) -> Dict[str, Any]:
     """What the optimizer keeps for a parameter, as bits; looking makes no state."""
-    found: Dict[str, Any] = {}
-    for key, state in trainer.optimizer.state.items():
-        if key is trainer.named[name]:
-            found = {
-                entry: read_bits(value) if isinstance(value, torch.Tensor) else value
-                for entry, value in sorted(state.items())
-            }
-    return found
+    return state_bits(trainer.optimizer, trainer.named[name])
 
 
 def check_frozen(trainer: Trainer, versions: Dict[str, int], states: Dict[str, Any], step: int) -> None:
@@ -332,6 +327,23 @@ def test_unfreezing_resumes(device: str, dtype: torch.dtype, data: st.DataObject
         assert grad is not None
         if bool((grad.abs() > 0.05).any()):
             check(read_bits(trainer.named[name]) != before[name], f"unfrozen {name} did not move")
+
+
+@law("F7", "torch.optim.SGD documentation, fused implementation", "float32")
+def test_fused_sgd_takes_a_late_gradient(device: str, dtype: torch.dtype) -> None:
+    """F7: fused SGD with momentum trains a parameter that is unfrozen after others have begun."""
+    early, late = (torch.nn.Parameter(torch.ones(2, dtype=dtype, device=device)) for _ in range(2))
+    late.requires_grad = False
+    fused = {"fused": True} if "fused" in implementations("SGD", device, dtype) else {}
+    optimizer = torch.optim.SGD([early, late], lr=0.5, momentum=0.5, **fused)
+    for _ in range(2):
+        early.grad = torch.ones_like(early)
+        late.grad = torch.ones_like(late) if late.requires_grad else None
+        optimizer.step()
+        late.requires_grad = True
+    # 1 - 0.5 * 1, then - 0.5 * 1.5; the late one takes its first step
+    check_equal(early.tolist(), [-0.25] * 2, "the parameter that was live from the start")
+    check_equal(late.tolist(), [0.5] * 2, "the parameter that was unfrozen after a step")
 
 
 @law("F7", "torch.optim.Optimizer.state documentation", FLOATING)

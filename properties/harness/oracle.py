@@ -23,11 +23,18 @@ LAYER_NORM_EPS = BATCH_NORM_EPS = 1e-5
 LEAKY_SLOPE = 0.01
 
 
+REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
+
+
 def as_float64(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor's values on the CPU in float64, copied without detach or clone."""
+    """The tensor's values on the CPU in float64, copied without detach or clone.
+
+    A complex one gets a last axis of two: real and imaginary parts.
+    """
+    shape = (*tensor.shape, 2) if tensor.dtype in REAL else tuple(tensor.shape)
     with torch.no_grad():
-        plain = from_bits(read_bits(tensor), tuple(tensor.shape), tensor.dtype)
-        return torch.empty(tuple(tensor.shape), dtype=torch.float64).copy_(plain)
+        plain = from_bits(read_bits(tensor), shape, REAL.get(tensor.dtype, tensor.dtype))
+        return torch.empty(shape, dtype=torch.float64).copy_(plain)
 
 
 def _sigmoid(z: torch.Tensor) -> torch.Tensor:

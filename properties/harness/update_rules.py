@@ -386,8 +386,8 @@ def allowed_error(
     """
     unit = float(torch.finfo(dtype).eps)
     update = (expected - before).abs()
-    if dtype in (torch.float64, torch.float32):
-        relative = max(1e-9 if dtype is torch.float64 else 2e-4, rule.roughness)
+    if dtype not in (torch.bfloat16, torch.float16):
+        relative = max(1e-9 if unit < 1e-12 else 2e-4, rule.roughness)
     else:  # the state is rounded as well, step after step
         relative = max(8 * unit * rule.steps, rule.roughness)
     allowed = relative * update + 4 * unit * (before.abs() + expected.abs())

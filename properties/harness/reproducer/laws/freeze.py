@@ -12,6 +12,7 @@ from properties.harness.reproducer.script import Script
 from properties.harness.reproducer.training import Recipe, options_text
 from properties.test_freeze import SCHEDULERS, TRAPS, mlp_of
 from strategies import OptimizerSpec, TrainingRun
+from strategies.optimizers import implementations
 
 FILE = "test_freeze.py::"
 STATE = (
@@ -267,6 +268,26 @@ def unfreezing(case: Case, script: Script) -> None:
         "repr(p.grad.tolist()) == repr(gradients[name])",
         "{name}: gradient {gradients[name]} after unfreezing, {p.grad.tolist()} in a fresh net",
     )
+
+
+@reproduces(FILE + "test_fused_sgd_takes_a_late_gradient")
+def late_gradient(case: Case, script: Script) -> None:
+    """One parameter from the start, another after a step."""
+    fused = ", fused=True" if "fused" in implementations("SGD", case.device, case.dtype) else ""
+    script.add(
+        "early, late = (nn.Parameter(torch.ones(2, dtype=dtype, device=device)) for _ in range(2))",
+        "late.requires_grad = False",
+        f"optimizer = torch.optim.SGD([early, late], lr=0.5, momentum=0.5{fused})",
+    )
+    with script.block("for _ in range(2):"):
+        script.add(
+            "early.grad = torch.ones_like(early)",
+            "late.grad = torch.ones_like(late) if late.requires_grad else None",
+            "optimizer.step()",
+            "late.requires_grad = True",
+        )
+    script.check("early.tolist() == [-0.25, -0.25]", "the parameter live from the start: {early}")
+    script.check("late.tolist() == [0.5, 0.5]", "the parameter unfrozen after a step: {late}")
 
 
 @reproduces(FILE + "test_state_of_frozen_is_kept")

@@ -1,56 +1,71 @@
 """Programs for the laws of optimizers over plain parameters, without a net."""
 
 import dataclasses
-from typing import Iterator, List, Optional, Tuple
+from typing import List, Optional, Tuple
 
 import torch
 
 from properties.harness import detours, oracle
 from properties.harness.bits import read_bits
 from properties.harness.known_defects import known
+from properties.harness.listing_run import ListingRun, gradient_like, state_bits
 from properties.harness.reproducer.case import Case
 from properties.harness.reproducer.laws.optimizers import Move, _check_end, emit_alone, furthest
 from properties.harness.reproducer.literals import FEW, numbers
 from properties.harness.reproducer.registry import reproduces
 from properties.harness.reproducer.script import Script
 from properties.harness.reproducer.training import emit_guarded_step, options_text
-from properties.harness.update_rules import SparseAdam, allowed_error, rule_for
-from properties.test_optimizers import gradient_like, single_options, sparse_options
+from properties.harness.update_rules import SparseAdam, allowed_error
+from properties.test_optimizers import option_listings, sparse_options
 from strategies import Listing, OptimizerSpec
 from strategies.listings import SHAPES
 from strategies.optimizers import implementations
 
 FILE = "test_optimizers.py::"
 GIVEN = FILE + "test_rule_on_given_gradients"
+COMPLEX = FILE + "test_rule_on_complex_gradients"
 EVERY = FILE + "test_every_option"
 
 
-def worst_move(case: Case, listing: Listing) -> Tuple[Optional[Move], Optional[int]]:
-    """The step that is furthest from its rule, and the place of a frozen one that moved."""
-    generator = torch.Generator()
-    generator.manual_seed(listing.seed)
-    parameters = listing.parameters(case.device, case.dtype)
-    optimizer = listing.build(parameters)
-    rules = [rule_for(listing.spec_of(place), case.dtype) for place in range(len(parameters))]
-    first = [oracle.as_float64(parameter) for parameter in parameters]
-    bits = [read_bits(parameter) for parameter in parameters]
-    history: List[List[torch.Tensor]] = [[] for _ in parameters]
+@dataclasses.dataclass
+class Stray:
+    """What a step changed that it must leave alone: "value", "state", "gradient" or "flag"."""
+
+    place: int
+    step: int
+    what: str
+
+
+def worst_move(case: Case, listing: Listing) -> Tuple[Optional[Move], Optional[Stray]]:
+    """The step that is furthest from its rule, and the first that changed what it must not."""
+    run = ListingRun(listing, case.device, case.dtype)
+    listing = run.listing
+    first = run.values()
+    history: List[List[torch.Tensor]] = [[] for _ in run.parameters]
     found: Optional[Move] = None
     for step, kind in enumerate(listing.steps, 1):
-        old = [oracle.as_float64(parameter) for parameter in parameters]
-        gradients = [gradient_like(parameter, kind, generator) for parameter in parameters]
-        for place, parameter in enumerate(parameters):
-            history[place].append(oracle.as_float64(gradients[place]))
-            parameter.grad = gradients[place] if parameter.requires_grad else None
-        detours.step(optimizer)
-        for place, parameter in enumerate(parameters):
-            rule = rules[place]
-            if not parameter.requires_grad:
-                if read_bits(parameter) != bits[place] or optimizer.state.get(parameter):
-                    return found, place
+        run.prepare(step)
+        run.feed(kind)
+        old = run.values()
+        bits = [read_bits(parameter) for parameter in run.parameters]
+        given = [None if p.grad is None else read_bits(p.grad) for p in run.parameters]
+        states = [state_bits(run.optimizer, p) for p in run.parameters]
+        run.apply()
+        for place, parameter in enumerate(run.parameters):
+            rule, gradient = run.rules[place], run.exact[place]
+            now = None if parameter.grad is None else read_bits(parameter.grad)
+            if parameter.requires_grad != listing.live(place, step):
+                return found, Stray(place, step, "flag")
+            if now != given[place] and (gradient is None or run.keeps_gradient(place)):
+                return found, Stray(place, step, "gradient")
+            if gradient is None or not run.listed(place, step):
+                if read_bits(parameter) != bits[place]:
+                    return found, Stray(place, step, "value")
+                if state_bits(run.optimizer, parameter) != states[place]:
+                    return found, Stray(place, step, "state")
                 continue
-            assert rule is not None
-            expected = rule.step(old[place], history[place][-1])
+            history[place].append(gradient)
+            expected = rule.step(old[place], gradient)
             allowed = allowed_error(rule, case.dtype, old[place], expected)
             excess, worst = furthest(parameter, expected, allowed)
             if found is None or excess > found.excess:
@@ -61,24 +76,18 @@ def worst_move(case: Case, listing: Listing) -> Tuple[Optional[Move], Optional[i
 
 def listing_of(case: Case) -> Listing:
     """The listing that broke the law; of an enumeration, the first that breaks it now."""
-    if case.test == GIVEN:
+    if case.test != EVERY:
         (listing,) = case.drawn
-        spec = detours.sound(listing.spec, case.device, case.dtype)
-        return dataclasses.replace(listing, spec=spec)
-    listings = list(_enumerated(case))
+        return ListingRun(listing, case.device, case.dtype).listing
+    listings = [
+        ListingRun(listing, case.device, case.dtype).listing
+        for listing in option_listings(case["name"], case.device, case.dtype)
+    ]
     for listing in listings:
         move, stray = worst_move(case, listing)
         if stray is not None or (move is not None and move.excess > 1):
             return listing
     return listings[0]
-
-
-def _enumerated(case: Case) -> Iterator[Listing]:
-    steps = ("ordinary", "ordinary", "half zero", "ordinary", "zero", *("ordinary",) * 3)
-    shapes, frozen = ((3, 2), (2, 5), (1, 1), (2, 4)), (False, True, False, False)
-    for seed, spec in enumerate(single_options(case["name"], case.device, case.dtype)):
-        spec = detours.sound(spec, case.device, case.dtype)
-        yield Listing(spec, shapes, frozen, (("lr", 0.05),), steps, seed)
 
 
 @reproduces(GIVEN)
@@ -91,64 +100,123 @@ def alone(case: Case, script: Script) -> None:
         emit_alone(script, case, move, listing.spec_of(int(move.name)))
 
 
-def emit_parameters(script: Script, listing: Listing) -> None:
+def emit_parameters(script: Script, listing: Listing, complex_values: bool = False) -> None:
     """``parameters`` and ``generator`` as the listing's."""
     script.add(
         f"generator = torch.Generator().manual_seed({listing.seed})",
         "parameters = []",
     )
     with script.block(f"for shape, frozen in {list(zip(listing.shapes, listing.frozen))}:"):
+        shape = "(*shape, 2)" if complex_values else "shape"
+        script.add(f"value = torch.rand({shape}, generator=generator, dtype=torch.float64) * 2 - 1")
+        if complex_values:
+            script.add("value = torch.view_as_complex(value)")
+        if listing.turned:
+            script.add("value = value.t().contiguous().t() if len(shape) == 2 else value")
         script.add(
-            "value = torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1",
             "p = nn.Parameter(value.to(device, dtype), requires_grad=not frozen)",
             "parameters.append(p)",
         )
     script.add(f"generator = torch.Generator().manual_seed({listing.seed})")
 
 
-def emit_gradient_like(script: Script, kinds: Tuple[str, ...], target: str = "gradient") -> None:
+def emit_gradient_like(
+    script: Script,
+    kinds: Tuple[str, ...],
+    target: str = "gradient",
+    complex_values: bool = False,
+) -> None:
     """The made-up gradient of ``p``, as ``gradient_like`` draws it."""
-    script.add(f"{target} = torch.rand(p.shape, generator=generator, dtype=torch.float64) * 2 - 1")
+    shape = "(*p.shape, 2)" if complex_values else "p.shape"
+    script.add(f"{target} = torch.rand({shape}, generator=generator, dtype=torch.float64) * 2 - 1")
     script.add(f"{target} = torch.sign({target}) * (0.05 + 0.95 * {target}.abs())")
-    if any(kind != "ordinary" for kind in kinds):
-        with script.block('if kind != "ordinary":'):
+    if any(kind in ("half zero", "zero") for kind in kinds):
+        with script.block('if kind in ("half zero", "zero"):'):
             script.add(
-                "keep = torch.rand(p.shape, generator=generator) < 0.5",
+                f"keep = torch.rand({shape}, generator=generator) < 0.5",
                 f'{target} = {target} * (keep & torch.tensor(kind != "zero"))',
+            )
+    if complex_values:
+        script.add(f"{target} = torch.view_as_complex({target})")
+
+
+def _group(listing: Listing, number: int) -> str:
+    second = "".join(f', "{option}": {value!r}' for option, value in listing.second)
+    return f'{{"params": parameters[{number}::2]{second if number else ""}}}'
+
+
+def _emit_events(script: Script, listing: Listing, steps: Tuple[str, ...]) -> None:
+    """What ``ListingRun.prepare`` does before a step."""
+    if any(0 < turn <= len(steps) for turn in listing.turns):
+        with script.block(f"for p, turn in zip(parameters, {listing.turns}):"):
+            with script.block("if step == turn:"):
+                script.add("p.requires_grad = not p.requires_grad")
+    if 0 < listing.late <= len(steps):
+        with script.block(f"if step == {listing.late}:"):
+            script.add(f"optimizer.add_param_group({_group(listing, 1)})")
+    if 0 < listing.reload <= len(steps):
+        groups = f"[{_group(listing, 0)}, {_group(listing, 1)}]"
+        options = options_text(listing.spec, {"lr": 0.7})
+        with script.block(f"if step == {listing.reload}:"):
+            script.add(
+                "saved = copy.deepcopy(optimizer.state_dict())",
+                f"optimizer = torch.optim.{listing.spec.name}({groups}{options})",
+                "optimizer.load_state_dict(saved)",
             )
 
 
+STRAYS = {
+    "flag": ("p.requires_grad", "requires_grad"),
+    "gradient": ("repr(p.grad if p.grad is None else p.grad.tolist())", "the gradient"),
+    "value": ("repr(p.tolist())", "the value"),
+    "state": (
+        "repr([(k, v.tolist() if torch.is_tensor(v) else v) "
+        "for k, v in sorted(optimizer.state.get(p, {}).items())])",
+        "the optimizer state",
+    ),
+}
+
+
 @reproduces(GIVEN)
+@reproduces(COMPLEX)
 @reproduces(EVERY)
 def together(case: Case, script: Script) -> None:
     """All parameters, in two groups."""
     listing = listing_of(case)
+    pairs = case.dtype.is_complex
     move, stray = worst_move(case, listing)
-    emit_parameters(script, listing)
-    script.note("before", "before = [repr(p.tolist()) for p in parameters]")
-    second = "".join(f', "{option}": {value!r}' for option, value in listing.second)
-    groups = f'[{{"params": parameters[0::2]}}, {{"params": parameters[1::2]{second}}}]'
-    script.add(f"optimizer = torch.optim.{listing.spec.name}({groups}{options_text(listing.spec)})")
-    steps = listing.steps if move is None or stray is not None else listing.steps[: move.step]
-    with script.block(f"for kind in {steps}:"):
+    emit_parameters(script, listing, pairs)
+    numbers_now = (0,) if listing.late else (0, 1)
+    groups = ", ".join(_group(listing, number) for number in numbers_now)
+    script.add(f"optimizer = torch.optim.{listing.spec.name}([{groups}]{options_text(listing.spec)})")
+    last = stray.step if stray is not None else len(listing.steps) if move is None else move.step
+    steps = listing.steps[:last]
+    with script.block(f"for step, kind in enumerate({steps}, 1):"):
+        _emit_events(script, listing, steps)
         with script.block("for p in parameters:"):
-            emit_gradient_like(script, steps)
-            script.add("p.grad = gradient.to(device, dtype) if p.requires_grad else None")
+            emit_gradient_like(script, steps, complex_values=pairs)
+            script.add("p.grad = torch.empty_like(p.data).copy_(gradient) if p.requires_grad else None")
+            if "some" in steps:
+                with script.block('if kind == "some" and torch.rand((), generator=generator) < 0.5:'):
+                    script.add("p.grad = None")
+        if stray is not None:
+            script.add(f"p = parameters[{stray.place}]", f"before = {STRAYS[stray.what][0]}")
         if known(detours.EMPTY_STEP):
             emit_guarded_step(script)
         else:
             script.add("optimizer.step()")
-    with script.block("for p, old in zip(parameters, before):"):
+    if stray is not None:
+        script.add(f"now = {STRAYS[stray.what][0]}")
         script.check(
-            "p.requires_grad or repr(p.tolist()) == old", "a frozen parameter moved from {old}"
+            "now == before",
+            f"{STRAYS[stray.what][1]} of parameter {stray.place} went from {{before}} to {{now}} in "
+            f"step {stray.step} of {listing.spec.name}",
         )
-        if listing.spec.name != "Adagrad":
-            script.check(
-                "p.requires_grad or not optimizer.state.get(p)", "a frozen parameter has state"
-            )
-    if move is None or stray is not None:
+        return
+    if move is None:
         return
     place = f"parameters[{move.name}]"
+    place = f"torch.view_as_real({place})" if pairs else place
     expected, allowed = move.expected, move.allowed
     if expected.numel() > FEW:
         place = f"{place}.flatten()[{move.worst}]"
