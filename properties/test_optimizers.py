@@ -22,6 +22,7 @@ from properties.harness.checks import (
 )
 from properties.harness.known_defects import version_tuple
 from properties.harness.law import COMPLEX, FLOATING, PRECISE, law
+from properties.harness.lbfgs import LBFGS, Bowl, lbfgs_steps, lbfgs_tolerance
 from properties.harness.listing_run import ListingRun, gradient_like, state_bits
 from properties.harness.trainer import Trainer
 from properties.harness.update_rules import Rule, SparseAdam, allowed_error, referenced, rule_for
@@ -37,8 +38,13 @@ from strategies import (
     optimizers,
     training_runs,
 )
-from strategies.listings import BUILT_AT_ONCE, CAST_WHEN_LOADED, SHAPES
-from strategies.networks import WIDE
+from strategies.listings import (
+    BUILT_AT_ONCE,
+    CAST_WHEN_LOADED,
+    SLOW_TO_CHANGE,
+    options_beside,
+)
+from strategies.networks import ACTIVATION_MODULES, ACTIVATIONS, WIDE
 from strategies.optimizers import IMPLEMENTATIONS, choices, constrained, implementations
 
 
@@ -108,8 +114,8 @@ def wide_run(widths: Tuple[int, int], batch: int, seed: int) -> TrainingRun:
 
 @law("F3", "closed form: backward written by hand", PRECISE)
 @given(
-    widths=st.tuples(st.sampled_from((1, *WIDE)), st.sampled_from((1, *WIDE))),
-    batch=st.sampled_from((1, 2, 5)),
+    widths=st.tuples(st.sampled_from((1, *WIDE, 600, 1030)), st.sampled_from((1, *WIDE))),
+    batch=st.sampled_from((1, 2, 5, 8, 16, 33)),
     seed=st.integers(0, 255),
 )
 def test_gradients_of_wide_nets(
@@ -139,6 +145,55 @@ def test_gradients_of_small_nets(device: str, dtype: torch.dtype, network: MLP, 
     expected = expected_of(trainer)
     trainer.backward()
     check_gradients(trainer, expected, dtype)
+
+
+@law("F3", "the formulas in the torch.nn documentation", FLOATING)
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_slopes_of_activations(device: str, dtype: torch.dtype, name: str) -> None:
+    """F3: each activation's value and slope, from -40 to 40, are those of its formula."""
+    points = activation_points(device, dtype)
+    exact, slopes = oracle.activate(name, oracle.as_float64(points))
+    unit = 32 * float(torch.finfo(dtype).eps)
+    for step in (1, 2, 401):  # all, every second, and two elements: kernels go by size and stride
+        taken = points[::step].requires_grad_()
+        value = ACTIVATION_MODULES[name]()(taken)
+        (found,) = torch.autograd.grad(value.sum(), taken)
+        check_close(value, exact[::step], f"{name} of {len(taken)} numbers", unit, unit)
+        check_close(found, slopes[::step], f"slope of {name} at {len(taken)} numbers", unit, unit)
+        count_cases(len(taken))
+
+
+def activation_points(device: str, dtype: torch.dtype) -> torch.Tensor:
+    """Numbers from -40 to 40, densest around zero, and zero itself: (801,)."""
+    even = torch.arange(-400, 401, dtype=torch.float64) / 400
+    return (40 * even * even.abs()).to(device=device, dtype=dtype)
+
+
+@law("F3 F8", "torch.nn.BatchNorm1d documentation, evaluation", PRECISE)
+@given(network=mlps(max_depth=3, max_width=40), batch=st.integers(3, 6))
+def test_gradients_in_eval_mode(device: str, dtype: torch.dtype, network: MLP, batch: int) -> None:
+    """F3: in eval mode loss and gradients are those of the reference with the kept statistics."""
+    network = with_batch_norm(network)
+    trainer = Trainer(TrainingRun(network, batch=batch, seed=network.seed), device, dtype)
+    trainer.output()  # in train mode: the statistics are no longer those of the start
+    trainer.network.eval()
+    statistics = {name: b for name, b in trainer.network.named_buffers() if b.is_floating_point()}
+    expected = oracle.expect(
+        network, trainer.named, trainer.inputs, trainer.targets, statistics=statistics
+    )
+    unit = float(torch.finfo(dtype).eps) * 1000 * expected.condition
+    loss = torch.tensor(expected.loss, dtype=torch.float64)
+    check_close(trainer.loss(), loss, "loss in eval mode", unit, unit)
+    trainer.backward()
+    check_gradients(trainer, expected, dtype)
+
+
+def with_batch_norm(network: MLP) -> MLP:
+    """The net with a BatchNorm in its last layer, and in its first."""
+    layers = list(network.layers)
+    for place in (0, -1):
+        layers[place] = dataclasses.replace(layers[place], norm="batch")
+    return dataclasses.replace(network, layers=tuple(layers))
 
 
 @law("F2", "PyTorch notes, Autograd mechanics", PRECISE)
@@ -257,7 +312,9 @@ def follow_the_rule(listing: Listing, device: str, dtype: torch.dtype) -> None:
         bits = [read_bits(parameter) for parameter in run.parameters]
         given = [None if p.grad is None else read_bits(p.grad) for p in run.parameters]
         states = [state_bits(run.optimizer, p) for p in run.parameters]
+        rates = run.rates()
         run.apply()
+        check_equal(run.rates(), rates, f"the rates after step {step} of {name}")
         for place, parameter in enumerate(run.parameters):
             where = f"parameter {place} after step {step} of {name}"
             check_equal(parameter.requires_grad, listing.live(place, step), f"{where}: requires_grad")
@@ -300,25 +357,35 @@ def option_rows(name: str, device: str, dtype: torch.dtype) -> Iterator[Optimize
 
 
 def option_listings(name: str, device: str, dtype: torch.dtype) -> Iterator[Listing]:
-    """Each row in a history: zeros first, one unfrozen, one frozen and back, a reload, many steps."""
+    """Each row beside the next in a history: zeros first, flags that turn, a late group, a reload."""
     steps = ("zero", "ordinary", "ordinary", "half zero", "ordinary", "some", *("ordinary",) * 3)
     shapes = ((3, 2), (2, 5), (1, 1), (2, 4), (2, 3))
     frozen = (False, True, True, False, False)
     turns = (0, 0, 2, 4, 0)  # before the second step one is unfrozen, before the fourth one frozen
     loads = dtype is torch.float32 or name not in CAST_WHEN_LOADED
-    for seed, spec in enumerate(option_rows(name, device, dtype)):
+    rows = list(option_rows(name, device, dtype))
+    for seed, (spec, other) in enumerate(zip(rows, (*rows[1:], rows[0]))):
         more = 20 if seed == 0 else 0
+        late = 3 if seed % 3 == 1 and name not in BUILT_AT_ONCE else 0
         yield Listing(
             spec,
             shapes,
             frozen,
-            (("lr", 0.05),),
+            tuple(sorted({**options_beside(spec, dict(other.options)), "lr": 0.05}.items())),
             steps + ("ordinary",) * more,
             seed,
             turns,
-            late=2 if seed % 3 == 1 and name not in BUILT_AT_ONCE else 0,
+            late=late,
             reload=5 if seed % 2 and loads else 0,
+            halved=6 if seed % 4 == 3 and name not in SLOW_TO_CHANGE else 0,
+            tensor_rate=seed % 4 == 2 and takes_tensor_rate(spec),
         )
+
+
+def takes_tensor_rate(spec: OptimizerSpec) -> bool:
+    """Whether an optimizer of this torch takes a tensor for its rate."""
+    refuses = spec.name in ("Adam", "AdamW") and bool(dict(spec.options).get("foreach"))
+    return version_tuple(str(torch.__version__)) >= (2, 7) and not refuses
 
 
 @law("F3 F1 F9", "the formulas in the torch.optim documentation", PRECISE)
@@ -330,38 +397,55 @@ def test_every_option(device: str, dtype: torch.dtype, name: str) -> None:
         count_cases(1)
 
 
-@law("F3 F1", "the formula in the torch.optim.LBFGS documentation", PRECISE)
-@given(count=st.integers(1, 3), seed=st.integers(0, 1023), frozen=st.integers(0, 3))
-def test_lbfgs_first_iteration(
-    device: str, dtype: torch.dtype, count: int, seed: int, frozen: int
+@law("F3 F1", "torch.optim.LBFGS documentation; Nocedal and Wright, algorithm 7.4", PRECISE)
+@given(
+    count=st.integers(1, 3),
+    seed=st.integers(0, 1023),
+    frozen=st.integers(0, 3),
+    options=st.sampled_from(
+        [
+            (rate, iterations, history)
+            for history in (1, 2, 10)
+            for rate in (0.5, 0.2)
+            for iterations in (1, 4)
+        ]
+    ),
+)
+def test_lbfgs_recursion(
+    device: str,
+    dtype: torch.dtype,
+    count: int,
+    seed: int,
+    frozen: int,
+    options: Tuple[float, int, int],
 ) -> None:
-    """F3: LBFGS begins with a step of lr * min(1, 1 / |g|) down the gradient, over all it lists."""
-    generator = torch.Generator()
-    generator.manual_seed(seed)
-    spec = OptimizerSpec("LBFGS", (("lr", 0.5), ("max_iter", 1)))
-    flags = tuple(place == frozen for place in range(count + 1))
-    listing = Listing(spec, SHAPES[: count + 1], flags, seed=seed)
-    parameters = listing.parameters(device, dtype)
-    optimizer = spec.build(parameters)
-    bits = [read_bits(parameter) for parameter in parameters]
-    old = [oracle.as_float64(parameter) for parameter in parameters]
-    gradients = [gradient_like(parameter, "ordinary", generator) for parameter in parameters]
-    exact = [oracle.as_float64(gradient) for gradient in gradients]
+    """F3: LBFGS steps by its two-loop recursion over all it lists; the frozen stand still."""
+    bowl = Bowl(count, seed, frozen, device, dtype)
+    rate, iterations, history = options
+    optimizer = torch.optim.LBFGS(bowl.parameters, lr=rate, max_iter=iterations, history_size=history)
+    rule = LBFGS(rate, iterations, history)
+    unit = lbfgs_tolerance(dtype)
+    for step in range(1, 1 + lbfgs_steps(dtype)):
+        bowl.check_frozen()
+        expected = rule.step(bowl.point(), bowl.slope)
+        optimizer.step(bowl.closure)  # type: ignore[arg-type]
+        check_close(bowl.point(), expected, f"all parameters after step {step} of LBFGS", unit, unit)
+    bowl.check_frozen()
 
-    def closure() -> float:
-        for parameter, gradient in zip(parameters, gradients):
-            parameter.grad = gradient if parameter.requires_grad else None
-        return 1.0
 
-    optimizer.step(closure)
-    size = sum(float(g.abs().sum()) for g, p in zip(exact, parameters) if p.requires_grad)
-    rate = 0.5 * min(1.0, 1 / size)
-    unit = float(torch.finfo(dtype).eps) * 1000
-    for place, parameter in enumerate(parameters):
-        expected = old[place] - (rate * exact[place] if parameter.requires_grad else 0)
-        check_close(parameter, expected, f"parameter {place} after LBFGS", rtol=unit, atol=unit)
-        if not parameter.requires_grad:
-            check_same_bits(parameter, bits[place], "a frozen parameter under LBFGS")
+@law("F3 F1", "torch.optim.LBFGS documentation, line_search_fn", PRECISE)
+@given(count=st.integers(1, 3), seed=st.integers(0, 1023), frozen=st.integers(0, 3))
+def test_lbfgs_line_search(device: str, dtype: torch.dtype, count: int, seed: int, frozen: int) -> None:
+    """F3: with strong_wolfe no step of LBFGS raises the loss, even at a rate that overshoots."""
+    bowl = Bowl(count, seed, frozen, device, dtype)
+    optimizer = torch.optim.LBFGS(bowl.parameters, lr=3.0, max_iter=3, line_search_fn="strong_wolfe")
+    for step in (1, 2):
+        before = bowl.loss()
+        optimizer.step(bowl.closure)  # type: ignore[arg-type]
+        after = bowl.loss()
+        check(after <= before * (1 + 1e-5), f"step {step} took the loss from {before} to {after}")
+        check(step > 1 or after < before, f"the first step left the loss at {before}")
+    bowl.check_frozen()
 
 
 def sparse_options(seed: int, dtype: torch.dtype) -> Dict[str, Any]:

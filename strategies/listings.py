@@ -1,13 +1,14 @@
 """Plain parameters in an optimizer, without a net: to be fed made-up gradients."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 from hypothesis import strategies as st
 
 from strategies.digits import Digits, blocks
 from strategies.optimizers import (
+    ABSENT,
     IMPLEMENTATIONS,
     OPTIMIZER_DIGITS,
     OptimizerSpec,
@@ -28,6 +29,8 @@ LISTING_DIGITS = 32
 BUILT_AT_ONCE = frozenset(("Adagrad",))
 # Loading a state casts their float32 scalars to the parameters' dtype.
 CAST_WHEN_LOADED = frozenset(("NAdam", "ASGD"))
+# They know the rate of the step before, or of the first alone: no rule says when a new one acts.
+SLOW_TO_CHANGE = frozenset(("ASGD", "Rprop"))
 OF_THE_OPTIMIZER = frozenset(("initial_accumulator_value",))  # no option of a group
 
 
@@ -39,8 +42,9 @@ class Listing:
     second group; steps: the kind of each step's gradients; seed: of the values; turns: for
     each parameter the step before which it is unfrozen, or frozen if it was not (0: never);
     late: the step before which the second group is added (0: from the start); reload: the
-    step before which another optimizer takes over by load_state_dict (0: never); turned:
-    matrices lie transposed in memory.
+    step before which another optimizer takes over by load_state_dict (0: never); halved: the
+    step before which every rate is halved (0: never); turned: matrices lie transposed in
+    memory; tensor_rate: the rates are 0-dim float64 tensors.
     """
 
     spec: OptimizerSpec
@@ -52,7 +56,9 @@ class Listing:
     turns: Tuple[int, ...] = ()
     late: int = 0
     reload: int = 0
+    halved: int = 0
     turned: bool = False
+    tensor_rate: bool = False
 
     def parameters(
         self, device: str = "cpu", dtype: torch.dtype = torch.float32
@@ -85,14 +91,32 @@ class Listing:
         options = {**dict(self.spec.options), **dict(self.second)}
         return OptimizerSpec(self.spec.name, tuple(sorted(options.items())))
 
+    def _rated(self, options: Dict[str, Any]) -> Dict[str, Any]:
+        if self.tensor_rate and "lr" in options:
+            return {**options, "lr": torch.tensor(options["lr"], dtype=torch.float64)}
+        return options
+
     def group(self, parameters: Sequence[torch.nn.Parameter], number: int) -> Dict[str, Any]:
         """The first (0) or second (1) group of ``parameters()``."""
-        return {"params": list(parameters[number::2]), **(dict(self.second) if number else {})}
+        more = self._rated(dict(self.second)) if number else {}
+        return {"params": list(parameters[number::2]), **more}
 
     def build(self, parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
         """The live optimizer over ``parameters()``: of both groups, or of the first if one is late."""
         numbers = (0,) if self.late else (0, 1)
-        return self.spec.build([self.group(parameters, number) for number in numbers])
+        options = tuple(self._rated(dict(self.spec.options)).items())
+        spec = OptimizerSpec(self.spec.name, options)
+        return spec.build([self.group(parameters, number) for number in numbers])
+
+
+def options_beside(spec: OptimizerSpec, other: Mapping[str, Any]) -> Dict[str, Any]:
+    """What a group may override of an optimizer's options: ``other``, made valid beside them."""
+    ways = {option for way in IMPLEMENTATIONS.values() for option in way}
+    own = {option: value for option, value in spec.options if option not in ways}
+    given = {option: value for option, value in other.items() if value is not ABSENT}
+    wanted = constrained(spec.name, {**own, **given})
+    left_out = ways | OF_THE_OPTIMIZER
+    return {option: value for option, value in wanted.items() if option not in left_out}
 
 
 def _second(digits: Digits, spec: OptimizerSpec, dtype: torch.dtype) -> Dict[str, Any]:
@@ -101,13 +125,10 @@ def _second(digits: Digits, spec: OptimizerSpec, dtype: torch.dtype) -> Dict[str
     other = read_options(digits, spec.name, dtype)
     if kind == 0:
         return {}
-    if kind < 3:
-        more = {"weight_decay": 0.3} if decay and "weight_decay" in dict(spec.options) else {}
-        return {"lr": rate, **more}
-    ways = {option for way in IMPLEMENTATIONS.values() for option in way}
-    own = {option: value for option, value in spec.options if option not in ways}
-    wanted = constrained(spec.name, {**own, **other})
-    return {option: value for option, value in wanted.items() if option not in OF_THE_OPTIMIZER}
+    if kind == 3:
+        return options_beside(spec, other)
+    more = {"weight_decay": 0.3} if decay and "weight_decay" in dict(spec.options) else {}
+    return {"lr": rate, **more}
 
 
 @st.composite
@@ -144,5 +165,5 @@ def listings(
         tuple(max(0, digits.below(2 * steps) + 1 - steps) for _ in range(count)),
         late,
         reload if reload > late else 0,
-        turned,
+        turned=turned,
     )

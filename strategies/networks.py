@@ -21,12 +21,13 @@ ACTIVATIONS = (
     "softplus",
 )
 NORMS = ("none", "layer", "batch")
-WIDE = (64, 129, 201, 257, 300)  # to reach faults that depend on size
+# To reach faults that depend on size: powers of two, their neighbours, and what lies between.
+WIDE = (48, 56, 64, 65, 96, 100, 128, 129, 150, 200, 201, 224, 256, 257, 280, 300)
 
 # Modules take a device and a dtype (not on torch 1.8).
 MADE_IN_PLACE = "dtype" in inspect.signature(torch.nn.Linear.__init__).parameters
 
-_ACTIVATION_MODULES: Dict[str, Callable[[], torch.nn.Module]] = {
+ACTIVATION_MODULES: Dict[str, Callable[[], torch.nn.Module]] = {
     "identity": lambda: torch.nn.Identity(),
     "relu": lambda: torch.nn.ReLU(),
     "leaky_relu": lambda: torch.nn.LeakyReLU(),
@@ -171,7 +172,7 @@ class Block(torch.nn.Module):
             self.norm = torch.nn.BatchNorm1d(layer.width, **made)
         else:
             self.norm = torch.nn.Identity()
-        self.activation = _ACTIVATION_MODULES[layer.activation]()
+        self.activation = ACTIVATION_MODULES[layer.activation]()
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
         return self.activation(self.norm(self.linear(value)))  # type: ignore[no-any-return]
@@ -300,7 +301,7 @@ def _width(digits: Digits, max_width: int) -> int:
     if choice < 224 or max_width <= 40:
         return 1 + choice % min(max_width, 40)
     wide = [width for width in WIDE if width <= max_width]
-    return wide[choice % len(wide)]
+    return wide[(choice - 224) % len(wide)]
 
 
 @st.composite

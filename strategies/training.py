@@ -17,6 +17,7 @@ from strategies.optimizers import (
     read_optimizer,
 )
 
+BATCHES = (*range(1, 9), 3, 4, 16, 33)
 FREEZINGS = ("attribute", "method")  # p.requires_grad = False, p.requires_grad_(False)
 
 
@@ -108,7 +109,7 @@ def training_runs(
             mask = tuple(name for name in mask if name not in reached)
     groups, listed, freezing = digits.below(2), digits.below(2), digits.one_of(FREEZINGS)
     clearing = digits.one_of(("none", "none", "zeros", "keep"))
-    steps, batch, seed = digits.below(max_steps), digits.below(8), digits.bits(2)
+    steps, batch, seed = digits.below(max_steps), digits.one_of(BATCHES), digits.bits(2)
     smallest = 1
     if any(layer.norm == "batch" for layer in mlp.layers):
         smallest = 3  # BatchNorm refuses one row, and two rows say only their sign
@@ -123,6 +124,6 @@ def training_runs(
         freezing=freezing,
         clearing=clearing,
         steps=steps + 1,
-        batch=max(smallest, batch + 1),
+        batch=max(smallest, batch),
         seed=seed,
     )

@@ -68,6 +68,11 @@ class ListingRun:
             parameter.requires_grad = listing.live(place, step)
         if step == listing.late:
             self.optimizer.add_param_group(listing.group(self.parameters, 1))
+        if step == listing.halved:
+            for rule in self.rules:
+                rule.options["lr"] = rule.lr / 2
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["lr"] / 2
         if step == listing.reload:
             saved = copy.deepcopy(self.optimizer.state_dict())
             # of another rate, which must give way to the saved one
@@ -102,6 +107,10 @@ class ListingRun:
         options = dict(self.listing.spec_of(place).options)
         foreach = options.get("foreach") is not False and not options.get("fused")
         return not (self.spec.name == "SGD" and options.get("nesterov") and foreach)
+
+    def rates(self) -> List[float]:
+        """The rate of each group."""
+        return [float(group["lr"]) for group in self.optimizer.param_groups]
 
     def apply(self) -> None:
         """The optimizer's step."""

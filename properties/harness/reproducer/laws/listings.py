@@ -1,13 +1,14 @@
 """Programs for the laws of optimizers over plain parameters, without a net."""
 
 import dataclasses
-from typing import List, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 import torch
 
 from properties.harness import detours, oracle
 from properties.harness.bits import read_bits
 from properties.harness.known_defects import known
+from properties.harness.lbfgs import LBFGS, Bowl, lbfgs_steps, lbfgs_tolerance
 from properties.harness.listing_run import ListingRun, gradient_like, state_bits
 from properties.harness.reproducer.case import Case
 from properties.harness.reproducer.laws.optimizers import Move, _check_end, emit_alone, furthest
@@ -18,7 +19,6 @@ from properties.harness.reproducer.training import emit_guarded_step, options_te
 from properties.harness.update_rules import SparseAdam, allowed_error
 from properties.test_optimizers import option_listings, sparse_options
 from strategies import Listing, OptimizerSpec
-from strategies.listings import SHAPES
 from strategies.optimizers import implementations
 
 FILE = "test_optimizers.py::"
@@ -29,7 +29,7 @@ EVERY = FILE + "test_every_option"
 
 @dataclasses.dataclass
 class Stray:
-    """What a step changed that it must leave alone: "value", "state", "gradient" or "flag"."""
+    """What a step changed that it must leave alone: "value", "state", "gradient", "flag" or "rates"."""
 
     place: int
     step: int
@@ -50,7 +50,10 @@ def worst_move(case: Case, listing: Listing) -> Tuple[Optional[Move], Optional[S
         bits = [read_bits(parameter) for parameter in run.parameters]
         given = [None if p.grad is None else read_bits(p.grad) for p in run.parameters]
         states = [state_bits(run.optimizer, p) for p in run.parameters]
+        rates = run.rates()
         run.apply()
+        if run.rates() != rates:
+            return found, Stray(0, step, "rates")
         for place, parameter in enumerate(run.parameters):
             rule, gradient = run.rules[place], run.exact[place]
             now = None if parameter.grad is None else read_bits(parameter.grad)
@@ -140,8 +143,19 @@ def emit_gradient_like(
         script.add(f"{target} = torch.view_as_complex({target})")
 
 
+def _value(listing: Listing, option: str, value: Any) -> str:
+    rate = listing.tensor_rate and option == "lr"
+    return f"torch.tensor({value!r}, dtype=torch.float64)" if rate else repr(value)
+
+
+def _options(listing: Listing, **more: Any) -> str:
+    """The optimizer's options as keyword arguments, each after a comma."""
+    options = sorted({**dict(listing.spec.options), **more}.items())
+    return "".join(f", {option}={_value(listing, option, value)}" for option, value in options)
+
+
 def _group(listing: Listing, number: int) -> str:
-    second = "".join(f', "{option}": {value!r}' for option, value in listing.second)
+    second = "".join(f', "{o}": {_value(listing, o, value)}' for o, value in listing.second)
     return f'{{"params": parameters[{number}::2]{second if number else ""}}}'
 
 
@@ -154,9 +168,13 @@ def _emit_events(script: Script, listing: Listing, steps: Tuple[str, ...]) -> No
     if 0 < listing.late <= len(steps):
         with script.block(f"if step == {listing.late}:"):
             script.add(f"optimizer.add_param_group({_group(listing, 1)})")
+    if 0 < listing.halved <= len(steps):
+        with script.block(f"if step == {listing.halved}:"):
+            with script.block("for group in optimizer.param_groups:"):
+                script.add('group["lr"] = group["lr"] / 2')
     if 0 < listing.reload <= len(steps):
         groups = f"[{_group(listing, 0)}, {_group(listing, 1)}]"
-        options = options_text(listing.spec, {"lr": 0.7})
+        options = _options(listing, lr=0.7)
         with script.block(f"if step == {listing.reload}:"):
             script.add(
                 "saved = copy.deepcopy(optimizer.state_dict())",
@@ -166,6 +184,7 @@ def _emit_events(script: Script, listing: Listing, steps: Tuple[str, ...]) -> No
 
 
 STRAYS = {
+    "rates": ("[float(group['lr']) for group in optimizer.param_groups]", "the rate beside the step"),
     "flag": ("p.requires_grad", "requires_grad"),
     "gradient": ("repr(p.grad if p.grad is None else p.grad.tolist())", "the gradient"),
     "value": ("repr(p.tolist())", "the value"),
@@ -188,7 +207,7 @@ def together(case: Case, script: Script) -> None:
     emit_parameters(script, listing, pairs)
     numbers_now = (0,) if listing.late else (0, 1)
     groups = ", ".join(_group(listing, number) for number in numbers_now)
-    script.add(f"optimizer = torch.optim.{listing.spec.name}([{groups}]{options_text(listing.spec)})")
+    script.add(f"optimizer = torch.optim.{listing.spec.name}([{groups}]{_options(listing)})")
     last = stray.step if stray is not None else len(listing.steps) if move is None else move.step
     steps = listing.steps[:last]
     with script.block(f"for step, kind in enumerate({steps}, 1):"):
@@ -226,36 +245,75 @@ def together(case: Case, script: Script) -> None:
     _check_end(script, place, expected, room, what)
 
 
-@reproduces(FILE + "test_lbfgs_first_iteration")
-def lbfgs_first(case: Case, script: Script) -> None:
-    """The first iteration of LBFGS."""
-    count, seed = case["count"], case["seed"]
-    spec = OptimizerSpec("LBFGS", (("lr", 0.5), ("max_iter", 1)))
-    flags = tuple(place == case["frozen"] for place in range(count + 1))
-    emit_parameters(script, Listing(spec, SHAPES[: count + 1], flags, seed=seed))
-    script.add("gradients, old = [], [p.tolist() for p in parameters]")
-    with script.block("for p in parameters:"):
-        emit_gradient_like(script, ())
-        script.add("gradients.append(gradient.to(device, dtype))")
+def emit_bowl(script: Script, case: Case) -> Bowl:
+    """``parameters`` and ``closure`` as the law's."""
+    bowl = Bowl(case["count"], case["seed"], case["frozen"], case.device, case.dtype)
+    emit_parameters(script, bowl.listing)
+    script.add(
+        f"generator = torch.Generator().manual_seed({case['seed']})",
+        "size = sum(p.numel() for p in parameters)",
+        "steep = 0.5 + torch.rand(size, generator=generator, dtype=torch.float64)",
+        "live = torch.cat([torch.full((p.numel(),), float(p.requires_grad)) for p in parameters])",
+        "steep = (steep * 16).round() / 16 * live",
+    )
+    with script.block("def flat():"):
+        script.add("return torch.cat([p.data.double().cpu().flatten() for p in parameters])")
     with script.block("def closure():"):
-        with script.block("for p, gradient in zip(parameters, gradients):"):
-            script.add("p.grad = gradient if p.requires_grad else None")
-        script.add("return 1.0")
-    script.add("exact = [g.double() * p.requires_grad for p, g in zip(parameters, gradients)]")
-    script.add("size = sum(g.abs().sum().item() for g in exact)")
-    script.add("torch.optim.LBFGS(parameters, lr=0.5, max_iter=1).step(closure)")
-    unit = float(torch.finfo(case.dtype).eps) * 1000
-    with script.block("for p, g, value in zip(parameters, exact, old):"):
-        script.add("value = torch.tensor(value, dtype=torch.float64, device=device)")
-        script.add("expected = value - 0.5 * min(1, 1 / size) * g")
+        script.add("x = flat()", "slopes = (steep * (x + x**3)).split([p.numel() for p in parameters])")
+        with script.block("for p, slope in zip(parameters, slopes):"):
+            script.add("p.grad = slope.view(p.shape).to(device, dtype) if p.requires_grad else None")
+        script.add("return (steep * (x**2 / 2 + x**4 / 4)).sum().item()")
+    script.note("frozen", "frozen = [(p, repr(p.tolist())) for p in parameters if not p.requires_grad]")
+    return bowl
+
+
+def check_frozen(script: Script) -> None:
+    """The frozen parameter has its value."""
+    with script.block("for p, old in frozen:"):
+        script.check("repr(p.tolist()) == old", "a frozen parameter moved under LBFGS from {old}")
+
+
+@reproduces(FILE + "test_lbfgs_recursion")
+def lbfgs_recursion(case: Case, script: Script) -> None:
+    """Some steps of LBFGS; what the recursion says is written into the program."""
+    rate, iterations, history = case["options"]
+    bowl = emit_bowl(script, case)
+    script.add(
+        f"optimizer = torch.optim.LBFGS(parameters, lr={rate}, max_iter={iterations}, "
+        f"history_size={history})"
+    )
+    optimizer = torch.optim.LBFGS(bowl.parameters, lr=rate, max_iter=iterations, history_size=history)
+    rule = LBFGS(rate, iterations, history)
+    unit = lbfgs_tolerance(case.dtype)
+    for step in range(1, 1 + lbfgs_steps(case.dtype)):
+        expected = rule.step(bowl.point(), bowl.slope)
+        optimizer.step(bowl.closure)  # type: ignore[arg-type]
+        gaps = (bowl.point() - expected).abs() / (1 + expected.abs())
+        place = int(gaps.argmax())
+        wanted = expected[place].item()
+        script.add("optimizer.step(closure)")
         script.check(
-            f"((p.double() - expected).abs() <= {unit:.3g} * (1 + expected.abs())).all()",
-            "LBFGS went to {p.tolist()}, by lr * min(1, 1 / |g|) to {expected.tolist()}",
+            f"abs(flat()[{place}].item() - {wanted!r}) <= {4 * unit * (1 + abs(wanted))!r}",
+            f"step {step} of LBFGS took element {place} to {{flat()[{place}]}}, by its recursion "
+            f"it comes to {wanted}",
         )
+    check_frozen(script)
+
+
+@reproduces(FILE + "test_lbfgs_line_search")
+def lbfgs_line_search(case: Case, script: Script) -> None:
+    """Two steps of LBFGS with a line search, at a rate that overshoots."""
+    emit_bowl(script, case)
+    script.add(
+        'optimizer = torch.optim.LBFGS(parameters, lr=3.0, max_iter=3, line_search_fn="strong_wolfe")'
+    )
+    with script.block("for step in (1, 2):"):
+        script.add("before = closure()", "optimizer.step(closure)", "after = closure()")
         script.check(
-            "p.requires_grad or repr(p.tolist()) == repr(value.tolist())",
-            "a frozen parameter moved under LBFGS to {p.tolist()}",
+            "after <= before * (1 + 1e-5)", "step {step} took the loss from {before} to {after}"
         )
+        script.check("step > 1 or after < before", "the first step left the loss at {before}")
+    check_frozen(script)
 
 
 @reproduces(FILE + "test_sparse_adam")
