@@ -2,7 +2,8 @@
 
 import dataclasses
 import random
-from typing import Any, Dict, Iterator, Optional, Tuple
+from itertools import combinations
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import pytest
 import torch
@@ -14,11 +15,15 @@ from properties.harness.bits import read_bits
 from properties.harness.checks import (
     check,
     check_close,
+    check_equal,
     check_same_bits,
     count_cases,
     fail,
 )
-from properties.harness.law import FLOATING, PRECISE, law
+from properties.harness.known_defects import version_tuple
+from properties.harness.law import COMPLEX, FLOATING, PRECISE, law
+from properties.harness.lbfgs import LBFGS, Bowl, lbfgs_steps, lbfgs_tolerance
+from properties.harness.listing_run import ListingRun, gradient_like, state_bits
 from properties.harness.trainer import Trainer
 from properties.harness.update_rules import Rule, SparseAdam, allowed_error, referenced, rule_for
 from strategies import (
@@ -33,8 +38,14 @@ from strategies import (
     optimizers,
     training_runs,
 )
-from strategies.listings import SHAPES
-from strategies.networks import WIDE
+from strategies.listings import (
+    BUILT_AT_ONCE,
+    CAST_WHEN_LOADED,
+    SHAPES,
+    SLOW_TO_CHANGE,
+    options_beside,
+)
+from strategies.networks import ACTIVATION_MODULES, ACTIVATIONS, WIDE
 from strategies.optimizers import IMPLEMENTATIONS, choices, constrained, implementations
 
 
@@ -104,8 +115,8 @@ def wide_run(widths: Tuple[int, int], batch: int, seed: int) -> TrainingRun:
 
 @law("F3", "closed form: backward written by hand", PRECISE)
 @given(
-    widths=st.tuples(st.sampled_from((1, *WIDE)), st.sampled_from((1, *WIDE))),
-    batch=st.sampled_from((1, 2, 5)),
+    widths=st.tuples(st.sampled_from((1, *WIDE, 600, 1030)), st.sampled_from((1, *WIDE))),
+    batch=st.sampled_from((1, 2, 5, 8, 16, 33)),
     seed=st.integers(0, 255),
 )
 def test_gradients_of_wide_nets(
@@ -135,6 +146,55 @@ def test_gradients_of_small_nets(device: str, dtype: torch.dtype, network: MLP, 
     expected = expected_of(trainer)
     trainer.backward()
     check_gradients(trainer, expected, dtype)
+
+
+@law("F3", "the formulas in the torch.nn documentation", FLOATING)
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_slopes_of_activations(device: str, dtype: torch.dtype, name: str) -> None:
+    """F3: each activation's value and slope, from -40 to 40, are those of its formula."""
+    points = activation_points(device, dtype)
+    exact, slopes = oracle.activate(name, oracle.as_float64(points))
+    unit = 32 * float(torch.finfo(dtype).eps)
+    for step in (1, 2, 401):  # all, every second, and two elements: kernels go by size and stride
+        taken = points[::step].requires_grad_()
+        value = ACTIVATION_MODULES[name]()(taken)
+        (found,) = torch.autograd.grad(value.sum(), taken)
+        check_close(value, exact[::step], f"{name} of {len(taken)} numbers", unit, unit)
+        check_close(found, slopes[::step], f"slope of {name} at {len(taken)} numbers", unit, unit)
+        count_cases(len(taken))
+
+
+def activation_points(device: str, dtype: torch.dtype) -> torch.Tensor:
+    """Numbers from -40 to 40, densest around zero, and zero itself: (801,)."""
+    even = torch.arange(-400, 401, dtype=torch.float64) / 400
+    return (40 * even * even.abs()).to(device=device, dtype=dtype)
+
+
+@law("F3 F8", "torch.nn.BatchNorm1d documentation, evaluation", PRECISE)
+@given(network=mlps(max_depth=3, max_width=40), batch=st.integers(3, 6))
+def test_gradients_in_eval_mode(device: str, dtype: torch.dtype, network: MLP, batch: int) -> None:
+    """F3: in eval mode loss and gradients are those of the reference with the kept statistics."""
+    network = with_batch_norm(network)
+    trainer = Trainer(TrainingRun(network, batch=batch, seed=network.seed), device, dtype)
+    trainer.output()  # in train mode: the statistics are no longer those of the start
+    trainer.network.eval()
+    statistics = {name: b for name, b in trainer.network.named_buffers() if b.is_floating_point()}
+    expected = oracle.expect(
+        network, trainer.named, trainer.inputs, trainer.targets, statistics=statistics
+    )
+    unit = float(torch.finfo(dtype).eps) * 1000 * expected.condition
+    loss = torch.tensor(expected.loss, dtype=torch.float64)
+    check_close(trainer.loss(), loss, "loss in eval mode", unit, unit)
+    trainer.backward()
+    check_gradients(trainer, expected, dtype)
+
+
+def with_batch_norm(network: MLP) -> MLP:
+    """The net with a BatchNorm in its last layer, and in its first."""
+    layers = list(network.layers)
+    for place in (0, -1):
+        layers[place] = dataclasses.replace(layers[place], norm="batch")
+    return dataclasses.replace(network, layers=tuple(layers))
 
 
 @law("F2", "PyTorch notes, Autograd mechanics", PRECISE)
@@ -214,16 +274,6 @@ def check_update(
     )
 
 
-def gradient_like(parameter: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Tensor:
-    """A gradient of size 0.05 to 1, "half zero" or all "zero", in the parameter's dtype."""
-    drawn = torch.rand(parameter.shape, generator=generator, dtype=torch.float64) * 2 - 1
-    drawn = torch.sign(drawn) * (0.05 + 0.95 * drawn.abs())
-    if kind != "ordinary":
-        keep = torch.rand(parameter.shape, generator=generator) < 0.5
-        drawn = torch.where(keep & (torch.tensor(kind != "zero")), drawn, drawn * 0)
-    return drawn.to(device=parameter.device, dtype=parameter.dtype)
-
-
 # The squares that the others keep of their gradients vanish in float16.
 WITHOUT_SQUARES = ("SGD", "ASGD", "Rprop", "Adamax")
 
@@ -236,39 +286,52 @@ def test_rule_on_given_gradients(device: str, dtype: torch.dtype, data: st.DataO
     names = referenced(1.0 if dtype in (torch.float32, torch.float64) else 1e-3)
     if dtype is torch.float16:
         names = [name for name in names if name in WITHOUT_SQUARES]
-    listing: Listing = data.draw(listings(names=names, device=device, dtype=dtype))
-    spec = detours.sound(listing.spec, device, dtype)
-    listing = dataclasses.replace(listing, spec=spec)
-    follow_the_rule(listing, device, dtype)
+    follow_the_rule(data.draw(listings(names=names, device=device, dtype=dtype)), device, dtype)
+
+
+@law("F3 F1", "torch.optim documentation; complex numbers are pairs of real ones", COMPLEX)
+@given(data=st.data())
+def test_rule_on_complex_gradients(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
+    """F3: a complex parameter moves as its real and imaginary parts would by themselves."""
+    names = [name for name in complex_names() if implementations(name, device, dtype)]
+    follow_the_rule(data.draw(listings(names=names, device=device, dtype=dtype)), device, dtype)
+
+
+def complex_names() -> List[str]:
+    """The optimizers of this torch that treat complex parameters so."""
+    # before, Adam and others squared |g|, or had no complex arithmetic at all
+    return referenced(1e-3) if version_tuple(str(torch.__version__)) >= (2, 1) else ["SGD"]
 
 
 def follow_the_rule(listing: Listing, device: str, dtype: torch.dtype) -> None:
-    """Check each step of each parameter against its rule; the frozen stand still, stateless."""
+    """Each step of each parameter against its rule; without a gradient it stands still, state too."""
     __tracebackhide__ = True
-    spec = listing.spec
-    generator = torch.Generator()
-    generator.manual_seed(listing.seed)
-    parameters = listing.parameters(device, dtype)
-    optimizer = listing.build(parameters)
-    rules = [rule_for(listing.spec_of(place), dtype) for place in range(len(parameters))]
+    run = ListingRun(listing, device, dtype)
+    listing, name = run.listing, run.spec.name
     for step, kind in enumerate(listing.steps, 1):
-        old = [oracle.as_float64(parameter) for parameter in parameters]
-        bits = [read_bits(parameter) for parameter in parameters]
-        gradients = [gradient_like(parameter, kind, generator) for parameter in parameters]
-        exact = [oracle.as_float64(gradient) for gradient in gradients]
-        for parameter, gradient in zip(parameters, gradients):
-            parameter.grad = gradient if parameter.requires_grad else None
-        detours.step(optimizer)
-        for place, parameter in enumerate(parameters):
-            where = f"parameter {place} after step {step} of {spec.name}"
-            rule = rules[place]
-            assert rule is not None
-            if parameter.requires_grad:
-                check_update(parameter, old[place], exact[place], rule, where)
+        run.prepare(step)
+        run.feed(kind)
+        old = run.values()
+        bits = [read_bits(parameter) for parameter in run.parameters]
+        given = [None if p.grad is None else read_bits(p.grad) for p in run.parameters]
+        states = [state_bits(run.optimizer, p) for p in run.parameters]
+        rates = run.rates()
+        run.apply()
+        check_equal(run.rates(), rates, f"the rates after step {step} of {name}")
+        for place, parameter in enumerate(run.parameters):
+            where = f"parameter {place} after step {step} of {name}"
+            check_equal(parameter.requires_grad, listing.live(place, step), f"{where}: requires_grad")
+            gradient = run.exact[place]
+            if gradient is None:
+                check(parameter.grad is None, f"{where} has a gradient, and had none before")
+            elif run.keeps_gradient(place):
+                check_same_bits(parameter.grad, given[place], f"the gradient of {where}")  # type: ignore[arg-type]
+            if gradient is not None and run.listed(place, step):
+                check_update(parameter, old[place], gradient, run.rules[place], where)
                 continue
-            check_same_bits(parameter, bits[place], f"frozen {where}")
-            if spec.name != "Adagrad":  # which makes state for all when it is built
-                check(not optimizer.state.get(parameter), f"frozen {where} has state")
+            check_same_bits(parameter, bits[place], f"{where}, without a gradient,")
+            # Adagrad makes state for all when it is built; none may grow or change
+            check_equal(state_bits(run.optimizer, parameter), states[place], f"state of {where}")
 
 
 LEFT_BEHIND = ("stale", "zeros", "none")  # what freezing midway leaves in .grad
@@ -289,6 +352,12 @@ class Fed:
 def frozen_midway(listing: Listing) -> Tuple[bool, ...]:
     """Which parameters are frozen after two steps: as listed, or the first."""
     return listing.frozen if any(listing.frozen) else (True, *listing.frozen[1:])
+
+
+def without_history(listing: Listing, device: str, dtype: torch.dtype) -> Listing:
+    """The same optimizer and parameters: no group comes late, nothing is loaded, no flag turns."""
+    spec = detours.sound(listing.spec, device, dtype)
+    return dataclasses.replace(listing, spec=spec, turns=(), late=0, reload=0)
 
 
 def steps_with_left_behind(
@@ -335,7 +404,7 @@ def test_what_is_left_behind_moves_by_the_rule(
     listing: Listing = data.draw(listings(names=referenced(), device=device, dtype=dtype))
     left = data.draw(st.sampled_from(LEFT_BEHIND))
     event(left)
-    listing = dataclasses.replace(listing, spec=detours.sound(listing.spec, device, dtype))
+    listing = without_history(listing, device, dtype)
     rules = [rule_for(listing.spec_of(place), dtype) for place in range(len(listing.shapes))]
     for fed in steps_with_left_behind(listing, left, device, dtype):
         state = "live" if fed.parameter.requires_grad else f"frozen with {left} gradient"
@@ -348,68 +417,121 @@ def test_what_is_left_behind_moves_by_the_rule(
             check_update(fed.parameter, fed.before, fed.gradient, rule, where)
 
 
-def single_options(name: str, device: str, dtype: torch.dtype) -> Iterator[OptimizerSpec]:
-    """Every value of every option alone and some mixtures, in every implementation."""
-    table = choices(name, dtype)
-    simplest = {option: values[0] for option, values in table}
-    chosen = [{**simplest, option: value} for option, values in table for value in values[1:]]
+def pairwise(table: Sequence[Tuple[str, Sequence[Any]]], name: str) -> Iterator[Dict[str, Any]]:
+    """Few rows of options in which every two values of two options meet, where the rules allow it."""
     source = random.Random(name)
-    mixed = [{option: source.choice(values) for option, values in table} for _ in range(10)]
+    rows = [{option: source.choice(values) for option, values in table} for _ in range(400)]
+    valid = [constrained(name, row) for row in rows]
+    pairs = [set(combinations(sorted(row.items(), key=repr), 2)) for row in valid]
+    missing = set().union(*pairs)
+    while missing:
+        best = max(range(len(rows)), key=lambda place: len(pairs[place] & missing))
+        missing -= pairs[best]
+        yield valid[best]
+
+
+def option_rows(name: str, device: str, dtype: torch.dtype) -> Iterator[OptimizerSpec]:
+    """The simplest options, and every pair of values of two options, in every implementation."""
+    table = choices(name, dtype)
+    simplest = constrained(name, {option: values[0] for option, values in table})
     for way in implementations(name, device, dtype):
         # capturable ones correct biases in float32 in every dtype; for-loop is the CPU's default
         if IMPLEMENTATIONS[way].get("capturable") or (way == "for-loop" and device == "cpu"):
             continue
-        for options in [simplest, *chosen, *mixed]:
-            valid = {**constrained(name, options), **IMPLEMENTATIONS[way]}
-            yield OptimizerSpec(name, tuple(sorted(valid.items())))
+        for options in (simplest, *pairwise(table, name)):
+            yield OptimizerSpec(name, tuple(sorted({**options, **IMPLEMENTATIONS[way]}.items())))
 
 
-@law("F3 F1", "the formulas in the torch.optim documentation", PRECISE)
+def option_listings(name: str, device: str, dtype: torch.dtype) -> Iterator[Listing]:
+    """Each row beside the next in a history: zeros first, flags that turn, a late group, a reload."""
+    steps = ("zero", "ordinary", "ordinary", "half zero", "ordinary", "some", *("ordinary",) * 3)
+    shapes = ((3, 2), (2, 5), (1, 1), (2, 4), (2, 3))
+    frozen = (False, True, True, False, False)
+    turns = (0, 0, 2, 4, 0)  # before the second step one is unfrozen, before the fourth one frozen
+    loads = dtype is torch.float32 or name not in CAST_WHEN_LOADED
+    rows = list(option_rows(name, device, dtype))
+    for seed, (spec, other) in enumerate(zip(rows, (*rows[1:], rows[0]))):
+        more = 20 if seed == 0 else 0
+        late = 3 if seed % 3 == 1 and name not in BUILT_AT_ONCE else 0
+        yield Listing(
+            spec,
+            shapes,
+            frozen,
+            tuple(sorted({**options_beside(spec, dict(other.options)), "lr": 0.05}.items())),
+            steps + ("ordinary",) * more,
+            seed,
+            turns,
+            late=late,
+            reload=5 if seed % 2 and loads else 0,
+            halved=6 if seed % 4 == 3 and name not in SLOW_TO_CHANGE else 0,
+            tensor_rate=seed % 4 == 2 and takes_tensor_rate(spec),
+        )
+
+
+def takes_tensor_rate(spec: OptimizerSpec) -> bool:
+    """Whether an optimizer of this torch takes a tensor for its rate."""
+    refuses = spec.name in ("Adam", "AdamW") and bool(dict(spec.options).get("foreach"))
+    return version_tuple(str(torch.__version__)) >= (2, 7) and not refuses
+
+
+@law("F3 F1 F9", "the formulas in the torch.optim documentation", PRECISE)
 @pytest.mark.parametrize("name", referenced())
 def test_every_option(device: str, dtype: torch.dtype, name: str) -> None:
-    """F3: every option of every optimizer, enumerated: eight steps as documented."""
-    steps = ("ordinary", "ordinary", "half zero", "ordinary", "zero", *("ordinary",) * 3)
-    second = (("lr", 0.05),)
-    frozen = (False, True, False, False)
-    shapes = ((3, 2), (2, 5), (1, 1), (2, 4))
-    for seed, spec in enumerate(single_options(name, device, dtype)):
-        spec = detours.sound(spec, device, dtype)
-        follow_the_rule(Listing(spec, shapes, frozen, second, steps, seed), device, dtype)
+    """F3: every pair of options of every optimizer, enumerated: each step as documented."""
+    for listing in option_listings(name, device, dtype):
+        follow_the_rule(listing, device, dtype)
         count_cases(1)
 
 
-@law("F3 F1", "the formula in the torch.optim.LBFGS documentation", PRECISE)
-@given(count=st.integers(1, 3), seed=st.integers(0, 1023), frozen=st.integers(0, 3))
-def test_lbfgs_first_iteration(
-    device: str, dtype: torch.dtype, count: int, seed: int, frozen: int
+@law("F3 F1", "torch.optim.LBFGS documentation; Nocedal and Wright, algorithm 7.4", PRECISE)
+@given(
+    count=st.integers(1, 3),
+    seed=st.integers(0, 1023),
+    frozen=st.integers(0, 3),
+    options=st.sampled_from(
+        [
+            (rate, iterations, history)
+            for history in (1, 2, 10)
+            for rate in (0.5, 0.2)
+            for iterations in (1, 4)
+        ]
+    ),
+)
+def test_lbfgs_recursion(
+    device: str,
+    dtype: torch.dtype,
+    count: int,
+    seed: int,
+    frozen: int,
+    options: Tuple[float, int, int],
 ) -> None:
-    """F3: LBFGS begins with a step of lr * min(1, 1 / |g|) down the gradient, over all it lists."""
-    generator = torch.Generator()
-    generator.manual_seed(seed)
-    spec = OptimizerSpec("LBFGS", (("lr", 0.5), ("max_iter", 1)))
-    flags = tuple(place == frozen for place in range(count + 1))
-    listing = Listing(spec, SHAPES[: count + 1], flags, seed=seed)
-    parameters = listing.parameters(device, dtype)
-    optimizer = spec.build(parameters)
-    bits = [read_bits(parameter) for parameter in parameters]
-    old = [oracle.as_float64(parameter) for parameter in parameters]
-    gradients = [gradient_like(parameter, "ordinary", generator) for parameter in parameters]
-    exact = [oracle.as_float64(gradient) for gradient in gradients]
+    """F3: LBFGS steps by its two-loop recursion over all it lists; the frozen stand still."""
+    bowl = Bowl(count, seed, frozen, device, dtype)
+    rate, iterations, history = options
+    optimizer = torch.optim.LBFGS(bowl.parameters, lr=rate, max_iter=iterations, history_size=history)
+    rule = LBFGS(rate, iterations, history)
+    unit = lbfgs_tolerance(dtype)
+    for step in range(1, 1 + lbfgs_steps(dtype)):
+        bowl.check_frozen()
+        expected = rule.step(bowl.point(), bowl.slope)
+        optimizer.step(bowl.closure)  # type: ignore[arg-type]
+        check_close(bowl.point(), expected, f"all parameters after step {step} of LBFGS", unit, unit)
+    bowl.check_frozen()
 
-    def closure() -> float:
-        for parameter, gradient in zip(parameters, gradients):
-            parameter.grad = gradient if parameter.requires_grad else None
-        return 1.0
 
-    optimizer.step(closure)
-    size = sum(float(g.abs().sum()) for g, p in zip(exact, parameters) if p.requires_grad)
-    rate = 0.5 * min(1.0, 1 / size)
-    unit = float(torch.finfo(dtype).eps) * 1000
-    for place, parameter in enumerate(parameters):
-        expected = old[place] - (rate * exact[place] if parameter.requires_grad else 0)
-        check_close(parameter, expected, f"parameter {place} after LBFGS", rtol=unit, atol=unit)
-        if not parameter.requires_grad:
-            check_same_bits(parameter, bits[place], "a frozen parameter under LBFGS")
+@law("F3 F1", "torch.optim.LBFGS documentation, line_search_fn", PRECISE)
+@given(count=st.integers(1, 3), seed=st.integers(0, 1023), frozen=st.integers(0, 3))
+def test_lbfgs_line_search(device: str, dtype: torch.dtype, count: int, seed: int, frozen: int) -> None:
+    """F3: with strong_wolfe no step of LBFGS raises the loss, even at a rate that overshoots."""
+    bowl = Bowl(count, seed, frozen, device, dtype)
+    optimizer = torch.optim.LBFGS(bowl.parameters, lr=3.0, max_iter=3, line_search_fn="strong_wolfe")
+    for step in (1, 2):
+        before = bowl.loss()
+        optimizer.step(bowl.closure)  # type: ignore[arg-type]
+        after = bowl.loss()
+        check(after <= before * (1 + 1e-5), f"step {step} took the loss from {before} to {after}")
+        check(step > 1 or after < before, f"the first step left the loss at {before}")
+    bowl.check_frozen()
 
 
 def lbfgs_second(

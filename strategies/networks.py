@@ -22,7 +22,8 @@ ACTIVATIONS = (
     "softplus",
 )
 NORMS = ("none", "layer", "batch")
-WIDE = (64, 129, 201, 257, 300)  # to reach faults that depend on size
+# To reach faults that depend on size: powers of two, their neighbours, and what lies between.
+WIDE = (48, 56, 64, 65, 96, 100, 128, 129, 150, 200, 201, 224, 256, 257, 280, 300)
 
 # Modules take a device and a dtype (not on torch 1.8).
 MADE_IN_PLACE = "dtype" in inspect.signature(torch.nn.Linear.__init__).parameters
@@ -313,7 +314,7 @@ def _width(digits: Digits, max_width: int) -> int:
     if choice < 224 or max_width <= 40:
         return 1 + choice % min(max_width, 40)
     wide = [width for width in WIDE if width <= max_width]
-    return wide[choice % len(wide)]
+    return wide[(choice - 224) % len(wide)]
 
 
 def mlps(

@@ -277,14 +277,20 @@ def _usable(names: Tuple[str, ...], device: str, dtype: torch.dtype) -> Tuple[st
 OPTIMIZER_DIGITS = 16  # the class, the implementation, and up to 14 options
 
 
+def read_options(digits: Digits, name: str, dtype: torch.dtype) -> Dict[str, Any]:
+    """A value, or ABSENT, for each option of a class, from ``OPTIMIZER_DIGITS - 2`` bytes."""
+    known = choices(name, dtype)
+    options = {option: digits.one_of(values) for option, values in known}
+    digits.skip(OPTIMIZER_DIGITS - 2 - len(known))
+    return options
+
+
 def read_optimizer(
     digits: Digits, names: Tuple[str, ...], device: str, dtype: torch.dtype, capturable: bool
 ) -> OptimizerSpec:
     """An optimizer of one of the classes, from ``OPTIMIZER_DIGITS`` bytes: see ``optimizers``."""
     name = digits.one_of(_usable(names, device, dtype))
-    known = choices(name, dtype)
-    options = {option: digits.one_of(values) for option, values in known}
-    digits.skip(OPTIMIZER_DIGITS - 2 - len(known))
+    options = read_options(digits, name, dtype)
     way = IMPLEMENTATIONS[digits.one_of(_ways(name, device, dtype, capturable))]
     return OptimizerSpec(name, tuple(sorted({**constrained(name, options), **way}.items())))
 

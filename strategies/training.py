@@ -18,6 +18,7 @@ from strategies.optimizers import (
     read_optimizer,
 )
 
+BATCHES = (*range(1, 9), 3, 4, 16, 33)
 FREEZINGS = ("attribute", "method")  # p.requires_grad = False, p.requires_grad_(False)
 
 
@@ -113,7 +114,6 @@ def _runs(
     device: str,
     dtype: torch.dtype,
 ) -> st.SearchStrategy[TrainingRun]:
-
     def read(digits: Digits, mlp: MLP) -> TrainingRun:
         mask = read_mask(digits, layers_of(mlp))
         where = read_cuts(digits, mlp, output=not learns)
@@ -126,7 +126,7 @@ def _runs(
                 mask = tuple(name for name in mask if name not in reached)
         groups, listed, freezing = digits.below(2), digits.below(2), digits.one_of(FREEZINGS)
         clearing = digits.one_of(("none", "none", "zeros", "keep"))
-        steps, batch, seed = digits.below(max_steps), digits.below(8), digits.bits(2)
+        steps, batch, seed = digits.below(max_steps), digits.one_of(BATCHES), digits.bits(2)
         smallest = 1
         if any(layer.norm == "batch" for layer in mlp.layers):
             smallest = 3  # BatchNorm refuses one row, and two rows say only their sign
@@ -141,7 +141,7 @@ def _runs(
             freezing=freezing,
             clearing=clearing,
             steps=steps + 1,
-            batch=max(smallest, batch + 1),
+            batch=max(smallest, batch),
             seed=seed,
         )
 

@@ -1,12 +1,15 @@
 """How laws step round a known defect of the installed torch, so that one defect fails one law."""
 
+import dataclasses
+
 import torch
 
 from properties.harness.known_defects import known
-from strategies import OptimizerSpec
+from strategies import Listing, OptimizerSpec
 
 EMPTY_STEP = "test_freeze.py::test_step_without_gradients"
 FUSED_SGD = "test_optimizers.py::test_fused_sgd_moves_every_element"
+LATE_FUSED_SGD = "test_freeze.py::test_fused_sgd_takes_a_late_gradient"
 LOW_PRECISION = (torch.bfloat16, torch.float16)
 
 
@@ -28,3 +31,15 @@ def sound(spec: OptimizerSpec, device: str, dtype: torch.dtype) -> OptimizerSpec
     if not dict(spec.options).get("fused") or not known(FUSED_SGD):
         return spec
     return OptimizerSpec(spec.name, tuple(pair for pair in spec.options if pair[0] != "fused"))
+
+
+def playable(listing: Listing) -> Listing:
+    """The listing without late first gradients where fused SGD cannot take them: see LATE_FUSED_SGD."""
+    options = dict(listing.spec.options)
+    if listing.spec.name != "SGD" or not options.get("fused") or not known(LATE_FUSED_SGD):
+        return listing
+    if not options.get("momentum") and not dict(listing.second).get("momentum"):
+        return listing
+    steps = tuple("ordinary" if kind == "some" else kind for kind in listing.steps)
+    turns = tuple(turn * (not frozen) for turn, frozen in zip(listing.turns, listing.frozen))
+    return dataclasses.replace(listing, steps=steps, turns=turns)

@@ -42,6 +42,7 @@ class Defect:
     cells: str = ".*"
 
 
+RAISED = (AssertionError, RuntimeError, TypeError, UnboundLocalError, UserWarning)
 DEFECTS: Sequence[Defect] = (
     Defect(
         test="test_freeze.py::test_step_without_gradients",
@@ -56,6 +57,12 @@ DEFECTS: Sequence[Defect] = (
         first=(2, 4),
         last=(2, 13),
         cells="cpu-(bfloat16|float16)",
+    ),
+    Defect(
+        test="test_freeze.py::test_fused_sgd_takes_a_late_gradient",
+        sentence="fused SGD with momentum cannot step once another parameter of a group is unfrozen",
+        issue="measured on 2.13",
+        first=(2, 4),
     ),
     Defect(
         test="test_detach.py::test_detach_in_place_refuses_chunks",
@@ -125,7 +132,13 @@ def mark(items: Sequence[pytest.Item], whole: bool) -> None:
                     pytest.mark.xfail(
                         reason=f"known defect: {defect.sentence} ({defect.issue})",
                         strict=shards.whole(item.nodeid) == item.nodeid,  # shards are judged together
-                        raises=(AssertionError, RuntimeError, UnboundLocalError, UserWarning),
+                        raises=(
+                            AssertionError,
+                            RuntimeError,
+                            TypeError,
+                            UnboundLocalError,
+                            UserWarning,
+                        ),
                     )
                 )
 

@@ -23,13 +23,20 @@ LAYER_NORM_EPS = BATCH_NORM_EPS = 1e-5
 LEAKY_SLOPE = 0.01
 
 
+REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
+
+
 def as_float64(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor's values on the CPU in float64, copied without detach or clone."""
+    """The tensor's values on the CPU in float64, copied without detach or clone.
+
+    A complex one gets a last axis of two: real and imaginary parts.
+    """
+    shape = (*tensor.shape, 2) if tensor.dtype in REAL else tuple(tensor.shape)
     with torch.no_grad():
-        plain = from_bits(read_bits(tensor), tuple(tensor.shape), tensor.dtype)
-        if tensor.dtype is torch.float64:
+        plain = from_bits(read_bits(tensor), shape, REAL.get(tensor.dtype, tensor.dtype))
+        if plain.dtype is torch.float64:
             return plain
-        return torch.empty(tuple(tensor.shape), dtype=torch.float64).copy_(plain)
+        return torch.empty(shape, dtype=torch.float64).copy_(plain)
 
 
 def _sigmoid(z: torch.Tensor) -> torch.Tensor:
@@ -67,8 +74,8 @@ def activate(kind: str, z: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
     if kind == "sigmoid":
         s = _sigmoid(z)
         return s, s * (1 - s)
-    if kind == "softplus":
-        return _softplus(z), _sigmoid(z)
+    if kind == "softplus":  # documented: the identity above 20
+        return _softplus(z), torch.where(z > 20, one, _sigmoid(z))
     raise ValueError(f"no such activation: {kind}")
 
 
@@ -103,6 +110,7 @@ class _Step:
     derivative: torch.Tensor
     normalized: Optional[torch.Tensor] = None
     spread: Optional[torch.Tensor] = None
+    fixed: bool = False  # the statistics are no function of the input
 
 
 def expect(
@@ -114,17 +122,19 @@ def expect(
     frozen: FrozenSet[str] = frozenset(),
     cuts: Tuple[int, ...] = (),
     cut_by: str = "detach",
+    statistics: Optional[Mapping[str, torch.Tensor]] = None,
 ) -> Expected:
-    """The output, loss and gradients of the mean squared error, in train mode.
+    """The output, loss and gradients of the mean squared error.
 
     values: the parameters' current values by name; inputs (batch, inputs) and
-    targets (batch, last width): any real dtype, taken to float64.
+    targets (batch, last width): any real dtype, taken to float64; statistics: the
+    buffers by name, in eval mode; None: train mode.
     """
     with torch.no_grad():
         weights = {name: as_float64(value) for name, value in values.items()}
-        return _expect(
-            mlp, weights, as_float64(inputs), as_float64(targets), frozen, frozenset(cuts), cut_by
-        )
+        kept = None if statistics is None else {n: as_float64(v) for n, v in statistics.items()}
+        data = as_float64(inputs), as_float64(targets)
+        return _expect(mlp, weights, *data, frozen, frozenset(cuts), cut_by, kept)
 
 
 def _expect(
@@ -135,6 +145,7 @@ def _expect(
     frozen: FrozenSet[str],
     cuts: FrozenSet[int],
     cut_by: str,
+    statistics: Optional[Mapping[str, torch.Tensor]],
 ) -> Expected:
     names = mlp.parameters_by_layer()
     steps: List[_Step] = []
@@ -151,10 +162,19 @@ def _expect(
             z = z + bias
             terms = terms + bias.abs()
         normalized = spread = None
+        fixed = False
         if layer.norm != "none":
             axis = 1 if layer.norm == "layer" else 0
-            centred = z - z.mean(axis, keepdim=True)
-            spread = (centred.pow(2).mean(axis, keepdim=True) + LAYER_NORM_EPS).sqrt()
+            fixed = statistics is not None and layer.norm == "batch"
+            if fixed:
+                assert statistics is not None
+                norm = f"{mlp.prefix(index)}.norm"
+                centred = z - statistics[f"{norm}.running_mean"]
+                spread = (statistics[f"{norm}.running_var"] + BATCH_NORM_EPS).sqrt().view(1, -1)
+                terms = terms + statistics[f"{norm}.running_mean"].abs()
+            else:
+                centred = z - z.mean(axis, keepdim=True)
+                spread = (centred.pow(2).mean(axis, keepdim=True) + LAYER_NORM_EPS).sqrt()
             condition *= max(1.0, float((terms.mean(axis, keepdim=True) / spread).max()))
             normalized = centred / spread
             terms = normalized.abs() * weights[own[0]].abs() + weights[own[1]].abs()
@@ -164,7 +184,7 @@ def _expect(
             nearness = torch.where(terms > 0, z.abs() / terms, terms + math.inf)
             margin = min(margin, float(nearness.min()))
         value, derivative = activate(layer.activation, z)
-        steps.append(_Step(at[-1], sizes[-1], derivative, normalized, spread))
+        steps.append(_Step(at[-1], sizes[-1], derivative, normalized, spread, fixed))
         size = torch.maximum(value.abs(), terms * derivative.abs())
         sizes.append(size + at[-layer.skip].abs() if layer.skip else size)
         at.append(value + at[-layer.skip] if layer.skip else value)
@@ -227,12 +247,13 @@ def _backward(
             give(own[0], (g * hat).sum(0), (m * (hat.abs() + 1)).sum(0))
             give(own[1], g.sum(0), m.sum(0))
             g, m = g * gamma, m * gamma.abs()
-            g = g - g.mean(axis, keepdim=True) - hat * (g * hat).mean(axis, keepdim=True)
-            m = (
-                m
-                + m.mean(axis, keepdim=True)
-                + (hat.abs() + 1) * (m * (hat.abs() + 1)).mean(axis, keepdim=True)
-            )
+            if not step.fixed:
+                g = g - g.mean(axis, keepdim=True) - hat * (g * hat).mean(axis, keepdim=True)
+                m = (
+                    m
+                    + m.mean(axis, keepdim=True)
+                    + (hat.abs() + 1) * (m * (hat.abs() + 1)).mean(axis, keepdim=True)
+                )
             g, m = g / step.spread, m / step.spread
         give(weight_name, g.t() @ step.taken, m.t() @ step.taken_size)
         if bias_name is not None:

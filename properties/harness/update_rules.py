@@ -47,6 +47,7 @@ class Rule:
         self.steps = 0
         self.cancelled = torch.ones(())  # how much decay and gradient amplify rounding, so far
         self.state: Dict[str, torch.Tensor] = {}
+        self.mixed = math.inf  # the largest part of an update that is rough, where that is known
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -349,6 +350,7 @@ class Muon(Rule):
             rate = 0.2 * max(rows, columns) ** 0.5
         else:
             rate = max(1.0, rows / columns) ** 0.5
+        self.mixed = self.lr * max(1.0, rate) if bool(matrix.any()) else 0.0
         return value - self.lr * rate * matrix
 
 
@@ -386,13 +388,14 @@ def allowed_error(
     """
     unit = float(torch.finfo(dtype).eps)
     update = (expected - before).abs()
-    if dtype in (torch.float64, torch.float32):
-        relative = max(1e-9 if dtype is torch.float64 else 2e-4, rule.roughness)
+    rough = rule.roughness if rule.mixed else 0.0  # Muon's: without a gradient only decay is left
+    if dtype not in (torch.bfloat16, torch.float16):
+        relative = max(1e-9 if unit < 1e-12 else 2e-4, rough)
     else:  # the state is rounded as well, step after step
-        relative = max(8 * unit * rule.steps, rule.roughness)
+        relative = max(8 * unit * rule.steps, rough)
     allowed = relative * update + 4 * unit * (before.abs() + expected.abs())
     largest = float(update.max()) if update.numel() else 0.0
     allowed = allowed + (8 * unit * rule.cancelled).clamp(max=2.0) * largest
     # rough rules mix the elements
-    mixed = rule.roughness if rule.roughness > 1e-3 else 1e-3 * relative
+    mixed = rough if rough > 1e-3 else 1e-3 * relative
     return allowed + mixed * max(largest, float(rule.lr)) + 1e-300

@@ -11,8 +11,9 @@ from properties.harness.reproducer.laws.cut import GRADIENTS
 from properties.harness.reproducer.registry import reproduces
 from properties.harness.reproducer.script import Script
 from properties.harness.reproducer.training import Recipe, options_text
-from properties.test_freeze import SCHEDULERS, TRAPS, mlp_of
+from properties.test_freeze import CLIPPINGS, SCHEDULERS, TRAPS, mlp_of
 from strategies import OptimizerSpec, TrainingRun
+from strategies.optimizers import implementations
 
 FILE = "test_freeze.py::"
 STATE = (
@@ -113,6 +114,101 @@ for compared in (False, True):
         reproduces(FILE + "test_others_gradients_do_not_depend_on_the_mask")(
             functools.partial(others_gradients, place=place, compared=compared)
         )
+
+
+@reproduces(FILE + "test_ways_to_ask_for_gradients")
+def ways_to_ask(case: Case, script: Script) -> None:
+    """By backward, by autograd.grad, by backward(inputs=), and by the same graph again."""
+    (run,) = case.draws(None)
+    recipe = Recipe(script, case, run).setup(optimizer=False)
+    recipe.backward()
+    script.add(
+        f"expected = {GRADIENTS}",
+        "names = [name for name, g in expected.items() if g is not None]",
+        "named = dict(net.named_parameters())",
+    )
+    with script.block("for p in net.parameters():"):
+        script.add("p.grad = None")
+    script.add(f"loss = {recipe.loss}")
+    script.add("found = torch.autograd.grad(loss, [named[name] for name in names], retain_graph=True)")
+    with script.block("for name, g in zip(names, found):"):
+        script.check(
+            "repr(g.tolist()) == repr(expected[name])",
+            "autograd.grad gives {name} {g.tolist()}, backward {expected[name]}",
+        )
+    with script.block("for name, p in named.items():"):
+        script.check("p.grad is None", "autograd.grad left a .grad at {name}")
+        with script.block("if name not in names:"):
+            script.raises(
+                "RuntimeError",
+                "torch.autograd.grad(loss, p, retain_graph=True)",
+                "autograd.grad of a parameter that is frozen or cut off",
+            )
+    script.add("some = names[:: 2 if len(names) > 1 else 1]")
+    script.add("loss.backward(retain_graph=True, inputs=[named[name] for name in some])")
+    with script.block("for name, p in named.items():"):
+        script.check(
+            "(p.grad is not None) == (name in some)", "after backward(inputs={some}) {name}: {p.grad}"
+        )
+    script.add("loss.backward()")
+    with script.block("for name, p in named.items():"):
+        script.check(
+            "name in names or p.grad is None", "{name}, frozen or cut off, got a gradient: {p.grad}"
+        )
+        script.check(
+            "name not in names or p.grad is not None", "{name} got no gradient from the kept graph"
+        )
+        script.add("wanted = torch.tensor(expected[name] or [], dtype=dtype, device=device)")
+        script.add("wanted = wanted + wanted if name in some else wanted")
+        script.check(
+            "name not in names or repr(p.grad.tolist()) == repr(wanted.tolist())",
+            "{name}: the same graph again gave {p.grad.tolist()}, not {wanted.tolist()}",
+        )
+
+
+@reproduces(FILE + "test_flags_and_hooks_at_backward")
+def flags_and_hooks(case: Case, script: Script) -> None:
+    """Flags that change between forward and backward; hooks."""
+    network, mask, late = case.draws(None, (), ())
+    run = TrainingRun(network, mask, batch=4, seed=network.seed)
+    if not run.gets_gradient():
+        run = dataclasses.replace(run, frozen=())
+    recipe = Recipe(script, case, run).setup(optimizer=False)
+    recipe.backward()
+    script.add(f"expected = {GRADIENTS}", "seen = {name: [] for name in expected}")
+    with script.block("for name, p in net.named_parameters():"):
+        script.add("p.grad = None")
+        with script.block("if p.requires_grad:"):
+            script.add("p.register_hook(lambda g, seen=seen[name]: seen.append(repr(g.tolist())))")
+            if hasattr(torch.Tensor, "register_post_accumulate_grad_hook"):
+                with script.block("def after(p, seen=seen[name]):"):
+                    script.add("p.grad is None or seen.append(repr(p.grad.tolist()))")
+                script.add("p.register_post_accumulate_grad_hook(after)")
+        with script.block("else:"):
+            script.raises(
+                "RuntimeError",
+                "p.register_hook(lambda g: None)",
+                "register_hook on a frozen parameter",
+                "grad",
+            )
+    script.add(f"loss = {recipe.loss}")
+    stopped = recipe.with_run(frozen=tuple(late))
+    stopped.freeze()
+    script.add("loss.backward()")
+    frozen = tuple(dict.fromkeys((*recipe.frozen, *stopped.frozen)))
+    live = tuple(n for n in recipe.ordered(network.parameter_names()) if n not in frozen)
+    recipe.each(frozen, "p.grad is None", "{name} was frozen before backward, but got a gradient")
+    recipe.each(
+        live,
+        "p.grad is not None and repr(p.grad.tolist()) == repr(expected[name])",
+        "{name} got {p.grad}, before others were frozen {expected[name]}",
+    )
+    hooks = 2 if hasattr(torch.Tensor, "register_post_accumulate_grad_hook") else 1
+    recipe.each(
+        live,
+        f"seen[name] == [repr(expected[name])] * {hooks}",
+        "the hooks of {name} saw {seen[name]}",
+    )
 
 
 @reproduces(FILE + "test_all_frozen_refuses_backward")
@@ -273,6 +369,26 @@ def unfreezing(case: Case, script: Script) -> None:
     )
 
 
+@reproduces(FILE + "test_fused_sgd_takes_a_late_gradient")
+def late_gradient(case: Case, script: Script) -> None:
+    """One parameter from the start, another after a step."""
+    fused = ", fused=True" if "fused" in implementations("SGD", case.device, case.dtype) else ""
+    script.add(
+        "early, late = (nn.Parameter(torch.ones(2, dtype=dtype, device=device)) for _ in range(2))",
+        "late.requires_grad = False",
+        f"optimizer = torch.optim.SGD([early, late], lr=0.5, momentum=0.5{fused})",
+    )
+    with script.block("for _ in range(2):"):
+        script.add(
+            "early.grad = torch.ones_like(early)",
+            "late.grad = torch.ones_like(late) if late.requires_grad else None",
+            "optimizer.step()",
+            "late.requires_grad = True",
+        )
+    script.check("early.tolist() == [-0.25, -0.25]", "the parameter live from the start: {early}")
+    script.check("late.tolist() == [0.5, 0.5]", "the parameter unfrozen after a step: {late}")
+
+
 @reproduces(FILE + "test_state_of_frozen_is_kept")
 def state_is_kept(case: Case, script: Script) -> None:
     """Optimizer state while frozen."""
@@ -293,12 +409,28 @@ def state_is_kept(case: Case, script: Script) -> None:
 @reproduces(FILE + "test_clipping_leaves_frozen")
 def clipping(case: Case, script: Script) -> None:
     """Clipped gradients."""
-    run, by_norm = case.draws(None, True)
+    run, (kind, largest) = case.draws(None, CLIPPINGS[0])
     recipe = Recipe(script, case, run).setup()
     recipe.before()
     recipe.backward()
-    kind = "norm" if by_norm else "value"
-    script.add(f"nn.utils.clip_grad_{kind}_(net.parameters(), 1e-3)")
+    info = torch.finfo(case.dtype)
+    unit, least = 32 * float(info.eps), 2 * float(info.eps * info.tiny)
+    script.add(
+        "old = {name: p.grad.double().clone() for name, p in net.named_parameters() "
+        "if p.grad is not None}"
+    )
+    if kind == "value":
+        script.add(f"nn.utils.clip_grad_value_(net.parameters(), {largest})")
+        script.add(f"wanted = {{name: g.clamp(-{largest}, {largest}) for name, g in old.items()}}")
+    else:
+        script.add(f"norm = torch.cat([g.flatten() for g in old.values()]).norm({kind}).item()")
+        script.add(f"found = nn.utils.clip_grad_norm_(net.parameters(), {largest}, norm_type={kind})")
+        script.check(
+            f"abs(float(found) - norm) <= 1e-6 + {unit:.3g} * norm",
+            f"clip_grad_norm_ says that the {kind}-norm is {{float(found)}}, it is {{norm}}",
+        )
+        script.add(f"factor = min(1, {largest} / (norm + 1e-6))")
+        script.add("wanted = {name: g * factor for name, g in old.items()}")
     everything = recipe.ordered(run.network.parameter_names())
     recipe.check_stays(everything, "clipping: {name}")
     gets = recipe.gets()
@@ -306,8 +438,9 @@ def clipping(case: Case, script: Script) -> None:
     recipe.each(gets, "p.grad is not None", "clipping lost the gradient of {name}")
     recipe.each(
         gets,
-        "p.grad.abs().max() <= 1.1e-3",
-        "the clipped gradient of {name} reaches {p.grad.abs().max()}",
+        "((p.grad.double() - wanted[name]).abs() "
+        f"<= {least!r} + {unit:.3g} * wanted[name].abs()).all()",
+        "the clipped gradient of {name} is {p.grad.tolist()}, not {wanted[name].tolist()}",
     )
     recipe.each(others, "p.grad is None", "clipping gave {name} a gradient")
     if not run.optimizer.needs_closure:
@@ -317,7 +450,7 @@ def clipping(case: Case, script: Script) -> None:
 
 @reproduces(FILE + "test_accumulation_leaves_frozen")
 def accumulation(case: Case, script: Script) -> None:
-    """Two backwards."""
+    """Several backwards."""
     (run,) = case.draws(None)
     if any(layer.norm == "batch" for layer in run.network.layers):
         run = dataclasses.replace(run, batch=max(run.batch, 4))
@@ -329,7 +462,10 @@ def accumulation(case: Case, script: Script) -> None:
         "for name, g in once.items() if g is not None}"
     )
     script.add("total = dict(single)")
-    with script.block("for times in (2, 3):"):
+    script.add(
+        "places = {name: p.grad.data_ptr() for name, p in net.named_parameters() if p.grad is not None}"
+    )
+    with script.block("for times in range(2, 6):"):
         recipe.backward()
         script.add("total = {name: g + single[name] for name, g in total.items()}")
         with script.block("for name, p in net.named_parameters():"):
@@ -340,15 +476,17 @@ def accumulation(case: Case, script: Script) -> None:
                 "name not in total or repr(p.grad.tolist()) == repr(total[name].tolist())",
                 "{name}: {times} backwards gave {p.grad.tolist()}, not {total[name].tolist()}",
             )
+            script.check(
+                "name not in total or p.grad.data_ptr() == places[name]",
+                "{name}: backward number {times} put the gradient in other memory",
+            )
 
 
 @reproduces(FILE + "test_schedulers_leave_frozen")
 def schedulers(case: Case, script: Script) -> None:
     """Training under a scheduler."""
-    run, (name, options, factor) = case.draws(None, SCHEDULERS[0])
+    run, (name, options, factor, given) = case.draws(None, SCHEDULERS[0])
     recipe = Recipe(script, case, run).setup()
-    if not isinstance(dict(run.optimizer.options).get("lr", 0.1), float):
-        return
     recipe.before()
     text = "".join(f", {option}={value!r}" for option, value in options.items())
     with script.block("for place, group in enumerate(optimizer.param_groups):"):
@@ -359,7 +497,7 @@ def schedulers(case: Case, script: Script) -> None:
     with script.block(f"for factor in {factors}:"):
         recipe.step()
         recipe.before("trained")
-        script.add("scheduler.step()")
+        script.add(f"scheduler.step({', '.join(map(repr, given))})")
         recipe.check_stays(
             recipe.ordered(run.network.parameter_names()), f"{name}.step(): {{name}}", "trained"
         )
@@ -464,13 +602,39 @@ def gradient_scaling(case: Case, script: Script) -> None:
         script.add("p.grad = None")
     script.add(f'scaler = torch.amp.GradScaler("{case.device.partition(":")[0]}", init_scale=1024.0)')
     script.add(f"scaler.scale({recipe.loss}).backward()")
+    if network.seed % 2:
+        script.add("scaler.unscale_(optimizer)")
+        recipe.each(
+            live,
+            "((p.grad - torch.tensor(plain[name], dtype=dtype, device=device)).abs() "
+            "<= 1e-9 + 1e-6 * p.grad.abs()).all()",
+            "unscale_ left {name} {p.grad.tolist()}, without scaling it is {plain[name]}",
+        )
     script.add("scaler.step(optimizer)", "scaler.update()")
     recipe.check_stays(recipe.frozen, "under GradScaler frozen {name}")
-    script.note("scaled", "scaled = net")
+    script.note("stepped", "stepped = [p.tolist() for p in net.parameters()]")
+    recipe.clear()
+    script.add(f"scaler.scale({recipe.loss}).backward()")
+    script.add(
+        "last = [p for p in net.parameters() if p.grad is not None][-1]",
+        "last.grad.view(-1)[-1] = float('inf')",
+        "scale = scaler.get_scale()",
+        "scaler.step(optimizer)",
+    )
+    script.check(
+        "repr([p.tolist() for p in net.parameters()]) == repr(stepped)",
+        "GradScaler took a step with an infinite gradient",
+    )
+    script.add("scaler.update()")
+    script.check(
+        "scaler.get_scale() == scale / 2",
+        "after an infinite gradient the scale {scale} became {scaler.get_scale()}",
+    )
     recipe.network().freeze().optimizer()
     recipe.backward()
     recipe.apply()
-    with script.block("for (name, p), q in zip(scaled.named_parameters(), net.parameters()):"):
+    script.note("scaled", "scaled = [torch.tensor(v, dtype=dtype, device=device) for v in stepped]")
+    with script.block("for p, (name, q) in zip(scaled, net.named_parameters()):"):
         script.check(
             f"name in {recipe.frozen} or ((p - q).abs() <= 1e-9 + 1e-6 * q.abs()).all()",
             "{name} is {p.tolist()} under GradScaler, {q.tolist()} without",
@@ -480,15 +644,16 @@ def gradient_scaling(case: Case, script: Script) -> None:
 @reproduces(FILE + "test_zero_grad_clears_all")
 def zero_grad(case: Case, script: Script) -> None:
     """A backward, freezing, zero_grad."""
-    run, set_to_none = case.draws(None, True)
+    run, set_to_none, whole = case.draws(None, True, False)
     recipe = Recipe(script, case, dataclasses.replace(run, frozen=(), listed="all")).setup()
     recipe.before()
     recipe.backward()
     later = recipe.with_run(frozen=run.frozen)
     later.freeze()
-    script.add(f"optimizer.zero_grad(set_to_none={set_to_none})")
+    script.add(f"{'net' if whole else 'optimizer'}.zero_grad(set_to_none={set_to_none})")
     condition = "p.grad is None" if set_to_none else "p.grad is not None and not p.grad.any()"
-    with script.block("for p in [p for group in optimizer.param_groups for p in group['params']]:"):
+    listed = "[p for group in optimizer.param_groups for p in group['params']]"
+    with script.block(f"for p in {'net.parameters()' if whole else listed}:"):
         script.check(condition, "after zero_grad a gradient is {p.grad}")
     with script.block("for name, p in net.named_parameters():"):
         script.check("repr(p.tolist()) == before[name]", "zero_grad changed {name}")

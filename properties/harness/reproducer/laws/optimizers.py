@@ -11,20 +11,33 @@ from properties.harness.checks import LawBroken
 from properties.harness.detours import sound
 from properties.harness.reproducer.case import Case
 from properties.harness.reproducer.literals import FEW, numbers
+from properties.harness.reproducer.networks import MODULES
 from properties.harness.reproducer.registry import reproduces
 from properties.harness.reproducer.script import Script
 from properties.harness.reproducer.training import Recipe, options_text
 from properties.harness.trainer import Trainer
 from properties.harness.update_rules import allowed_error, rule_for
-from properties.test_optimizers import STEADY, expected_of, wide_run
+from properties.test_optimizers import (
+    STEADY,
+    activation_points,
+    expected_of,
+    wide_run,
+    with_batch_norm,
+)
 from strategies import OptimizerSpec, TrainingRun
+from strategies.networks import ACTIVATION_MODULES
 
 FILE = "test_optimizers.py::"
 
 
-def emit_gradient_checks(script: Script, recipe: Recipe, trainer: Trainer) -> None:
+def emit_gradient_checks(
+    script: Script,
+    recipe: Recipe,
+    trainer: Trainer,
+    expected: Optional[oracle.Expected] = None,
+) -> None:
     """Each gradient against the reference, at the element that is furthest off now."""
-    expected = expected_of(trainer)
+    expected = expected or expected_of(trainer)
     trainer.optimizer.zero_grad(set_to_none=True)
     with contextlib.suppress(LawBroken):
         trainer.backward()
@@ -248,3 +261,57 @@ def input_gradients(case: Case, script: Script) -> None:
     emit_gradient_checks(script, recipe, trainer)
     expected = expected_of(trainer)
     emit_gradient_check(script, "x", "the input", trainer.inputs, expected, oracle.INPUTS)
+
+
+@reproduces(FILE + "test_gradients_in_eval_mode")
+def gradients_in_eval_mode(case: Case, script: Script) -> None:
+    """The loss and gradients in eval mode, after one forward in train mode."""
+    network = with_batch_norm(case["network"])
+    run = TrainingRun(network, batch=case["batch"], seed=network.seed)
+    recipe = Recipe(script, case, run).setup(optimizer=False)
+    trainer = Trainer(run, case.device, case.dtype)
+    trainer.output()
+    trainer.network.eval()
+    buffers = {name: b for name, b in trainer.network.named_buffers() if b.is_floating_point()}
+    expected = oracle.expect(
+        network, trainer.named, trainer.inputs, trainer.targets, statistics=buffers
+    )
+    script.add(recipe.output, "net.eval()", f"loss = {recipe.loss}")
+    room = float(torch.finfo(case.dtype).eps) * 1000 * expected.condition * (1 + expected.loss)
+    script.check(
+        f"abs(loss.item() - {expected.loss!r}) <= {room:.3g}",
+        f"loss {{loss.item()}} in eval mode, by hand {expected.loss!r}",
+    )
+    script.add("loss.backward()")
+    emit_gradient_checks(script, recipe, trainer, expected)
+
+
+@reproduces(FILE + "test_slopes_of_activations")
+def slopes_of_activations(case: Case, script: Script) -> None:
+    """One activation, at the number where its slope or value is furthest off."""
+    name = case["name"]
+    points = activation_points(case.device, case.dtype)
+    exact, slopes = oracle.activate(name, oracle.as_float64(points))
+    unit = 32 * float(torch.finfo(case.dtype).eps)
+    script.add(
+        "even = torch.arange(-400, 401, dtype=torch.float64) / 400",
+        "points = (40 * even * even.abs()).to(device, dtype)",
+    )
+    for step in (1, 2, 401):
+        taken = points[::step].requires_grad_()
+        value = ACTIVATION_MODULES[name]()(taken)
+        (found,) = torch.autograd.grad(value.sum(), taken)
+        script.add(
+            f"x = points[::{step}].requires_grad_()",
+            f"y = {MODULES.get(name, 'nn.Identity()')}(x)",
+            "slope = torch.autograd.grad(y.sum(), x)[0]",
+        )
+        for what, target, ours in (("y", exact[::step], value), ("slope", slopes[::step], found)):
+            gaps = (oracle.as_float64(ours) - target).abs() / (1 + target.abs())
+            worst = int(torch.where(gaps == gaps, gaps, gaps * 0 + 1e300).argmax())
+            wanted = target[worst].item()
+            script.check(
+                f"abs({what}[{worst}].item() - {wanted!r}) <= {unit * (1 + abs(wanted))!r}",
+                f"{name}: {what} at {{x[{worst}].item()}} is {{{what}[{worst}].item()}}, "
+                f"by its formula {wanted!r}",
+            )

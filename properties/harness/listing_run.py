@@ -1,0 +1,117 @@
+"""Plays a listing: parameters that are fed made-up gradients, and a reference rule for each."""
+
+import copy
+import dataclasses
+from typing import Any, Dict, List, Optional
+
+import torch
+
+from properties.harness import detours, oracle
+from properties.harness.bits import read_bits
+from properties.harness.update_rules import Rule, rule_for
+from strategies import Listing, OptimizerSpec
+
+
+def gradient_like(parameter: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Tensor:
+    """A gradient of size 0.05 to 1, "half zero" or all "zero", in the parameter's dtype and layout."""
+    shape = (*parameter.shape, 2) if parameter.dtype.is_complex else tuple(parameter.shape)
+    drawn = torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1
+    drawn = torch.sign(drawn) * (0.05 + 0.95 * drawn.abs())
+    if kind in ("half zero", "zero"):
+        keep = torch.rand(shape, generator=generator) < 0.5
+        drawn = torch.where(keep & (torch.tensor(kind != "zero")), drawn, drawn * 0)
+    drawn = torch.view_as_complex(drawn) if parameter.dtype.is_complex else drawn
+    made = torch.empty_strided(
+        tuple(parameter.shape), parameter.stride(), dtype=parameter.dtype, device=parameter.device
+    )
+    return made.copy_(drawn)
+
+
+def state_bits(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> Dict[str, Any]:
+    """What the optimizer keeps for a parameter, as bits; looking makes no state."""
+    found: Dict[str, Any] = {}
+    for key, state in optimizer.state.items():
+        if key is parameter:
+            found = {
+                entry: read_bits(value) if isinstance(value, torch.Tensor) else value
+                for entry, value in sorted(state.items())
+            }
+    return found
+
+
+class ListingRun:
+    """A live listing.
+
+    parameters and rules: one for each place; optimizer: the one that steps now; exact: the
+    gradients of the last ``feed``, float64, a complex one with a last axis of two; None
+    where a parameter got none.
+    """
+
+    def __init__(self, listing: Listing, device: str, dtype: torch.dtype) -> None:
+        self.spec = detours.sound(listing.spec, device, dtype)
+        self.listing = detours.playable(dataclasses.replace(listing, spec=self.spec))
+        self.parameters = self.listing.parameters(device, dtype)
+        self.optimizer = self.listing.build(self.parameters)
+        self.rules: List[Rule] = []
+        for place in range(len(self.parameters)):
+            rule = rule_for(self.listing.spec_of(place), dtype)
+            assert rule is not None
+            self.rules.append(rule)
+        self.exact: List[Optional[torch.Tensor]] = []
+        self.generator = torch.Generator()
+        self.generator.manual_seed(listing.seed)
+
+    def prepare(self, step: int) -> None:
+        """What happens before a step, counted from 1: flags turn, a group comes, another takes over."""
+        listing = self.listing
+        for place, parameter in enumerate(self.parameters):
+            parameter.requires_grad = listing.live(place, step)
+        if step == listing.late:
+            self.optimizer.add_param_group(listing.group(self.parameters, 1))
+        if step == listing.halved:
+            for rule in self.rules:
+                rule.options["lr"] = rule.lr / 2
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["lr"] / 2
+        if step == listing.reload:
+            saved = copy.deepcopy(self.optimizer.state_dict())
+            # of another rate, which must give way to the saved one
+            options = {**dict(self.spec.options), "lr": 0.7}
+            other = OptimizerSpec(self.spec.name, tuple(sorted(options.items())))
+            self.optimizer = dataclasses.replace(listing, spec=other, late=0).build(self.parameters)
+            self.optimizer.load_state_dict(saved)
+
+    def listed(self, place: int, step: int) -> bool:
+        """Whether the optimizer has a parameter in a step."""
+        return place % 2 == 0 or step >= self.listing.late
+
+    def feed(self, kind: str) -> None:
+        """Give each live parameter a gradient; of "some" only half of them, by the seed."""
+        self.exact = []
+        for parameter in self.parameters:
+            gradient = gradient_like(parameter, kind, self.generator)
+            left_out = kind == "some" and float(torch.rand((), generator=self.generator)) < 0.5
+            given = parameter.requires_grad and not left_out
+            parameter.grad = gradient if given else None
+            self.exact.append(oracle.as_float64(gradient) if given else None)
+
+    def values(self) -> List[torch.Tensor]:
+        """The parameters in float64."""
+        return [oracle.as_float64(parameter) for parameter in self.parameters]
+
+    def keeps_gradient(self, place: int) -> bool:
+        """Whether a step leaves a parameter's gradient as it was.
+
+        SGD's foreach implementation adds the velocity to it, for Nesterov's momentum: measured.
+        """
+        options = dict(self.listing.spec_of(place).options)
+        foreach = options.get("foreach") is not False and not options.get("fused")
+        return not (self.spec.name == "SGD" and options.get("nesterov") and foreach)
+
+    def rates(self) -> List[float]:
+        """The rate of each group."""
+        return [float(group["lr"]) for group in self.optimizer.param_groups]
+
+    def apply(self) -> None:
+        """The optimizer's step."""
+        detours.step(self.optimizer)
