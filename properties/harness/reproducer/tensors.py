@@ -7,7 +7,7 @@ import torch
 from properties.harness.reproducer.literals import FEW, numbers
 from properties.harness.reproducer.script import Script
 from strategies import TensorSpec
-from strategies.tensors import can_require_grad
+from strategies.tensors import can_require_grad, real_of
 
 
 def _base_shape(spec: TensorSpec) -> Tuple[int, ...]:
@@ -26,6 +26,15 @@ def _emit_values(
     if not count:
         script.add(f"{name} = torch.empty({shape}, dtype=dtype)")
         return
+    eight_bits = tensor.element_size() == 1 and dtype.is_floating_point
+    if eight_bits and spec.special == "mixed":  # any byte: there are several NaN
+        if count <= FEW:
+            script.add(f"raw = torch.tensor({numbers(tensor.view(torch.uint8))}, dtype=torch.uint8)")
+        else:
+            script.add(f"generator = torch.Generator().manual_seed({spec.seed})")
+            script.add(f"raw = torch.randint(0, 256, {shape}, generator=generator).to(torch.uint8)")
+        script.add(f"{name} = raw.view(dtype)")
+        return
     if count <= FEW:
         script.add(f"{name} = torch.tensor({numbers(tensor)}, dtype=dtype)")
         return
@@ -33,27 +42,33 @@ def _emit_values(
     if dtype is torch.bool:
         script.add(f"{name} = torch.rand({shape}, generator=generator) > 0.5")
     elif dtype.is_complex:
-        real = "torch.float64" if dtype is torch.complex128 else "torch.float32"
-        script.add(
-            f"parts = torch.rand({(2, *shape)}, generator=generator, dtype={real}) * 4 - 2",
-            f"{name} = torch.complex(parts[0], parts[1]).to(dtype)",
-        )
+        real = real_of(dtype)
+        script.add(f"parts = torch.rand({(2, *shape)}, generator=generator, dtype={real}) * 4 - 2")
+        if spec.special == "mixed":
+            _emit_odd(script, "parts[0]", spec, count, real)
+            _emit_odd(script, "parts[1]", spec, count, real)
+        script.add(f"{name} = torch.complex(parts[0], parts[1]).to(dtype)")
     elif dtype.is_floating_point:
         drawn = f"torch.rand({shape}, generator=generator, dtype=torch.float64)"
         script.add(f"{name} = ({drawn} * 4 - 2).to(dtype)")
-        if spec.special == "mixed" and can_require_grad(dtype):
-            last = min(count, 50)
-            odd = numbers(tensor.view(-1)[:12:2])
-            places = (last + 1) // 2
-            script.add(
-                f"{name}.view(-1)[:{last}:2] = torch.tensor(({odd} * 9)[:{places}], dtype=dtype)"
-            )
+        if spec.special == "mixed":
+            _emit_odd(script, name, spec, count, dtype)
     else:
         size = tensor.element_size()
         script.add(
             f"raw = torch.randint(0, 256, {(*shape, size)}, generator=generator)",
             f"{name} = (raw * 256 ** torch.arange({size})).sum(-1).to(dtype)",
         )
+
+
+def _emit_odd(script: Script, name: str, spec: TensorSpec, count: int, dtype: torch.dtype) -> None:
+    """Infinities and the like at every second place of the first 50."""
+    first = torch.zeros(min(count, 50), dtype=dtype)
+    spec._put_odd(first)
+    odd, last, places = numbers(first[:12:2]), len(first), (len(first) + 1) // 2
+    script.add(
+        f"{name}.view(-1)[:{last}:2] = torch.tensor(({odd} * 9)[:{places}], dtype={dtype})"
+    )
 
 
 def _layout(spec: TensorSpec, count: int) -> str:
@@ -84,7 +99,14 @@ def emit_tensor(script: Script, name: str, spec: TensorSpec, device: str, dtype:
         count *= extent
     moved = name if device == "cpu" else f"{name}.to(device)"
     laid_out = moved + _layout(spec, count)
-    kind = spec.kind if can_require_grad(dtype) else "leaf"
+    if spec.layout == "lazy" and dtype.is_complex:
+        laid_out = f"{moved}.conj()"
+    elif spec.layout == "lazy" and dtype in (torch.float32, torch.float64):
+        laid_out = f"torch.complex(torch.zeros_like({moved}), {moved}).conj().imag"
+    kind = spec.kind if can_require_grad(dtype) or spec.kind == "frozen" else "leaf"
+    if kind == "frozen":
+        script.add(f"{name} = nn.Parameter({laid_out}, requires_grad=False)")
+        return
     if kind == "parameter":
         script.add(f"{name} = nn.Parameter({laid_out})")
         return
