@@ -44,7 +44,9 @@ def numbers(tensor: torch.Tensor) -> str:
         if isinstance(value, complex):
             if value == value and 0 < abs(value.real) < math.inf and 0 < abs(value.imag) < math.inf:
                 return repr(value)
-            return f"complex({shortest(value.real, torch.float64)}, {shortest(value.imag, torch.float64)})"
+            return (
+                f"complex({shortest(value.real, torch.float64)}, {shortest(value.imag, torch.float64)})"
+            )
         return repr(value)
 
     return nested(tensor.tolist(), write)

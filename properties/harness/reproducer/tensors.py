@@ -66,9 +66,7 @@ def _emit_odd(script: Script, name: str, spec: TensorSpec, count: int, dtype: to
     first = torch.zeros(min(count, 50), dtype=dtype)
     spec._put_odd(first)
     odd, last, places = numbers(first[:12:2]), len(first), (len(first) + 1) // 2
-    script.add(
-        f"{name}.view(-1)[:{last}:2] = torch.tensor(({odd} * 9)[:{places}], dtype={dtype})"
-    )
+    script.add(f"{name}.view(-1)[:{last}:2] = torch.tensor(({odd} * 9)[:{places}], dtype={dtype})")
 
 
 def _layout(spec: TensorSpec, count: int) -> str:

@@ -120,7 +120,8 @@ def layout(case: Case, script: Script) -> None:
         if source.numel():
             script.check("last.data_ptr() != source.data_ptr()", f"{call} shares its source's memory")
         script.check(
-            "last.requires_grad == source.requires_grad", f"{call}: requires_grad {{last.requires_grad}}"
+            "last.requires_grad == source.requires_grad",
+            f"{call} has requires_grad {{last.requires_grad}}",
         )
 
 

@@ -7,7 +7,7 @@ from properties.harness.reproducer.case import Case
 from properties.harness.reproducer.registry import reproduces
 from properties.harness.reproducer.script import Script
 from properties.harness.reproducer.training import Recipe
-from properties.test_cut import _run
+from properties.test_cut import _run, recorded_in
 from strategies import MLP, Cuts, Layer
 
 FILE = "test_cut.py::"
@@ -149,8 +149,48 @@ def no_grad_records_nothing(case: Case, script: Script) -> None:
     """A forward pass under no_grad, which may end by an exception."""
     run = _run(case["network"], Cuts())
     recipe = Recipe(script, case, run).network().data().forward()
+    if not case["train"]:
+        script.add("net.eval()")
     with script.block("with contextlib.suppress(ArithmeticError), torch.no_grad():"):
         script.check(f"not {recipe.output}.requires_grad", "the output under no_grad requires grad")
         script.add("raise ArithmeticError" if case["fails"] else "pass")
     script.check("torch.is_grad_enabled()", "grad mode is off after a no_grad block")
     script.check(f"{recipe.output}.requires_grad", "the output after a no_grad block has no graph")
+
+
+@reproduces(FILE + "test_modes_nest")
+def modes_nest(case: Case, script: Script) -> None:
+    """Grad modes in one another, as blocks or as decorators."""
+    nest, decorates = case["nest"], case["decorates"]
+    script.add("leaf = torch.ones(2, dtype=dtype, device=device, requires_grad=True)")
+
+    def look(place: int, when: str) -> None:
+        script.check(
+            f"(leaf * 2).requires_grad is {recorded_in(nest[:place])}",
+            f"requires_grad is {{(leaf * 2).requires_grad}} {when} {' '.join(nest[:place])}",
+        )
+
+    def enter(place: int) -> None:
+        look(place, "inside")
+        if place == len(nest):
+            script.add("raise ArithmeticError" if case["fails"] else "pass")
+            return
+        with script.block("try:"):
+            if decorates and "set_grad" not in nest[place]:
+                script.add(f"@{nest[place]}")
+                with script.block(f"def inner{place}():"):
+                    enter(place + 1)
+                script.add(f"inner{place}()")
+            else:
+                with script.block(f"with {nest[place]}:"):
+                    enter(place + 1)
+        with script.block("finally:"):
+            script.add("pass")
+            look(place, f"after {nest[place]} inside")
+
+    with script.block("with contextlib.suppress(ArithmeticError):"):
+        enter(0)
+    script.add("torch.set_grad_enabled(False)")
+    script.check("not (leaf * 2).requires_grad", "a graph is recorded after set_grad_enabled(False)")
+    script.add("torch.set_grad_enabled(True)")
+    script.check("(leaf * 2).requires_grad", "no graph is recorded after set_grad_enabled(True)")

@@ -36,15 +36,15 @@ def _emit_how(case: Case, script: Script, target: str, source: str = "source") -
     emit_call(script, target, source, *case["how"])
 
 
-def emit_attached(case: Case, script: Script) -> None:
-    """Give the source a gradient of ones or a hook, where the law drew one."""
+def emit_attached(case: Case, script: Script, name: str = "source") -> None:
+    """Give the drawn tensor a gradient of ones or a hook, where the law drew one."""
     source = case["spec"].build("cpu", case.dtype)
     if case["attached"] == "gradient" and can_require_grad(case.dtype):
         if not source.is_leaf:
-            script.add("source.retain_grad()")
-        script.add("source.grad = torch.ones(source.shape, dtype=dtype, device=device)")
+            script.add(f"{name}.retain_grad()")
+        script.add(f"{name}.grad = torch.ones({name}.shape, dtype=dtype, device=device)")
     elif case["attached"] == "hook" and source.requires_grad:
-        script.add("source.register_hook(lambda gradient: None)")
+        script.add(f"{name}.register_hook(lambda gradient: None)")
 
 
 def has_gradient(case: Case) -> bool:
@@ -299,14 +299,13 @@ def detach_in_place(case: Case, script: Script) -> None:
             "tensor.is_leaf and not tensor.requires_grad and tensor.grad_fn is None",
             f"after {way} still in the graph",
         )
-        script.check(
-            "not (tensor * 2).requires_grad", f"what is made after {way} requires grad"
-        )
+        script.check("not (tensor * 2).requires_grad", f"what is made after {way} requires grad")
     script.check("repr(source.tolist()) == values", f"{way} changed values")
     for fact in (*GEOMETRY, "data_ptr()", "_version"):
         name = fact.strip("_()")
         script.check(
-            f"source.{fact} == old_{name}", f"{way} changed {name} from {{old_{name}}} to {{source.{fact}}}"
+            f"source.{fact} == old_{name}",
+            f"{way} changed {name} from {{old_{name}}} to {{source.{fact}}}",
         )
     script.add("early.abs().backward()")
     script.check("leaf.grad is not None", f"the graph from before {way} no longer reaches its leaf")
