@@ -327,7 +327,7 @@ def test_state_dict_follows(device: str, dtype: torch.dtype, data: st.DataObject
     mask, train = data.draw(freeze_masks(network)), data.draw(st.booleans())
     trainer = Trainer(TrainingRun(network, mask, batch=4, seed=network.seed), device, dtype)
     trainer.network.train(train)
-    live = dict(trainer.network.named_parameters(**EACH_PLACE))
+    live: Dict[str, torch.Tensor] = dict(trainer.network.named_parameters(**EACH_PLACE))
     live.update(trainer.network.named_buffers())
     before = snapshot(live)
     saved: Dict[str, Any] = dict(trainer.network.state_dict())

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from typing import Any
+from typing import Any, ContextManager
 
 import torch
 
@@ -166,7 +166,8 @@ def flag(case: Case, script: Script) -> None:
     script.note("values", "values = repr(tensor.tolist())")
     first = requires_grad(case)
     for wanted in (not first, first, not first, False):
-        setting, inside = _setting(case, wanted), contextlib.nullcontext()
+        setting = _setting(case, wanted)
+        inside: ContextManager[None] = contextlib.nullcontext()
         if case["mode"] != "enable_grad":
             inside = script.block(f"with torch.{case['mode']}():")
         with inside:
@@ -202,8 +203,9 @@ def only_floating(case: Case, script: Script) -> None:
             script.check(f"{text}.requires_grad", f"{name} of {case.dtype} did not take requires_grad")
         else:
             script.raises("RuntimeError", text, f"{name} of {case.dtype} that requires grad")
+    script.add("tensor = torch.empty(3, dtype=dtype, device=device)")
     script.check(
-        "not nn.Parameter(torch.empty(3, dtype=dtype, device=device), requires_grad=False).requires_grad",
+        "not nn.Parameter(tensor, requires_grad=False).requires_grad",
         f"a Parameter of {case.dtype} made frozen requires grad",
     )
 

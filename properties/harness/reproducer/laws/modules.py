@@ -249,14 +249,16 @@ def batch_norm_of_every_rank(case: Case, script: Script) -> None:
             )
             for name, wanted in (("running_mean", "mean"), ("running_var", "var")):
                 script.check(
-                    f"((norm.{name}.cpu() - {wanted}).abs() <= {unit:.3g} * (1 + {wanted}.abs())).all()",
-                    f"batch {step}: {name} is {{norm.{name}.tolist()}}, by its rule {{{wanted}.tolist()}}",
+                    f"((norm.{name}.cpu() - {wanted}).abs() <= {unit:.3g} * (1 + abs({wanted}))).all()",
+                    f"{name} {step} is {{norm.{name}.tolist()}}, by its rule {{{wanted}.tolist()}}",
                 )
             script.check(
                 f"norm.num_batches_tracked == {step}", "{norm.num_batches_tracked} batches tracked"
             )
         else:
-            script.add(f"centre, spread = torch.zeros({channels}), torch.ones({channels})")
+            script.add(
+                f"centre, spread = torch.zeros({channels}).double(), torch.ones({channels}).double()"
+            )
             with script.block("for name, b in norm.named_buffers():"):
                 script.check("repr(b.tolist()) == old[name]", "{name} of an eval BatchNorm changed")
         script.add("wanted = (rates - centre[:, None]) / (spread[:, None] + 1e-5).sqrt()")
