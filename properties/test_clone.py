@@ -26,7 +26,7 @@ from properties.harness.layout import (
     storage_address,
 )
 from properties.harness.trainer import Trainer
-from properties.test_detach import modes
+from properties.test_detach import SPARSE, modes, sparse_matrix
 from strategies import (
     MLP,
     TensorSpec,
@@ -132,6 +132,21 @@ def test_layout(device: str, dtype: torch.dtype, spec: TensorSpec, way: str) -> 
             check_same_bits(last, source, f"{wanted}: values")
             check(storage_address(last) != storage_address(source), f"{wanted}: shares its storage")
             check_equal(last.requires_grad, source.requires_grad, f"{wanted}: requires_grad")
+
+
+@law("C1 C2", DOCUMENT, PRECISE)
+def test_sparse_owns_values(device: str, dtype: torch.dtype) -> None:
+    """C1: clone of a sparse tensor owns its values, and stays in the graph."""
+    for kind, count in SPARSE:
+        source = sparse_matrix(kind, count, device, dtype)
+        where = f"clone of a sparse {kind} of {count}"
+        result = source.clone()
+        check_equal(result.layout, source.layout, f"{where}: layout")
+        for part in ("_indices", "_values"):
+            ours, theirs = getattr(result, part)(), getattr(source, part)()
+            check(ours.data_ptr() != theirs.data_ptr(), f"{where}: shares {part}")
+            check_same_bits(ours, read_bits(theirs), f"{where}: {part}")
+        check_equal(result.requires_grad, source.requires_grad, f"{where}: requires_grad")
 
 
 @law("C2", "PyTorch notes, Autograd mechanics; the source article", DIFFERENTIABLE)

@@ -96,6 +96,34 @@ def test_writes_are_seen_both_ways(
         check_equal(result._version, source._version, f"{how}: versions after writes")
 
 
+def sparse_matrix(kind: str, count: int, device: str, dtype: torch.dtype) -> torch.Tensor:
+    """A sparse matrix of ``count`` ones on its diagonal: a leaf, a live leaf or a non-leaf."""
+    places = torch.arange(count, device=device).expand(2, count)
+    values = torch.ones(count, dtype=dtype, device=device)
+    made = torch.sparse_coo_tensor(places, values, (count + 1, count + 1))
+    if kind == "leaf":
+        return made
+    return made.requires_grad_() if kind == "requires_grad" else made.requires_grad_() * 2
+
+
+SPARSE = [(kind, count) for kind in ("leaf", "requires_grad", "non_leaf") for count in (1, 300)]
+
+
+@law("D1 D2", DOCUMENT, PRECISE)
+def test_sparse_shares_values(device: str, dtype: torch.dtype) -> None:
+    """D1: detach of a sparse tensor shares its indices and values, outside the graph."""
+    for kind, count in SPARSE:
+        source = sparse_matrix(kind, count, device, dtype)
+        for how, call in WAYS.items():
+            result, where = call(source), f"{how} of a sparse {kind} of {count}"
+            check_equal(result.layout, source.layout, f"{where}: layout")
+            for part in ("_indices", "_values"):
+                address = getattr(source, part)().data_ptr()
+                check_equal(getattr(result, part)().data_ptr(), address, f"{where}: {part}")
+            check(not result.requires_grad, f"{where}: requires grad")
+            check(result.grad_fn is None, f"{where}: has grad_fn {result.grad_fn}")
+
+
 @law("D2", DOCUMENT, ANY)
 @given(spec=tensors(), how=ways_and_modes(), attached=st.sampled_from(ATTACHED))
 def test_is_outside_the_graph(
@@ -408,6 +436,27 @@ def _numpy_works() -> bool:
     import importlib.util
 
     return importlib.util.find_spec("numpy") is not None
+
+
+def numpy_has(dtype: torch.dtype) -> bool:
+    """Whether numpy is installed and has a dtype of this name that torch 1.8 knew too."""
+    name = str(dtype).rpartition(".")[2]
+    known = "bool uint8 int8 int16 int32 int64 float16 float32 float64 complex64 complex128"
+    return _numpy_works() and name in known.split()
+
+
+@law("D9", "torch.Tensor.numpy documentation", ANY)
+def test_numpy_shares_memory(device: str, dtype: torch.dtype) -> None:
+    """D9: numpy() of a detached tensor of any dtype that numpy has shares its memory."""
+    for size in (1, 5000):
+        source = torch.zeros(size, 2, dtype=dtype, device=device)
+        for part in (source, source.t(), source[size // 2 :, 1:]):
+            alias = part.detach()
+            check_equal(alias.data_ptr(), part.data_ptr(), "address of the detached tensor")
+            if device == "cpu" and numpy_has(dtype):
+                array = alias.numpy()
+                check_equal(array.ctypes.data, part.data_ptr(), "address of its array")
+                check_equal(array.shape, tuple(part.shape), "shape of its array")
 
 
 @law("D9", "torch.autograd.forward_ad documentation", PRECISE)

@@ -8,6 +8,7 @@ from properties.harness.layout import is_dense, overlaps
 from properties.harness.reproducer.case import Case
 from properties.harness.reproducer.laws.detach import (
     emit_attached,
+    emit_sparse,
     has_gradient,
     requires_grad,
     shape_of,
@@ -18,6 +19,7 @@ from properties.harness.reproducer.script import Script
 from properties.harness.reproducer.tensors import emit_tensor
 from properties.harness.reproducer.training import Recipe
 from properties.test_clone import EACH_PLACE, upstream_spec
+from properties.test_detach import SPARSE
 from strategies import TensorSpec, TrainingRun
 
 FILE = "test_clone.py::"
@@ -122,6 +124,25 @@ def layout(case: Case, script: Script) -> None:
         script.check(
             "last.requires_grad == source.requires_grad",
             f"{call} has requires_grad {{last.requires_grad}}",
+        )
+
+
+@reproduces(FILE + "test_sparse_owns_values")
+def sparse_owns_values(case: Case, script: Script) -> None:
+    """Indices and values of sparse tensors and of their clones."""
+    for kind, count in SPARSE:
+        emit_sparse(script, kind, count)
+        where = f"clone of a sparse {kind} of {count}"
+        script.add("result = source.clone()")
+        script.check("result.layout == source.layout", f"{where}: layout {{result.layout}}")
+        for part in ("_indices()", "_values()"):
+            script.check(
+                f"result.{part}.data_ptr() != source.{part}.data_ptr()", f"{where} shares {part}"
+            )
+            script.check(f"result.{part}.tolist() == source.{part}.tolist()", f"{where}: other {part}")
+        script.check(
+            "result.requires_grad == source.requires_grad",
+            f"{where} has requires_grad {{result.requires_grad}}",
         )
 
 

@@ -10,7 +10,7 @@ from properties.harness.reproducer.registry import reproduces
 from properties.harness.reproducer.script import Script
 from properties.harness.reproducer.tensors import emit_tensor
 from properties.harness.reproducer.training import Recipe, options_text
-from properties.test_detach import _numpy_works
+from properties.test_detach import SPARSE, WAYS, _numpy_works, numpy_has
 from strategies import OptimizerSpec, TrainingRun
 from strategies.tensors import can_require_grad
 
@@ -95,6 +95,55 @@ def writes_are_seen(case: Case, script: Script) -> None:
             "result._version == source._version",
             "after a write: version {result._version} of the alias, {source._version} of its source",
         )
+
+
+def emit_sparse(script: Script, kind: str, count: int) -> None:
+    """Define ``source``, a sparse matrix."""
+    script.add(
+        f"places = torch.arange({count}, device=device).expand(2, {count})",
+        f"values = torch.ones({count}, dtype=dtype, device=device)",
+        f"source = torch.sparse_coo_tensor(places, values, {(count + 1, count + 1)})",
+    )
+    if kind != "leaf":
+        script.add("source.requires_grad_()")
+    if kind == "non_leaf":
+        script.add("source = source * 2")
+
+
+@reproduces(FILE + "test_sparse_shares_values")
+def sparse_shares_values(case: Case, script: Script) -> None:
+    """Indices and values of sparse tensors and of their aliases."""
+    for kind, count in SPARSE:
+        emit_sparse(script, kind, count)
+        for way in WAYS:
+            where = f"{way} of a sparse {kind} of {count}"
+            emit_call(script, "result", "source", way)
+            script.check("result.layout == source.layout", f"{where}: layout {{result.layout}}")
+            for part in ("_indices()", "_values()"):
+                script.check(
+                    f"result.{part}.data_ptr() == source.{part}.data_ptr()",
+                    f"{where}: {part} has memory of its own",
+                )
+            script.check(
+                "not result.requires_grad and result.grad_fn is None", f"{where} is in the graph"
+            )
+
+
+@reproduces(FILE + "test_numpy_shares_memory")
+def numpy_shares_memory(case: Case, script: Script) -> None:
+    """Addresses of arrays."""
+    for size in (1, 5000):
+        script.add(f"source = torch.zeros({size}, 2, dtype=dtype, device=device)")
+        for part in ("source", "source.t()", f"source[{size // 2}:, 1:]"):
+            script.add(f"part = {part}")
+            script.add("alias = part.detach()")
+            script.check("alias.data_ptr() == part.data_ptr()", f"detach of {part} copies")
+            if case.device == "cpu" and numpy_has(case.dtype):
+                script.add("array = alias.numpy()")
+                script.check("array.ctypes.data == part.data_ptr()", f"numpy() of {part} copies")
+                script.check(
+                    "array.shape == tuple(part.shape)", f"numpy() of {part} has shape {{array.shape}}"
+                )
 
 
 @reproduces(FILE + "test_is_outside_the_graph")
