@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from itertools import product
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import torch
@@ -14,6 +15,7 @@ from properties.harness.checks import (
     check_raises,
     check_same_bits,
     check_unchanged,
+    count_cases,
 )
 from properties.harness.law import FLOATING, law
 from properties.harness.trainer import Trainer
@@ -135,10 +137,18 @@ def test_no_grad_records_nothing(
     """K1: under no_grad no layer records a graph; the mode ends with the block, by an exception too."""
     trainer = Trainer(_run(network, Cuts()), device, dtype)
     trainer.network.train(train)
+
+    def look(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        name = type(module).__name__
+        check(not output.requires_grad, f"the output of a {name} under no_grad requires grad")
+
+    handles = [module.register_forward_hook(look) for module in trainer.network.modules()]
     with contextlib.suppress(ArithmeticError), torch.no_grad():
-        check(not trainer.output().requires_grad, "the output under no_grad requires grad")
+        trainer.output()
         if fails:
             raise ArithmeticError
+    for handle in handles:
+        handle.remove()
     check(torch.is_grad_enabled(), "grad mode is off after a no_grad block")
     check(trainer.output().requires_grad, "the output after a no_grad block has no graph")
 
@@ -165,42 +175,38 @@ def recorded_in(nest: Sequence[str]) -> bool:
 
 
 @law("K1", "PyTorch notes, Locally disabling gradient computation", "float32")
-@given(
-    nest=st.lists(st.sampled_from(list(MODES)), min_size=1, max_size=4),
-    decorates=st.booleans(),
-    fails=st.booleans(),
-)
-def test_modes_nest(
-    device: str, dtype: torch.dtype, nest: List[str], decorates: bool, fails: bool
-) -> None:
+def test_modes_nest(device: str, dtype: torch.dtype) -> None:
     """K1: each grad mode holds for its block or function, and gives back the one around it."""
     leaf = torch.ones(2, dtype=dtype, device=device, requires_grad=True)
 
-    def look(inside: List[str], when: str) -> None:
+    def look(inside: Sequence[str], when: str) -> None:
         made, wanted = (leaf * 2).requires_grad, recorded_in(inside)
         check_equal(made, wanted, f"whether a graph is recorded {when} {' '.join(inside)}")
 
-    def enter(place: int) -> None:
+    def enter(nest: Sequence[str], place: int, decorates: bool, fails: bool) -> None:
         look(nest[:place], "inside")
         if place == len(nest):
             if fails:
                 raise ArithmeticError
             return
-        mode = MODES[nest[place]][0]
+        mode, name = MODES[nest[place]][0], nest[place]
         try:
             # set_grad_enabled acts where it is called: not when it decorates
-            if decorates and "set_grad" not in nest[place]:
-                mode()(enter)(place + 1)
+            if decorates and "set_grad" not in name:
+                mode()(enter)(nest, place + 1, decorates, fails)
             else:
                 with mode():
-                    enter(place + 1)
+                    enter(nest, place + 1, decorates, fails)
         finally:
-            look(nest[:place], f"after {nest[place]} inside")
+            look(nest[:place], f"after {name} inside")
 
     before = torch.is_grad_enabled()
     try:
-        with contextlib.suppress(ArithmeticError):
-            enter(0)
+        for depth, decorates, fails in product((1, 2, 3), (False, True), (False, True)):
+            for nest in product(MODES, repeat=depth):
+                with contextlib.suppress(ArithmeticError):
+                    enter(nest, 0, decorates, fails)
+                count_cases(1)
         torch.set_grad_enabled(False)
         check(not (leaf * 2).requires_grad, "a graph is recorded after set_grad_enabled(False)")
         torch.set_grad_enabled(True)
