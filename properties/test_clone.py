@@ -1,7 +1,8 @@
 """Clone: other memory, the same graph."""
 
 import copy
-from typing import Any, Callable, Dict
+import inspect
+from typing import Any, Callable, Dict, List, Tuple
 
 import torch
 from hypothesis import given
@@ -14,16 +15,28 @@ from properties.harness.checks import (
     check_moved,
     check_same_bits,
     check_same_gradient,
+    snapshot,
 )
 from properties.harness.law import ANY, DIFFERENTIABLE, FLOATING, PRECISE, law
 from properties.harness.layout import (
+    ATTACHED,
+    attach,
     autograd_state,
     is_dense,
     overlaps,
     storage_address,
 )
 from properties.harness.trainer import Trainer
-from strategies import MLP, TensorSpec, TrainingRun, mlps, tensors, training_runs
+from properties.test_detach import SPARSE, modes, sparse_matrix
+from strategies import (
+    MLP,
+    TensorSpec,
+    TrainingRun,
+    freeze_masks,
+    mlps,
+    tensors,
+    training_runs,
+)
 
 DOCUMENT = "torch.clone documentation"
 WAYS: Dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -35,38 +48,55 @@ WAYS: Dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "tensor.clone(memory_format=contiguous_format)": lambda tensor: tensor.clone(
         memory_format=torch.contiguous_format
     ),
+    "torch.clone(tensor, memory_format=contiguous_format)": lambda tensor: torch.clone(
+        tensor, memory_format=torch.contiguous_format
+    ),
 }
 WAY = st.sampled_from(sorted(WAYS))
+MODE = st.sampled_from(modes())
 
 
 @law("C1", DOCUMENT, ANY)
-@given(spec=tensors(), way=WAY)
-def test_copies_every_bit(device: str, dtype: torch.dtype, spec: TensorSpec, way: str) -> None:
+@given(spec=tensors(), way=WAY, mode=MODE, attached=st.sampled_from(ATTACHED))
+def test_copies_every_bit(
+    device: str, dtype: torch.dtype, spec: TensorSpec, way: str, mode: str, attached: str
+) -> None:
     """C1: a clone has its source's bits, shape, dtype and device, and leaves the source alone."""
     source = spec.build(device, dtype)
+    attach(source, attached)
     bits, before = read_bits(source), autograd_state(source)
-    result = WAYS[way](source)
+    gradient = before.pop("grad")
+    ones = None if gradient is None else read_bits(gradient)
+    with getattr(torch, mode)():
+        result = WAYS[way](source)
     check(result is not source, f"{way}: returned the source itself")
     for fact in ("shape", "dtype", "device", "layout"):
         check_equal(getattr(result, fact), getattr(source, fact), f"{way}: {fact}")
     check_same_bits(result, bits, f"{way}: values")
     check_same_bits(source, bits, f"{way}: the source's values")
-    check_equal(autograd_state(source), before, f"{way}: the source's state")
+    after = autograd_state(source)
+    check(after.pop("grad") is gradient, f"{way}: the source's gradient is another object, or gone")
+    check_equal(after, before, f"{way}: the source's state")
+    if gradient is not None:
+        check_same_bits(gradient, ones, f"{way}: the source's gradient")
+    if result.is_leaf:
+        check(result.grad is None, f"{way}: the clone carries .grad")
     check_equal(result.storage_offset(), 0, f"{way}: storage offset")
 
 
 @law("C1", DOCUMENT, ANY)
-@given(spec=tensors(), way=WAY, grad=st.booleans())
+@given(spec=tensors(), way=WAY, mode=MODE)
 def test_owns_its_memory(
-    device: str, dtype: torch.dtype, spec: TensorSpec, way: str, grad: bool
+    device: str, dtype: torch.dtype, spec: TensorSpec, way: str, mode: str
 ) -> None:
     """C1: no write passes between a clone and its source, whichever is written to."""
     source = spec.build(device, dtype)
-    with torch.set_grad_enabled(grad):
+    with getattr(torch, mode)():
         result = WAYS[way](source)
     if source.numel():
         check(storage_address(result) != storage_address(source), f"{way}: shares its storage")
-    with torch.no_grad():
+    # an inference tensor refuses writes outside its mode
+    with getattr(torch, "no_grad" if mode == "enable_grad" else mode)():
         before = read_bits(source)
         result.data.zero_()
         check_same_bits(source, before, f"{way}: the source after a write to its clone")
@@ -94,9 +124,30 @@ def test_layout(device: str, dtype: torch.dtype, spec: TensorSpec, way: str) -> 
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     wanted = formats.get(source.dim())
     if wanted is not None:
-        last = source.clone(memory_format=wanted)
-        check(last.is_contiguous(memory_format=wanted), f"{wanted}: strides {last.stride()}")
-        check_same_bits(last, source, f"{wanted}: values")
+        calls = (
+            source.clone(memory_format=wanted),
+            torch.clone(source, memory_format=wanted),
+        )
+        for last in calls:
+            check(last.is_contiguous(memory_format=wanted), f"{wanted}: strides {last.stride()}")
+            check_same_bits(last, source, f"{wanted}: values")
+            check(storage_address(last) != storage_address(source), f"{wanted}: shares its storage")
+            check_equal(last.requires_grad, source.requires_grad, f"{wanted}: requires_grad")
+
+
+@law("C1 C2", DOCUMENT, PRECISE)
+def test_sparse_owns_values(device: str, dtype: torch.dtype) -> None:
+    """C1: clone of a sparse tensor owns its values, and stays in the graph."""
+    for kind, count in SPARSE:
+        source = sparse_matrix(kind, count, device, dtype)
+        where = f"clone of a sparse {kind} of {count}"
+        result = source.clone()
+        check_equal(result.layout, source.layout, f"{where}: layout")
+        for part in ("_indices", "_values"):
+            ours, theirs = getattr(result, part)(), getattr(source, part)()
+            check(ours.data_ptr() != theirs.data_ptr(), f"{where}: shares {part}")
+            check_same_bits(ours, read_bits(theirs), f"{where}: {part}")
+        check_equal(result.requires_grad, source.requires_grad, f"{where}: requires_grad")
 
 
 @law("C2", "PyTorch notes, Autograd mechanics; the source article", DIFFERENTIABLE)
@@ -126,30 +177,52 @@ def test_is_a_node_of_the_graph(
         check(before is source.grad_fn, f"{way}: leads to {before}, not {source.grad_fn}")
 
 
+UPSTREAMS = ("ordinary", "mixed", "transposed", "expanded")
+
+
+def upstream_spec(upstream: str, shape: Tuple[int, ...], seed: int) -> TensorSpec:
+    """A gradient of a shape: one number for all elements, other strides, or special values."""
+    if upstream == "expanded":
+        return TensorSpec(seed=seed)
+    if upstream == "transposed" and len(shape) > 1:
+        return TensorSpec((shape[-1], *shape[1:-1], shape[0]), layout="transposed", seed=seed)
+    return TensorSpec(shape, special="mixed" if upstream == "mixed" else "ordinary", seed=seed)
+
+
+def gradient_of(
+    upstream: str, shape: Tuple[int, ...], seed: int, device: str, dtype: torch.dtype
+) -> torch.Tensor:
+    """What ``upstream_spec`` describes, as a tensor of the whole shape."""
+    return upstream_spec(upstream, shape, seed).build(device, dtype).expand(shape)
+
+
 @law("C3", "the source article", DIFFERENTIABLE)
 @given(
     spec=tensors(kinds=("requires_grad", "parameter", "non_leaf", "view")),
     way=WAY,
+    upstream=st.sampled_from(UPSTREAMS),
     seed=st.integers(0, 255),
-    special=st.sampled_from(("ordinary", "mixed")),
 )
 def test_passes_gradients_unchanged(
-    device: str, dtype: torch.dtype, spec: TensorSpec, way: str, seed: int, special: str
+    device: str, dtype: torch.dtype, spec: TensorSpec, way: str, upstream: str, seed: int
 ) -> None:
-    """C3: the gradient of a clone reaches its source bit for bit, and adds up over backwards."""
+    """C3: the gradient of a clone reaches its source bit for bit, at every backward, once."""
     source = spec.build(device, dtype)
     if not source.is_leaf:
         source.retain_grad()
-    spec = TensorSpec(tuple(source.shape), special=special, seed=seed)
-    upstream = spec.build(device, dtype)
-    bits = read_bits(upstream)  # now: autograd may take the very tensor as a .grad
+    calls: List[int] = []
+    source.register_hook(lambda gradient: calls.append(1))
+    shape = tuple(source.shape)
+    bits = read_bits(gradient_of(upstream, shape, seed, device, dtype))
     result = WAYS[way](source)
-    result.backward(upstream, retain_graph=True)
+    # made anew for each: autograd may take the very tensor as a .grad
+    result.backward(gradient_of(upstream, shape, seed, device, dtype), retain_graph=True)
     check(source.grad is not None, f"{way}: no gradient came through")
     assert source.grad is not None
     check_same_bits(source.grad, bits, f"{way}: gradient")
+    check_equal(len(calls), 1, f"{way}: calls of the source's hook in one backward")
     source.grad = None
-    result.backward(spec.build(device, dtype))
+    result.backward(gradient_of(upstream, shape, seed, device, dtype))
     check(source.grad is not None, f"{way}: no gradient came at the second backward")
     assert source.grad is not None
     check_same_bits(source.grad, bits, f"{way}: gradient of the second backward")
@@ -179,9 +252,14 @@ def test_passes_second_derivatives(device: str, dtype: torch.dtype, spec: Tensor
     check_same_bits(grads[1], grads[0], f"{way}: second derivative")
 
 
-@law("C3", "torch.autograd.forward_ad documentation", "float64")
+@law("C3", "torch.autograd.forward_ad documentation", PRECISE)
 @given(
-    spec=tensors(kinds=("leaf",), layouts=("contiguous",), specials=("ordinary",), max_elements=1025),
+    spec=tensors(
+        kinds=("leaf",),
+        layouts=("contiguous", "transposed"),
+        specials=("ordinary",),
+        max_elements=1025,
+    ),
     way=WAY,
 )
 def test_passes_tangents(device: str, dtype: torch.dtype, spec: TensorSpec, way: str) -> None:
@@ -191,11 +269,15 @@ def test_passes_tangents(device: str, dtype: torch.dtype, spec: TensorSpec, way:
     if forward is None or not hasattr(torch, "inference_mode"):
         check_same_bits(WAYS[way](primal), primal, "values; this torch has no forward mode")
         return
-    tangent = TensorSpec(spec.shape, seed=spec.seed + 1).build(device, dtype)
+    tangent = TensorSpec(tuple(primal.shape), seed=spec.seed + 1).build(device, dtype)
     with forward.dual_level():
-        result = forward.unpack_dual(WAYS[way](forward.make_dual(primal, tangent)))
-        check(result.tangent is not None, f"{way}: the tangent is lost")
-        check_same_bits(result.tangent, tangent, f"{way}: tangent")
+        dual = forward.make_dual(primal, tangent)
+        result = forward.unpack_dual(WAYS[way](dual)).tangent
+        check(result is not None, f"{way}: the tangent is lost")
+        check_same_bits(result, tangent, f"{way}: tangent")
+        held = forward.unpack_dual(dual).tangent
+        if primal.numel():
+            check(storage_address(result) != storage_address(held), f"{way}: shares its tangent")
 
 
 @law("C3", "the source article", FLOATING)
@@ -254,33 +336,50 @@ def test_is_a_snapshot(device: str, dtype: torch.dtype, network: MLP, way: str, 
 
 
 @law("C5 D3", "torch.nn.Module.state_dict documentation", FLOATING)
-@given(network=mlps(max_width=40))
-def test_state_dict_follows(device: str, dtype: torch.dtype, network: MLP) -> None:
+@given(data=st.data())
+def test_state_dict_follows(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
     """C5: state_dict values are detached aliases that follow training; a deepcopy does not."""
-    trainer = Trainer(TrainingRun(network, batch=4, seed=network.seed), device, dtype)
+    network = data.draw(mlps(max_width=40))
+    mask, train = data.draw(freeze_masks(network)), data.draw(st.booleans())
+    trainer = Trainer(TrainingRun(network, mask, batch=4, seed=network.seed), device, dtype)
+    trainer.network.train(train)
+    live: Dict[str, torch.Tensor] = dict(trainer.network.named_parameters(**EACH_PLACE))
+    live.update(trainer.network.named_buffers())
+    before = snapshot(live)
     saved: Dict[str, Any] = dict(trainer.network.state_dict())
     frozen_copy = copy.deepcopy(trainer.network.state_dict())
     fork = copy.deepcopy(trainer.network)
-    for name, parameter in trainer.named.items():
+    check_equal([name for name in live if name not in saved], [], "missing in state_dict()")
+    for name, tensor in live.items():
         value = saved[name]
-        check_equal(storage_address(value), storage_address(parameter), f"storage of {name}")
+        check_equal(storage_address(value), storage_address(tensor), f"storage of {name}")
         check(not value.requires_grad and value.grad_fn is None, f"{name} is in the graph")
     trainer.train()
-    for name, parameter in trainer.named.items():
-        check_same_bits(saved[name], parameter, f"state_dict()[{name}] after training")
-        check_same_bits(frozen_copy[name], trainer.before[name], f"deepcopied {name}")
-    for name, parameter in fork.named_parameters():
-        check_same_bits(parameter, trainer.before[name], f"{name} of a deepcopied net")
-        check(parameter.requires_grad, f"{name} of a deepcopied net is frozen")
-    trainer.network.requires_grad_(False)
-    for name, parameter in copy.deepcopy(trainer.network).named_parameters():
-        check(not parameter.requires_grad, f"{name} of a deepcopied frozen net is live")
+    for name, tensor in live.items():
+        check_same_bits(saved[name], tensor, f"state_dict()[{name}] after training")
+        check_same_bits(frozen_copy[name], before[name], f"deepcopied {name}")
+    copied = dict(fork.named_parameters(**EACH_PLACE))
+    for name, parameter in copied.items():
+        check_same_bits(parameter, before[name], f"{name} of a deepcopied net")
+        flag = live[name].requires_grad
+        check_equal(parameter.requires_grad, flag, f"requires_grad of {name} of a deepcopied net")
+    for name, buffer in fork.named_buffers():
+        check_same_bits(buffer, before[name], f"{name} of a deepcopied net")
+    check_equal(len(list(fork.parameters())), len(trainer.named), "parameters of a deepcopied net")
+
+
+# Names of tied parameters too, where torch can tell them.
+EACH_PLACE: Dict[str, Any] = (
+    {"remove_duplicate": False}
+    if "remove_duplicate" in inspect.signature(torch.nn.Module.named_parameters).parameters
+    else {}
+)
 
 
 @law("C5", DOCUMENT, ANY)
 @given(spec=tensors())
 def test_detach_and_clone_commute(device: str, dtype: torch.dtype, spec: TensorSpec) -> None:
-    """C5: detach().clone() and clone().detach() agree: own memory, same bits, no graph."""
+    """C5: detach().clone(), clone().detach() and deepcopy agree: own memory, same bits."""
     source = spec.build(device, dtype)
     one, two = source.detach().clone(), source.clone().detach()
     for name, result in (("detach().clone()", one), ("clone().detach()", two)):
@@ -289,6 +388,14 @@ def test_detach_and_clone_commute(device: str, dtype: torch.dtype, spec: TensorS
         if source.numel():
             check(storage_address(result) != storage_address(source), f"{name} shares storage")
     check_equal(one.stride(), two.stride(), "strides")
+    if not source.is_leaf:
+        return  # deepcopy refuses what was computed
+    copied = copy.deepcopy(source)
+    check_same_bits(copied, source, "deepcopy")
+    check(type(copied) is type(source), f"deepcopy gives a {type(copied).__name__}")
+    check_equal(copied.requires_grad, source.requires_grad, "requires_grad of a deepcopy")
+    if source.numel():
+        check(storage_address(copied) != storage_address(source), "a deepcopy shares storage")
 
 
 @law("C4", "the source article", FLOATING)

@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-from typing import List
+from itertools import product
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import torch
 from hypothesis import event, given
@@ -10,10 +11,12 @@ from hypothesis import strategies as st
 
 from properties.harness.checks import (
     check,
+    check_equal,
     check_raises,
     check_same_bits,
     check_same_gradient,
     check_unchanged,
+    count_cases,
 )
 from properties.harness.law import FLOATING, law
 from properties.harness.trainer import Trainer
@@ -130,13 +133,86 @@ def test_skip_round_the_cut(
 
 
 @law("K1", "torch.no_grad documentation", FLOATING)
-@given(network=mlps(), fails=st.booleans())
-def test_no_grad_records_nothing(device: str, dtype: torch.dtype, network: MLP, fails: bool) -> None:
+@given(network=mlps(), fails=st.booleans(), train=st.booleans())
+def test_no_grad_records_nothing(
+    device: str, dtype: torch.dtype, network: MLP, fails: bool, train: bool
+) -> None:
     """K1: under no_grad no layer records a graph; the mode ends with the block, by an exception too."""
     trainer = Trainer(_run(network, Cuts()), device, dtype)
+    trainer.network.train(train)
+
+    def look(module: torch.nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        name = type(module).__name__
+        check(not output.requires_grad, f"the output of a {name} under no_grad requires grad")
+
+    handles = [module.register_forward_hook(look) for module in trainer.network.modules()]
     with contextlib.suppress(ArithmeticError), torch.no_grad():
-        check(not trainer.output().requires_grad, "the output under no_grad requires grad")
+        trainer.output()
         if fails:
             raise ArithmeticError
+    for handle in handles:
+        handle.remove()
     check(torch.is_grad_enabled(), "grad mode is off after a no_grad block")
     check(trainer.output().requires_grad, "the output after a no_grad block has no graph")
+
+
+# Grad modes as expressions, and whether a graph is recorded inside.
+MODES: Dict[str, Tuple[Callable[[], Any], bool]] = {
+    "torch.no_grad()": (lambda: torch.no_grad(), False),
+    "torch.enable_grad()": (lambda: torch.enable_grad(), True),
+    "torch.set_grad_enabled(False)": (lambda: torch.set_grad_enabled(False), False),
+    "torch.set_grad_enabled(True)": (lambda: torch.set_grad_enabled(True), True),
+}
+if hasattr(torch, "inference_mode"):
+    MODES["torch.inference_mode()"] = (lambda: torch.inference_mode(), False)
+    MODES["torch.inference_mode(False)"] = (lambda: torch.inference_mode(False), True)
+
+
+def recorded_in(nest: Sequence[str]) -> bool:
+    """Whether a graph is recorded inside these modes, outermost first: inference mode wins."""
+    inference = False
+    for name in nest:
+        if name.startswith("torch.inference_mode"):
+            inference = name == "torch.inference_mode()"
+    return not inference and (not nest or MODES[nest[-1]][1])
+
+
+@law("K1", "PyTorch notes, Locally disabling gradient computation", "float32")
+def test_modes_nest(device: str, dtype: torch.dtype) -> None:
+    """K1: each grad mode holds for its block or function, and gives back the one around it."""
+    leaf = torch.ones(2, dtype=dtype, device=device, requires_grad=True)
+
+    def look(inside: Sequence[str], when: str) -> None:
+        made, wanted = (leaf * 2).requires_grad, recorded_in(inside)
+        check_equal(made, wanted, f"whether a graph is recorded {when} {' '.join(inside)}")
+
+    def enter(nest: Sequence[str], place: int, decorates: bool, fails: bool) -> None:
+        look(nest[:place], "inside")
+        if place == len(nest):
+            if fails:
+                raise ArithmeticError
+            return
+        mode, name = MODES[nest[place]][0], nest[place]
+        try:
+            # set_grad_enabled acts where it is called: not when it decorates
+            if decorates and "set_grad" not in name:
+                mode()(enter)(nest, place + 1, decorates, fails)
+            else:
+                with mode():
+                    enter(nest, place + 1, decorates, fails)
+        finally:
+            look(nest[:place], f"after {name} inside")
+
+    before = torch.is_grad_enabled()
+    try:
+        for depth, decorates, fails in product((1, 2, 3), (False, True), (False, True)):
+            for nest in product(MODES, repeat=depth):
+                with contextlib.suppress(ArithmeticError):
+                    enter(nest, 0, decorates, fails)
+                count_cases(1)
+        torch.set_grad_enabled(False)
+        check(not (leaf * 2).requires_grad, "a graph is recorded after set_grad_enabled(False)")
+        torch.set_grad_enabled(True)
+        check((leaf * 2).requires_grad, "no graph is recorded after set_grad_enabled(True)")
+    finally:
+        torch.set_grad_enabled(before)

@@ -1,7 +1,7 @@
 """Detach: the same storage, outside the graph."""
 
 from itertools import product
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
 import pytest
 import torch
@@ -9,9 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from properties.harness.bits import read_bits
-from properties.harness.checks import check, check_equal, check_moved, check_raises, check_same_bits
-from properties.harness.law import ANY, FLOATING, law
-from properties.harness.layout import autograd_state, geometry, storage_address
+from properties.harness.checks import (
+    check,
+    check_equal,
+    check_moved,
+    check_raises,
+    check_same_bits,
+)
+from properties.harness.law import ANY, COMPLEX, DIFFERENTIABLE, FLOATING, PRECISE, law
+from properties.harness.layout import (
+    ATTACHED,
+    attach,
+    autograd_state,
+    geometry,
+    overlaps,
+    storage_address,
+)
 from properties.harness.trainer import Trainer
 from strategies import MLP, TensorSpec, TrainingRun, mlps, tensors
 
@@ -23,14 +36,23 @@ WAYS: Dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-def _modes() -> Tuple[str, ...]:
+IN_PLACE: Dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "tensor.detach_()": lambda tensor: tensor.detach_(),
+    "torch.detach_(tensor)": lambda tensor: torch.detach_(tensor),
+}
+# Tensors that do not overlap themselves: torch refuses writes to those that do.
+WRITABLE = ("contiguous", "offset", "transposed", "strided", "channels_last")
+
+
+def modes() -> Tuple[str, ...]:
+    """Names of torch's grad modes, the ordinary one first."""
     found = ("enable_grad", "no_grad")
     return (*found, "inference_mode") if hasattr(torch, "inference_mode") else found
 
 
 def ways_and_modes() -> st.SearchStrategy:
     """(way to call, name of the mode around the call)."""
-    return st.sampled_from(list(product(sorted(WAYS, reverse=True), _modes())))
+    return st.sampled_from(list(product(sorted(WAYS, reverse=True), modes())))
 
 
 def detached(source: torch.Tensor, how: Tuple[str, str]) -> torch.Tensor:
@@ -40,12 +62,13 @@ def detached(source: torch.Tensor, how: Tuple[str, str]) -> torch.Tensor:
 
 
 @law("D1", DOCUMENT, ANY)
-@given(spec=tensors(), how=ways_and_modes())
+@given(spec=tensors(), how=ways_and_modes(), attached=st.sampled_from(ATTACHED))
 def test_shares_storage(
-    device: str, dtype: torch.dtype, spec: TensorSpec, how: Tuple[str, str]
+    device: str, dtype: torch.dtype, spec: TensorSpec, how: Tuple[str, str], attached: str
 ) -> None:
     """D1: detach shares storage, address, offset, shape, strides, dtype, device and layout."""
     source = spec.build(device, dtype)
+    attach(source, attached)
     result = detached(source, how)
     check(result is not source, f"{how}: detach returned its source itself")
     check_equal(geometry(result), geometry(source), f"{how}: geometry of the detached tensor")
@@ -54,34 +77,62 @@ def test_shares_storage(
     check_same_bits(result, source, f"{how}: values")
 
 
-@law("D1", DOCUMENT, ANY)
-@given(spec=tensors(layouts=("contiguous", "offset", "transposed", "strided")), how=ways_and_modes())
+@law("D1 D6", DOCUMENT, ANY)
+@given(spec=tensors(layouts=WRITABLE), how=ways_and_modes())
 def test_writes_are_seen_both_ways(
     device: str, dtype: torch.dtype, spec: TensorSpec, how: Tuple[str, str]
 ) -> None:
     """D1: what is written through the detached tensor is read from the source, and the reverse."""
     source = spec.build(device, dtype)
     result = detached(source, how)
-    if how[1] == "inference_mode":
-        return  # an inference tensor refuses writes outside its mode
+    version = source._version
     with torch.no_grad():
         before = read_bits(source)
         result.zero_()
         check_same_bits(source, result, "the source after a write through its detached alias")
         check_same_bits(source, bytes(len(before)), "zeros written through the alias")
+        check(source._version > version, f"{how}: a write through the alias is no new version")
         source.fill_(1)
         check_same_bits(result, source, "the detached alias after a write to its source")
+        check_equal(result._version, source._version, f"{how}: versions after writes")
+
+
+def sparse_matrix(kind: str, count: int, device: str, dtype: torch.dtype) -> torch.Tensor:
+    """A sparse matrix of ``count`` ones on its diagonal: a leaf, a live leaf or a non-leaf."""
+    places = torch.arange(count, device=device).expand(2, count)
+    values = torch.ones(count, dtype=dtype, device=device)
+    made = torch.sparse_coo_tensor(places, values, (count + 1, count + 1))
+    if kind == "leaf":
+        return made
+    return made.requires_grad_() if kind == "requires_grad" else made.requires_grad_() * 2
+
+
+SPARSE = [(kind, count) for kind in ("leaf", "requires_grad", "non_leaf") for count in (1, 300)]
+
+
+@law("D1 D2", DOCUMENT, PRECISE)
+def test_sparse_shares_values(device: str, dtype: torch.dtype) -> None:
+    """D1: detach of a sparse tensor shares its indices and values, outside the graph."""
+    for kind, count in SPARSE:
+        source = sparse_matrix(kind, count, device, dtype)
+        for how, call in WAYS.items():
+            result, where = call(source), f"{how} of a sparse {kind} of {count}"
+            check_equal(result.layout, source.layout, f"{where}: layout")
+            for part in ("_indices", "_values"):
+                address = getattr(source, part)().data_ptr()
+                check_equal(getattr(result, part)().data_ptr(), address, f"{where}: {part}")
+            check(not result.requires_grad, f"{where}: requires grad")
+            check(result.grad_fn is None, f"{where}: has grad_fn {result.grad_fn}")
 
 
 @law("D2", DOCUMENT, ANY)
-@given(spec=tensors(), how=ways_and_modes(), with_grad=st.booleans())
+@given(spec=tensors(), how=ways_and_modes(), attached=st.sampled_from(ATTACHED))
 def test_is_outside_the_graph(
-    device: str, dtype: torch.dtype, spec: TensorSpec, how: Tuple[str, str], with_grad: bool
+    device: str, dtype: torch.dtype, spec: TensorSpec, how: Tuple[str, str], attached: str
 ) -> None:
     """D2: a detached tensor is a plain leaf Tensor without grad_fn, requires_grad or .grad."""
     source = spec.build(device, dtype)
-    if with_grad and source.is_leaf and source.requires_grad:
-        source.grad = torch.ones(tuple(source.shape), dtype=dtype, device=device)
+    attach(source, attached)
     result = detached(source, how)
     check(not result.requires_grad, f"{how}: the detached tensor requires grad")
     check(result.grad_fn is None, f"{how}: the detached tensor has grad_fn {result.grad_fn}")
@@ -91,16 +142,16 @@ def test_is_outside_the_graph(
 
 
 @law("D5", DOCUMENT, ANY)
-@given(spec=tensors(), how=ways_and_modes(), with_grad=st.booleans())
+@given(spec=tensors(), how=ways_and_modes(), attached=st.sampled_from(ATTACHED))
 def test_leaves_its_source_alone(
-    device: str, dtype: torch.dtype, spec: TensorSpec, how: Tuple[str, str], with_grad: bool
+    device: str, dtype: torch.dtype, spec: TensorSpec, how: Tuple[str, str], attached: str
 ) -> None:
     """D5: detach leaves its source's requires_grad, grad, grad_fn, is_leaf, version and bits."""
     source = spec.build(device, dtype)
-    if with_grad and source.is_leaf and source.requires_grad:
-        source.grad = torch.ones(tuple(source.shape), dtype=dtype, device=device)
+    attach(source, attached)
     before, kind, place = autograd_state(source), type(source), geometry(source)
-    bits = read_bits(source)
+    bits, gradient = read_bits(source), before["grad"]
+    ones = None if gradient is None else read_bits(gradient)
     result = detached(source, how)
     after = autograd_state(source)
     for fact, value in before.items():
@@ -111,8 +162,12 @@ def test_leaves_its_source_alone(
     check_equal(type(source), kind, f"{how}: the source's type")
     check_equal(geometry(source), place, f"{how}: the source's geometry")
     check_same_bits(source, bits, f"{how}: the source's values")
-    result.requires_grad_(False)
-    check_equal(source.requires_grad, before["requires_grad"], "source, when the alias is changed")
+    if gradient is not None:
+        check_same_bits(gradient, ones, f"{how}: the source's gradient")
+    if dtype.is_floating_point or dtype.is_complex:
+        for flag in (True, False):
+            result.requires_grad_(flag)
+            check_equal(source.requires_grad, before["requires_grad"], "source, once its alias changed")
 
 
 OPTIMIZERS: Tuple[Tuple[str, Dict[str, Any]], ...] = (
@@ -180,40 +235,50 @@ def test_cuts_only_its_own_path(
     source = spec.build(device, dtype)
     if not source.is_leaf:
         source.retain_grad()
+    calls: List[int] = []
+    source.register_hook(lambda gradient: calls.append(1))
     constant = detached(source, how)
     (source * constant).sum().backward()  # d/dx of x * c is c: exact
     check(source.grad is not None, "the attached path gave no gradient")
     assert source.grad is not None
     check_same_bits(source.grad, constant, "gradient of x * x.detach() by x")
+    check_equal(len(calls), 1, "calls of the source's hook, by the attached path alone")
     check(constant.grad is None, "the detached tensor got a gradient")
     loss = (detached(source, how) * 2).sum()
     check(not loss.requires_grad, "a result of detached tensors alone requires grad")
     check_raises(RuntimeError, loss.backward, "backward through detached tensors", "require grad")
+    gradient = read_bits(source.grad)
+    (constant.requires_grad_() * 2).sum().backward()
+    check(constant.grad is not None, "the detached tensor, made to require grad, got no gradient")
+    check_same_bits(source.grad, gradient, "the source's gradient, once its alias got one of its own")
+    check_equal(len(calls), 1, "calls of the source's hook, once its alias got a gradient")
 
 
-@law("D6", "PyTorch notes, In-place correctness checks", FLOATING)
+@law("D6", "PyTorch notes, In-place correctness checks", DIFFERENTIABLE)
 @given(
     spec=tensors(
-        kinds=("requires_grad", "parameter", "non_leaf"), layouts=("contiguous",), max_elements=1025
+        kinds=("requires_grad", "parameter", "non_leaf", "view"),
+        layouts=WRITABLE,
+        max_elements=5600,
     ),
-    way=st.sampled_from(sorted(WAYS)),
+    how=ways_and_modes(),
 )
 def test_shares_the_version_counter(
-    device: str, dtype: torch.dtype, spec: TensorSpec, way: str
+    device: str, dtype: torch.dtype, spec: TensorSpec, how: Tuple[str, str]
 ) -> None:
     """D6: a write through detach bumps the source's version and backward refuses; .data does not."""
     source = spec.build(device, dtype)
     saved = source * source
     version = source._version
-    alias = WAYS[way](source)
-    check_equal(alias._version, version, f"{way}: version of the alias")
+    alias = detached(source, how)
+    check_equal(alias._version, version, f"{how}: version of the alias")
     alias.add_(1)
-    check(source._version > version, f"{way}: a write through the alias left the source's version")
-    check_equal(alias._version, source._version, f"{way}: versions after a write")
+    check(source._version > version, f"{how}: a write through the alias left the source's version")
+    check_equal(alias._version, source._version, f"{how}: versions after a write")
     check_raises(
         RuntimeError,
-        saved.sum().backward,
-        f"backward after a write through {way}",
+        saved.abs().sum().backward,
+        f"backward after a write through {how}",
         "modified by an inplace operation",
     )
     source = spec.build(device, dtype)
@@ -221,22 +286,24 @@ def test_shares_the_version_counter(
     version = source._version
     source.data.add_(1)
     check_equal(source._version, version, "version after a write through .data")
-    saved.sum().backward()
+    saved.abs().sum().backward()
 
 
 @law("D7", DOCUMENT, ANY)
 @given(spec=tensors(), how=ways_and_modes())
 def test_is_idempotent(device: str, dtype: torch.dtype, spec: TensorSpec, how: Tuple[str, str]) -> None:
     """D7: detaching twice gives what detaching once gives."""
-    once = detached(spec.build(device, dtype), how)
-    twice = detached(once, how)
-    check_equal(geometry(twice), geometry(once), "geometry")
-    check_equal(storage_address(twice), storage_address(once), "storage")
-    check(not twice.requires_grad and twice.grad_fn is None, "detached twice, still in a graph")
-    check_same_bits(twice, once, "values")
+    source = spec.build(device, dtype)
+    once = detached(source, how)
+    for what, other in (("twice", detached(once, how)), ("a second time", detached(source, how))):
+        check_equal(geometry(other), geometry(once), f"{what}: geometry")
+        check_equal(storage_address(other), storage_address(once), f"{what}: storage")
+        in_graph = other.requires_grad or other.grad_fn is not None
+        check(not in_graph, f"detached {what}, still in a graph")
+        check_same_bits(other, once, f"{what}: values")
 
 
-@law("D7", "torch.Tensor.conj documentation", "complex64")
+@law("D7", "torch.Tensor.conj documentation", COMPLEX)
 @given(spec=tensors(layouts=("contiguous", "offset", "transposed")), how=ways_and_modes())
 def test_keeps_lazy_bits(
     device: str, dtype: torch.dtype, spec: TensorSpec, how: Tuple[str, str]
@@ -254,54 +321,104 @@ def test_keeps_lazy_bits(
         check_same_bits(result, view, "values of a lazy view")
 
 
-@law("D8", "torch.Tensor.detach_ documentation", FLOATING)
+@law("D8", "torch.Tensor.detach_ documentation", DIFFERENTIABLE)
 @given(
-    spec=tensors(kinds=("requires_grad", "non_leaf"), layouts=("contiguous",), specials=("ordinary",))
+    spec=tensors(
+        kinds=("requires_grad", "parameter", "non_leaf", "leaf", "frozen"),
+        layouts=("contiguous", "transposed", "channels_last"),
+    ),
+    way=st.sampled_from(sorted(IN_PLACE, reverse=True)),
+    mode=st.sampled_from(("enable_grad", "no_grad")),
 )
-def test_detach_in_place(device: str, dtype: torch.dtype, spec: TensorSpec) -> None:
+def test_detach_in_place(
+    device: str, dtype: torch.dtype, spec: TensorSpec, way: str, mode: str
+) -> None:
     """D8: detach_ returns the tensor itself, now a leaf; an earlier graph still reaches its source."""
     source = spec.build(device, dtype)
     leaf = torch.ones((), dtype=dtype, device=device, requires_grad=True)
     middle = leaf * 2
     early = middle * 3
-    bits, place = read_bits(source), storage_address(source)
-    for tensor in (source, middle):
-        result = tensor.detach_()
-        check(result is tensor, "detach_ returned another tensor")
-        check(tensor.is_leaf and not tensor.requires_grad, "after detach_ still in the graph")
-        check(tensor.grad_fn is None, f"after detach_ grad_fn is {tensor.grad_fn}")
-    check_same_bits(source, bits, "values after detach_")
-    check_equal(storage_address(source), place, "storage after detach_")
-    early.backward()
-    check(leaf.grad is not None, "the graph from before detach_ no longer reaches its leaf")
+    bits, place, storage = read_bits(source), geometry(source), storage_address(source)
+    version = source._version
+    for tensor in (middle,) if source._is_view() else (source, middle):
+        with getattr(torch, mode)():
+            result = IN_PLACE[way](tensor)
+        check(result is tensor, f"{way}: returned another tensor")
+        check(tensor.is_leaf and not tensor.requires_grad, f"after {way} still in the graph")
+        check(tensor.grad_fn is None, f"after {way} grad_fn is {tensor.grad_fn}")
+        check(not (tensor * 2).requires_grad, f"what is made after {way} requires grad")
+    check_same_bits(source, bits, f"values after {way}")
+    check_equal(geometry(source), place, f"geometry after {way}")
+    check_equal(storage_address(source), storage, f"storage after {way}")
+    check_equal(source._version, version, f"version after {way}")
+    early.abs().backward()
+    check(leaf.grad is not None, f"the graph from before {way} no longer reaches its leaf")
     assert leaf.grad is not None
-    check_equal(float(leaf.grad), 6.0, "gradient through the earlier graph")
+    check_equal(complex(leaf.grad), 6 + 0j, "gradient through the earlier graph")
+
+
+# Views that detach_ refuses, of a square matrix, as expressions of it.
+VIEWS: Dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "whole[0]": lambda whole: whole[0],
+    "whole[0, 0]": lambda whole: whole[0, 0],
+    "whole[:]": lambda whole: whole[:],
+    "whole.t()": lambda whole: whole.t(),
+    "whole.diagonal()": lambda whole: whole.diagonal(),
+    "whole.view(-1)": lambda whole: whole.view(-1),
+    "whole.unsqueeze(0)": lambda whole: whole.unsqueeze(0),
+    "whole.expand(2, -1, -1)": lambda whole: whole.expand(2, -1, -1),
+    "whole.unbind()[0]": lambda whole: whole.unbind()[0],
+}
+CHUNKS: Dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "whole.chunk(2)[0]": lambda whole: whole.chunk(2)[0],
+    "whole.split(1)[0]": lambda whole: whole.split(1)[0],
+}
+
+
+def check_refused(view: torch.Tensor, part: str, way: str) -> None:
+    """detach_ of a view raises and changes nothing."""
+    __tracebackhide__ = True
+    node = view.grad_fn
+    check_raises(RuntimeError, lambda: IN_PLACE[way](view), f"{way} of {part}", "detach")
+    check(view.requires_grad and view.grad_fn is node, f"{part}, refused by {way}, left the graph")
 
 
 @law("D8", "torch.Tensor.detach_ documentation", FLOATING)
-@given(size=st.integers(1, 9), part=st.sampled_from(("slice", "diagonal", "transpose")))
-def test_detach_in_place_refuses_views(device: str, dtype: torch.dtype, size: int, part: str) -> None:
+@given(
+    size=st.integers(1, 9),
+    part=st.sampled_from(list(VIEWS)),
+    way=st.sampled_from(sorted(IN_PLACE, reverse=True)),
+)
+def test_detach_in_place_refuses_views(
+    device: str, dtype: torch.dtype, size: int, part: str, way: str
+) -> None:
     """D8: detach_ of a view raises, and the view stays in the graph."""
     leaf = torch.ones(size, size, dtype=dtype, device=device, requires_grad=True)
-    whole = leaf * 2
-    views = {"slice": whole[0], "diagonal": whole.diagonal(), "transpose": whole.t()}
-    view = views[part]
-    check_raises(RuntimeError, view.detach_, f"detach_ of a {part}", "detach")
-    check(view.requires_grad, "the refused view left the graph")
+    check_refused(VIEWS[part](leaf * 2), part, way)
 
 
 @law("D8", "torch.Tensor.detach_ documentation", FLOATING)
-@given(size=st.integers(2, 9))
-def test_detach_in_place_refuses_chunks(device: str, dtype: torch.dtype, size: int) -> None:
+@given(
+    size=st.integers(2, 9),
+    part=st.sampled_from(list(CHUNKS)),
+    way=st.sampled_from(sorted(IN_PLACE, reverse=True)),
+)
+def test_detach_in_place_refuses_chunks(
+    device: str, dtype: torch.dtype, size: int, part: str, way: str
+) -> None:
     """D8: detach_ of one of several views made at once raises, and it stays in the graph."""
     leaf = torch.ones(size, size, dtype=dtype, device=device, requires_grad=True)
-    view = (leaf * 2).chunk(2)[0]
-    check_raises(RuntimeError, view.detach_, "detach_ of a chunk", "detach")
-    check(view.requires_grad, "the refused view left the graph")
+    check_refused(CHUNKS[part](leaf * 2), part, way)
 
 
 @law("D9", "torch.Tensor.numpy documentation", FLOATING)
-@given(spec=tensors(kinds=("requires_grad", "parameter"), max_elements=1025))
+@given(
+    spec=tensors(
+        kinds=("requires_grad", "parameter", "non_leaf", "view"),
+        layouts=(*WRITABLE, "expanded"),
+        max_elements=5600,
+    )
+)
 def test_numpy_needs_detach(device: str, dtype: torch.dtype, spec: TensorSpec) -> None:
     """D9: numpy() refuses a tensor that requires grad, and shares memory after detach."""
     source = spec.build(device, dtype)
@@ -309,7 +426,8 @@ def test_numpy_needs_detach(device: str, dtype: torch.dtype, spec: TensorSpec) -
     if device != "cpu" or dtype is torch.bfloat16 or not _numpy_works():
         return
     array = source.detach().numpy()
-    if source.numel() and source.is_contiguous():
+    check_equal(array.shape, tuple(source.shape), "shape of the array")
+    if source.numel() and not overlaps(source):
         with torch.no_grad():
             source.fill_(7)
         check(bool((array == 7).all()), "the array does not see a write to its tensor")
@@ -321,7 +439,28 @@ def _numpy_works() -> bool:
     return importlib.util.find_spec("numpy") is not None
 
 
-@law("D9", "torch.autograd.forward_ad documentation", "float64")
+def numpy_has(dtype: torch.dtype) -> bool:
+    """Whether numpy is installed and has a dtype of this name that torch 1.8 knew too."""
+    name = str(dtype).rpartition(".")[2]
+    known = "bool uint8 int8 int16 int32 int64 float16 float32 float64 complex64 complex128"
+    return _numpy_works() and name in known.split()
+
+
+@law("D9", "torch.Tensor.numpy documentation", ANY)
+def test_numpy_shares_memory(device: str, dtype: torch.dtype) -> None:
+    """D9: numpy() of a detached tensor of any dtype that numpy has shares its memory."""
+    for size in (1, 5000):
+        source = torch.zeros(size, 2, dtype=dtype, device=device)
+        for part in (source, source.t(), source[size // 2 :, 1:]):
+            alias = part.detach()
+            check_equal(alias.data_ptr(), part.data_ptr(), "address of the detached tensor")
+            if device == "cpu" and numpy_has(dtype):
+                array = alias.numpy()
+                check_equal(array.ctypes.data, part.data_ptr(), "address of its array")
+                check_equal(array.shape, tuple(part.shape), "shape of its array")
+
+
+@law("D9", "torch.autograd.forward_ad documentation", PRECISE)
 @given(
     spec=tensors(
         kinds=("leaf",),

@@ -23,17 +23,26 @@ from properties.harness.checks import (
     fail,
     snapshot,
 )
-from properties.harness.law import ANY, FLOATING, PRECISE, law
+from properties.harness.law import ANY, DIFFERENTIABLE, FLOATING, PRECISE, law
+from properties.harness.layout import (
+    ATTACHED,
+    attach,
+    autograd_state,
+    geometry,
+    storage_address,
+)
 from properties.harness.listing_run import state_bits
 from properties.harness.trainer import Trainer, freeze
 from strategies import (
     MLP,
     Layer,
     OptimizerSpec,
+    TensorSpec,
     TrainingRun,
     freeze_masks,
     mlps,
     optimizers,
+    tensors,
     training_runs,
 )
 from strategies.optimizers import implementations
@@ -240,37 +249,83 @@ def test_all_frozen_refuses_backward(device: str, dtype: torch.dtype, network: M
     check_unchanged(trainer.named, trainer.before, "all frozen:")
 
 
-@law("F5", "torch.Tensor.requires_grad documentation", FLOATING)
-@given(network=mlps(max_width=8))
-def test_non_leaf_cannot_be_frozen(device: str, dtype: torch.dtype, network: MLP) -> None:
+def set_flag(tensor: torch.Tensor, flag: bool, how: str) -> None:
+    """Set requires_grad as users do: by attribute, or by the method."""
+    if how == "attribute":
+        tensor.requires_grad = flag
+    else:
+        check(tensor.requires_grad_(flag) is tensor, "requires_grad_ returned another object")
+
+
+HOW = st.sampled_from(("attribute", "method"))
+MODE = st.sampled_from(("enable_grad", "no_grad"))
+
+
+@law("F5", "torch.Tensor.requires_grad documentation", DIFFERENTIABLE)
+@given(spec=tensors(kinds=("non_leaf", "view")), how=HOW, mode=MODE)
+def test_non_leaf_cannot_be_frozen(
+    device: str, dtype: torch.dtype, spec: TensorSpec, how: str, mode: str
+) -> None:
     """F5: requires_grad = False on a non-leaf raises RuntimeError, and changes nothing."""
-    trainer = Trainer(TrainingRun(network, batch=4), device, dtype)
-    output = trainer.output()
+    tensor = spec.build(device, dtype)
+    node, bits = tensor.grad_fn, read_bits(tensor)
+    with getattr(torch, mode)():
+        freezing = f"freezing a non-leaf by {how}"
+        check_raises(RuntimeError, lambda: set_flag(tensor, False, how), freezing, "leaf")
+    check(tensor.requires_grad, "the refused non-leaf no longer requires grad")
+    check(tensor.grad_fn is node, f"the refused non-leaf has another grad_fn: {tensor.grad_fn}")
+    check_same_bits(tensor, bits, "values of the refused non-leaf")
 
-    def by_attribute() -> None:
-        output.requires_grad = False
 
-    check_raises(RuntimeError, by_attribute, "requires_grad = False on a non-leaf", "leaf")
-    check_raises(RuntimeError, lambda: output.requires_grad_(False), "requires_grad_(False)", "leaf")
-    check(output.requires_grad, "the refused non-leaf no longer requires grad")
+@law("F5 F8", "torch.Tensor.requires_grad documentation", ANY)
+@given(
+    spec=tensors(kinds=("leaf", "requires_grad", "parameter", "frozen")),
+    how=HOW,
+    mode=MODE,
+    attached=st.sampled_from(ATTACHED),
+)
+def test_flag_is_set_and_undone(
+    device: str, dtype: torch.dtype, spec: TensorSpec, how: str, mode: str, attached: str
+) -> None:
+    """F5: a floating or complex leaf takes requires_grad, on and off, and nothing else changes."""
+    tensor = spec.build(device, dtype)
+    attach(tensor, attached)
+    before, bits, place = autograd_state(tensor), read_bits(tensor), geometry(tensor)
+    flag = before.pop("requires_grad")
+    address, gradient = storage_address(tensor), before.pop("grad")
+    for wanted in (not flag, flag, not flag, False):
+        with getattr(torch, mode)():
+            if wanted and not (dtype.is_floating_point or dtype.is_complex):
+                refusal = f"requires_grad = True of {dtype} by {how}"
+                check_raises(RuntimeError, lambda: set_flag(tensor, True, how), refusal, "floating")
+                wanted = False
+            else:
+                set_flag(tensor, wanted, how)
+        check_equal(tensor.requires_grad, wanted, f"requires_grad, set by {how} under {mode}")
+        after = autograd_state(tensor)
+        check(after.pop("grad") is gradient, "setting requires_grad changed the gradient")
+        check(after.pop("requires_grad") is wanted, "requires_grad is not a bool")
+        check_equal(after, before, "what autograd knows besides requires_grad")
+    check_equal(geometry(tensor), place, "geometry after requires_grad was set")
+    check_equal(storage_address(tensor), address, "storage after requires_grad was set")
+    check_same_bits(tensor, bits, "values after requires_grad was set")
 
 
 @law("F5", "torch.Tensor.requires_grad documentation", ANY)
 def test_only_floating_can_require_grad(device: str, dtype: torch.dtype) -> None:
-    """F5: integer and bool tensors refuse requires_grad; floating and complex ones take it."""
-    tensor = torch.empty(3, dtype=dtype, device=device)
-    if dtype.is_floating_point or dtype.is_complex:
-        tensor.requires_grad_()
-        check(tensor.requires_grad, f"{dtype} did not take requires_grad")
-        check(not tensor.requires_grad_(False).requires_grad, "requires_grad cannot be undone")
-        return
-    check_raises(RuntimeError, tensor.requires_grad_, f"requires_grad_ of {dtype}", "floating")
-    check_raises(
-        RuntimeError,
-        lambda: torch.nn.Parameter(torch.empty(3, dtype=dtype, device=device)),
-        f"a Parameter of {dtype}",
-    )
-    check(not tensor.requires_grad, "the refused tensor requires grad")
+    """F5: integer and bool tensors are not made to require grad; floating and complex ones are."""
+    made: Dict[str, Any] = {
+        "torch.empty": lambda: torch.empty(3, dtype=dtype, device=device, requires_grad=True),
+        "torch.tensor": lambda: torch.tensor([1], dtype=dtype, device=device, requires_grad=True),
+        "Parameter": lambda: torch.nn.Parameter(torch.empty(3, dtype=dtype, device=device)),
+    }
+    for name, make in made.items():
+        if dtype.is_floating_point or dtype.is_complex:
+            check(make().requires_grad, f"{name} of {dtype} did not take requires_grad")
+        else:
+            check_raises(RuntimeError, make, f"{name} of {dtype} that requires grad")
+    frozen = torch.nn.Parameter(torch.empty(3, dtype=dtype, device=device), requires_grad=False)
+    check(not frozen.requires_grad, f"a Parameter of {dtype} made frozen requires grad")
 
 
 @law("F6", "torch.optim.Optimizer.zero_grad documentation", FLOATING)
@@ -630,9 +685,9 @@ def test_loading_state_leaves_frozen(device: str, dtype: torch.dtype, data: st.D
     for name, parameter in loaded.named.items():
         flag = name not in run.frozen
         check_equal(parameter.requires_grad, flag, f"requires_grad of {name} after loading")
-        if run.clearing == "keep" and straight.named[name].grad is not None:
-            parameter.grad = from_bits(read_bits(straight.named[name].grad), parameter.shape, dtype)
-            parameter.grad = parameter.grad.to(device)  # gradients are no part of a state_dict
+        kept = straight.named[name].grad
+        if run.clearing == "keep" and kept is not None:  # gradients are no part of a state_dict
+            parameter.grad = from_bits(read_bits(kept), parameter.shape, dtype).to(device)
     for _ in range(run.steps):
         straight.step()
         loaded.step()

@@ -43,8 +43,9 @@ LAYOUTS = (
     "expanded",  # strides of zero
     "overlapping",  # windows that share elements
     "channels_last",  # 4 and 5 dimensions
+    "lazy",  # a conjugate or negative that is not computed yet, of dtypes that have one
 )
-KINDS = ("leaf", "requires_grad", "parameter", "non_leaf", "view")
+KINDS = ("leaf", "requires_grad", "parameter", "non_leaf", "view", "frozen")
 SPECIALS = ("ordinary", "mixed")
 
 
@@ -77,6 +78,11 @@ def _holds_numbers(dtype: torch.dtype) -> bool:
     return True
 
 
+def real_of(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which the parts of a complex tensor are drawn."""
+    return torch.float64 if dtype is torch.complex128 else torch.float32
+
+
 def can_require_grad(dtype: torch.dtype) -> bool:
     """Floating and complex dtypes can; 8-bit floats can too, but have no arithmetic."""
     wide = dtype.is_complex or torch.empty(0, dtype=dtype).element_size() > 1
@@ -88,8 +94,9 @@ class TensorSpec:
     """A tensor as plain values; its device and dtype are given when it is built.
 
     shape: before the layout is applied, which may turn or repeat it; layout: one of
-    LAYOUTS; kind: one of KINDS, where a dtype that cannot require grad gives a plain
-    leaf; special: "mixed" puts infinities, NaN, -0.0 and subnormals among the values.
+    LAYOUTS; kind: one of KINDS ("frozen": a Parameter that does not require grad), where
+    a dtype that cannot require grad gives a plain leaf; special: "mixed" puts infinities,
+    NaN, -0.0 and subnormals among the values.
     """
 
     shape: Tuple[int, ...] = ()
@@ -97,6 +104,13 @@ class TensorSpec:
     kind: str = "leaf"
     special: str = "ordinary"
     seed: int = 0
+
+    def _put_odd(self, tensor: torch.Tensor) -> None:
+        """Write infinities, NaN, -0.0 and subnormals to every second place of the first 50."""
+        tiny, count = torch.finfo(tensor.dtype).tiny, tensor.numel()
+        odd = (float("inf"), -0.0, float("nan"), -float("inf"), tiny / 4, -tiny / 4)
+        for index in range(0, count if count < 50 else 50, 2):
+            tensor[index] = odd[(index // 2 + self.seed) % len(odd)]
 
     def _numbers(self, shape: Tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         generator = torch.Generator()
@@ -108,17 +122,16 @@ class TensorSpec:
         if dtype is torch.bool:
             tensor = torch.rand(count, generator=generator) > 0.5
         elif dtype.is_complex:
-            real = torch.float64 if dtype is torch.complex128 else torch.float32
-            parts = torch.rand(count * 2, generator=generator, dtype=real) * 4 - 2
-            tensor = torch.complex(parts[:count].clone(), parts[count:].clone()).to(dtype)
-        elif dtype.is_floating_point:
+            parts = torch.rand(2, count, generator=generator, dtype=real_of(dtype)) * 4 - 2
+            if self.special == "mixed":
+                self._put_odd(parts[0])
+                self._put_odd(parts[1])
+            tensor = torch.complex(parts[0], parts[1]).to(dtype)
+        elif dtype.is_floating_point and (can_require_grad(dtype) or self.special == "ordinary"):
             wide = torch.rand(count, generator=generator, dtype=torch.float64) * 4 - 2
             tensor = wide.to(dtype)
-            if self.special == "mixed" and can_require_grad(dtype):
-                tiny = torch.finfo(dtype).tiny
-                odd = (float("inf"), -0.0, float("nan"), -float("inf"), tiny / 4, -tiny / 4)
-                for index in range(0, count if count < 50 else 50, 2):
-                    tensor[index] = odd[(index // 2 + self.seed) % len(odd)]
+            if self.special == "mixed":
+                self._put_odd(tensor)
         else:
             size = tensor.element_size()
             raw = torch.randint(0, 256, (count * size,), generator=generator).tolist()
@@ -147,11 +160,17 @@ class TensorSpec:
             return tensor.contiguous(memory_format=torch.channels_last)
         if layout == "channels_last" and len(shape) == 5:
             return tensor.contiguous(memory_format=torch.channels_last_3d)
+        if layout == "lazy" and dtype.is_complex:
+            return tensor.conj()
+        if layout == "lazy" and dtype in (torch.float32, torch.float64):
+            return torch.complex(torch.zeros_like(tensor), tensor).conj().imag
         return tensor
 
     def build(self, device: str = "cpu", dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """The tensor on a device: values drawn on the CPU from ``seed`` alone."""
         tensor = self._laid_out(device, dtype)
+        if self.kind == "frozen":
+            return torch.nn.Parameter(tensor, requires_grad=False)
         if self.kind == "leaf" or not can_require_grad(dtype):
             return tensor
         if self.kind == "parameter":

@@ -4,6 +4,21 @@ from typing import Any, Dict
 
 import torch
 
+from strategies.tensors import can_require_grad
+
+# What may hang on a tensor: nothing, a .grad (retained, of a non-leaf), a gradient hook.
+ATTACHED = ("nothing", "gradient", "hook")
+
+
+def attach(tensor: torch.Tensor, what: str) -> None:
+    """Give a tensor a .grad of ones or a hook that changes nothing, where autograd allows it."""
+    if what == "gradient" and can_require_grad(tensor.dtype):
+        if tensor.grad_fn is not None:
+            tensor.retain_grad()
+        tensor.grad = torch.ones(tuple(tensor.shape), dtype=tensor.dtype, device=tensor.device)
+    elif what == "hook" and tensor.requires_grad:
+        tensor.register_hook(lambda gradient: None)
+
 
 def storage_address(tensor: torch.Tensor) -> int:
     """The address of the tensor's storage; equal where two tensors share it."""
@@ -32,8 +47,13 @@ def autograd_state(tensor: torch.Tensor) -> Dict[str, Any]:
         "is_leaf": tensor.is_leaf,
         "grad_fn": tensor.grad_fn,
         "version": tensor._version,
-        "grad": tensor.grad if tensor.is_leaf else None,
+        "grad": gradient_of(tensor),
     }
+
+
+def gradient_of(tensor: torch.Tensor) -> Any:
+    """The .grad of a leaf, or of what retains it: torch warns of asking any other."""
+    return tensor.grad if tensor.is_leaf or getattr(tensor, "retains_grad", False) else None
 
 
 def overlaps(tensor: torch.Tensor) -> bool:

@@ -42,9 +42,11 @@ def numbers(tensor: torch.Tensor) -> str:
         if isinstance(value, float):
             return shortest(value, tensor.dtype)
         if isinstance(value, complex):
-            if value != value or math.isinf(value.real) or math.isinf(value.imag):
-                return f"complex({shortest(value.real, torch.float64)}, {value.imag!r})"
-            return repr(value)
+            if value == value and 0 < abs(value.real) < math.inf and 0 < abs(value.imag) < math.inf:
+                return repr(value)
+            return (
+                f"complex({shortest(value.real, torch.float64)}, {shortest(value.imag, torch.float64)})"
+            )
         return repr(value)
 
     return nested(tensor.tolist(), write)

@@ -7,7 +7,7 @@ import torch
 from properties.harness.reproducer.literals import FEW, numbers
 from properties.harness.reproducer.script import Script
 from strategies import TensorSpec
-from strategies.tensors import can_require_grad
+from strategies.tensors import can_require_grad, real_of
 
 
 def _base_shape(spec: TensorSpec) -> Tuple[int, ...]:
@@ -26,14 +26,25 @@ def _values(
     count = tensor.numel()
     if not count:
         return f"torch.empty({shape}, dtype=dtype)"
+    mixed = spec.special == "mixed"
+    if tensor.element_size() == 1 and dtype.is_floating_point and mixed:  # there are several NaN
+        if count <= FEW:
+            raw = f"torch.tensor({numbers(tensor.view(torch.uint8))}, dtype=torch.uint8)"
+        else:
+            script.add(f"generator = torch.Generator().manual_seed({spec.seed})")
+            raw = f"torch.randint(0, 256, {shape}, generator=generator).to(torch.uint8)"
+        return f"{raw}.view(dtype)"
     if count <= FEW:
         return f"torch.tensor({numbers(tensor)}, dtype=dtype)"
     script.add(f"generator = torch.Generator().manual_seed({spec.seed})")
     if dtype is torch.bool:
         return f"(torch.rand({shape}, generator=generator) > 0.5)"
     if dtype.is_complex:
-        real = "torch.float64" if dtype is torch.complex128 else "torch.float32"
+        real = real_of(dtype)
         script.add(f"parts = torch.rand({(2, *shape)}, generator=generator, dtype={real}) * 4 - 2")
+        if mixed:
+            _emit_odd(script, "parts[0]", spec, count, real)
+            _emit_odd(script, "parts[1]", spec, count, real)
         return "torch.complex(parts[0], parts[1]).to(dtype)"
     if not dtype.is_floating_point:
         size = tensor.element_size()
@@ -41,15 +52,19 @@ def _values(
         return f"(raw * 256 ** torch.arange({size})).sum(-1).to(dtype)"
     drawn = f"torch.rand({shape}, generator=generator, dtype=torch.float64)"
     drawn = f"({drawn} * 4 - 2).to(dtype)"
-    if spec.special != "mixed" or not can_require_grad(dtype):
+    if not mixed:
         return drawn
-    last = min(count, 50)
-    odd = numbers(tensor.view(-1)[:12:2])
-    script.add(
-        f"{name} = {drawn}",
-        f"{name}.view(-1)[:{last}:2] = torch.tensor(({odd} * 9)[:{(last + 1) // 2}], dtype=dtype)",
-    )
+    script.add(f"{name} = {drawn}")
+    _emit_odd(script, name, spec, count, dtype)
     return name
+
+
+def _emit_odd(script: Script, name: str, spec: TensorSpec, count: int, dtype: torch.dtype) -> None:
+    """Infinities and the like at every second place of the first 50."""
+    first = torch.zeros(min(count, 50), dtype=dtype)
+    spec._put_odd(first)
+    odd, last, places = numbers(first[:12:2]), len(first), (len(first) + 1) // 2
+    script.add(f"{name}.view(-1)[:{last}:2] = torch.tensor(({odd} * 9)[:{places}], dtype={dtype})")
 
 
 def _layout(spec: TensorSpec, count: int) -> str:
@@ -77,8 +92,18 @@ def emit_tensor(script: Script, name: str, spec: TensorSpec, device: str, dtype:
     count = 1
     for extent in spec.shape:
         count *= extent
-    made = (values if device == "cpu" else f"{values}.to(device)") + _layout(spec, count)
-    kind = spec.kind if can_require_grad(dtype) else "leaf"
+    moved = values if device == "cpu" else f"{values}.to(device)"
+    made = moved + _layout(spec, count)
+    if spec.layout == "lazy" and dtype.is_complex:
+        made = f"{moved}.conj()"
+    elif spec.layout == "lazy" and dtype in (torch.float32, torch.float64):
+        if moved != name:
+            script.add(f"{name} = {moved}")
+        made = f"torch.complex(torch.zeros_like({name}), {name}).conj().imag"
+    kind = spec.kind if can_require_grad(dtype) or spec.kind == "frozen" else "leaf"
+    if kind == "frozen":
+        script.add(f"{name} = nn.Parameter({made}, requires_grad=False)")
+        return
     if kind == "parameter":
         made = f"nn.Parameter({made})"
     elif kind != "leaf":

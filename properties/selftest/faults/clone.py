@@ -314,3 +314,151 @@ def state_dict_copies() -> None:
 def state_dict_stays_in_the_graph() -> None:
     """state_dict gives the parameters themselves."""
     _replace_saving(lambda value: value)
+
+
+def _clone_keeps_gradient() -> bool:
+    tensor = _live()
+    tensor.grad = torch.ones(2)
+    tensor.clone()
+    return tensor.grad is not None
+
+
+@fault("C1", witness=_clone_keeps_gradient)
+def clone_clears_its_sources_gradient() -> None:
+    """clone of a leaf clears the leaf's gradient."""
+
+    def broken(original: Any, tensor: torch.Tensor, options: Any) -> Any:
+        tensor.grad = None
+        return original(tensor, **options)
+
+    _clone_gives(broken, lambda tensor: tensor.is_leaf and tensor.grad is not None)
+
+
+def _owns_in_inference_mode() -> bool:
+    with torch.inference_mode():
+        return _owns(_live())
+
+
+@fault("C1", witness=_owns_in_inference_mode, since=(1, 10))
+def clone_aliases_in_inference_mode() -> None:
+    """clone shares memory in inference mode."""
+    _clone_gives(_alias, lambda tensor: torch.is_inference_mode_enabled())
+
+
+def _channels_last_owns() -> bool:
+    tensor = torch.ones(1, 2, 3, 4).contiguous(memory_format=torch.channels_last)
+    return tensor.clone(memory_format=torch.channels_last).data_ptr() != tensor.data_ptr()
+
+
+@fault("C1", witness=_channels_last_owns)
+def clone_aliases_what_has_the_format() -> None:
+    """clone to channels_last of what is channels_last shares memory, as contiguous() does."""
+
+    def around(original: Any, tensor: torch.Tensor, **options: Any) -> Any:
+        wanted = options.get("memory_format")
+        if wanted is torch.channels_last and tensor.is_contiguous(memory_format=wanted):
+            return tensor.view_as(tensor)
+        return original(tensor, **options)
+
+    wrap(torch.Tensor, "clone", around)
+    wrap(torch, "clone", around)
+
+
+def _sum_passes() -> bool:
+    tensor = _live(3)
+    tensor.clone().sum().backward()
+    return tensor.grad is not None and tensor.grad.tolist() == [1.0] * 3
+
+
+@fault("C3", witness=_sum_passes)
+def clone_halves_expanded_gradients() -> None:
+    """A gradient of strides zero, such as sum's, is halved by a clone."""
+    _hooked(lambda gradient: gradient * 0.5 if 0 in gradient.stride() else gradient)
+
+
+def _tangent_owned() -> bool:
+    from torch.autograd import forward_ad
+
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(torch.ones(2), torch.ones(2))
+        found = forward_ad.unpack_dual(dual.clone()).tangent
+        held = forward_ad.unpack_dual(dual).tangent
+        return found is not None and held is not None and found.data_ptr() != held.data_ptr()
+
+
+@fault("C3", witness=_tangent_owned, since=(2, 0))
+def clone_shares_its_tangent() -> None:
+    """The tangent of a clone is its source's very tensor."""
+    from torch.autograd import forward_ad
+
+    def broken(original: Any, tensor: torch.Tensor, options: Any) -> Any:
+        held = forward_ad.unpack_dual(tensor)
+        return forward_ad.make_dual(original(held.primal, **options), held.tangent)
+
+    def is_dual(tensor: torch.Tensor) -> bool:
+        if forward_ad._current_level < 0 or not tensor.is_floating_point():
+            return False
+        return forward_ad.unpack_dual(tensor).tangent is not None
+
+    _clone_gives(broken, is_dual)
+
+
+def _clone_conjugates() -> bool:
+    return torch.tensor([1 + 2j]).conj().clone().tolist() == [1 - 2j]
+
+
+@fault("C1", "C5", witness=_clone_conjugates, since=(1, 10))
+def clone_forgets_the_conjugation() -> None:
+    """clone of a lazily conjugated tensor copies what lies in its memory."""
+    _clone_gives(
+        lambda original, tensor, options: original(tensor.conj(), **options),
+        lambda tensor: tensor.is_conj(),
+    )
+
+
+def _complex_nan_kept() -> bool:
+    return torch.tensor([complex("nan+1j")], dtype=torch.complex128).clone().isnan().tolist() == [True]
+
+
+@fault("C1", witness=_complex_nan_kept)
+def clone_replaces_complex_nan() -> None:
+    """clone turns nan into 0.0, in complex128."""
+    _after(
+        lambda values: values.masked_fill_(values != values, 0.0),
+        lambda tensor: tensor.dtype is torch.complex128,
+    )
+
+
+def _deep_copy_tied() -> bool:
+    net = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Linear(1, 1))
+    net[1].weight = net[0].weight
+    copied = copy.deepcopy(net)
+    return copied[1].weight is copied[0].weight
+
+
+@fault("C5", "F8", witness=_deep_copy_tied)
+def deepcopy_unties() -> None:
+    """deepcopy of a module copies a tied parameter once for each of its places."""
+
+    def untied(module: Any, memo: Any) -> Any:
+        copied = module.__class__.__new__(module.__class__)
+        memo[id(module)] = copied
+        copied.__dict__.update(copy.deepcopy(module.__dict__, memo))
+        for each in copied.modules():
+            for name, value in each._parameters.items():
+                if value is not None:
+                    each._parameters[name] = torch.nn.Parameter(value.data * 1, value.requires_grad)
+        return copied
+
+    torch.nn.Module.__deepcopy__ = untied  # type: ignore[attr-defined]
+
+
+def _frozen_state_follows() -> bool:
+    net = torch.nn.Linear(1, 1).requires_grad_(False)
+    return net.state_dict()["weight"].data_ptr() == net.weight.data_ptr()
+
+
+@fault("C5", witness=_frozen_state_follows)
+def state_dict_copies_frozen() -> None:
+    """state_dict gives copies of what is frozen."""
+    _replace_saving(lambda value: value.detach() if value.requires_grad else value.detach().clone())

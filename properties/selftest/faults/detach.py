@@ -374,3 +374,233 @@ def detach_resolves_conjugates() -> None:
     _detach_gives(
         lambda original, tensor: original(tensor).resolve_conj(), lambda tensor: tensor.is_conj()
     )
+
+
+# What hangs on the source, and what an alias may do to it.
+
+
+def _hook_called_once() -> bool:
+    tensor, calls = _live(), []
+    tensor.register_hook(lambda gradient: calls.append(1))
+    constant = tensor.detach()
+    (tensor * constant).sum().backward()
+    return len(calls) == 1
+
+
+@fault("D4", "D5", witness=_hook_called_once)
+def detach_removes_its_sources_hooks() -> None:
+    """detach removes the gradient hooks of its source."""
+
+    def broken(original: Any, tensor: torch.Tensor) -> Any:
+        if tensor._backward_hooks:
+            tensor._backward_hooks.clear()
+        return original(tensor)
+
+    _detach_gives(broken)
+
+
+def _source_keeps_gradient_bits() -> bool:
+    tensor = _live()
+    tensor.grad = torch.ones(2)
+    tensor.detach()
+    return tensor.grad.tolist() == [1.0, 1.0]
+
+
+@fault("D5", witness=_source_keeps_gradient_bits)
+def detach_zeroes_its_sources_gradient() -> None:
+    """detach of a leaf writes zeros into its gradient."""
+
+    def broken(original: Any, tensor: torch.Tensor) -> Any:
+        if tensor.is_leaf and tensor.grad is not None:
+            tensor.grad.data.zero_()
+        return original(tensor)
+
+    _detach_gives(broken)
+
+
+def _retained() -> torch.Tensor:
+    tensor = _non_leaf()
+    tensor.retain_grad()
+    tensor.sum().backward()
+    return tensor
+
+
+def _retains(tensor: torch.Tensor) -> bool:
+    return tensor.grad_fn is not None and getattr(tensor, "retains_grad", False)
+
+
+@fault("D2", witness=lambda: _retained().detach().grad is None)
+def detach_carries_retained_gradients() -> None:
+    """detach of a non-leaf that retains its gradient carries that along."""
+
+    def broken(original: Any, tensor: torch.Tensor) -> Any:
+        result = original(tensor)
+        result.grad = tensor.grad
+        return result
+
+    _detach_gives(broken, _retains)
+
+
+@fault("D1", witness=lambda: _shares(_retained()))
+def detach_copies_what_retains_its_gradient() -> None:
+    """detach copies non-leaves that retain their gradient."""
+    _detach_gives(_copy, _retains)
+
+
+def _alias_is_apart() -> bool:
+    tensor = _live()
+    (tensor.detach().requires_grad_() * 2).sum().backward()
+    return tensor.grad is None
+
+
+@fault("D4", witness=_alias_is_apart)
+def gradients_of_an_alias_reach_its_source() -> None:
+    """A detached alias that is made to require grad gives its gradient to its source too."""
+
+    def broken(original: Any, tensor: torch.Tensor) -> Any:
+        result = original(tensor)
+        result.detached_from = tensor
+        return result
+
+    def setter(original: Any, alias: torch.Tensor, requires_grad: bool = True) -> Any:
+        original(alias, requires_grad)
+        source = getattr(alias, "detached_from", None)
+        if requires_grad and source is not None and source.is_leaf and source.requires_grad:
+
+            def add(gradient: torch.Tensor) -> None:
+                held = source.grad
+                source.grad = gradient.data * 1 if held is None else held.data + gradient.data
+
+            alias.register_hook(add)
+        return alias
+
+    _detach_gives(broken)
+    wrap(torch.Tensor, "requires_grad_", setter)
+
+
+def _second_shares() -> bool:
+    tensor = torch.ones(2)
+    return tensor.detach().data_ptr() == tensor.detach().data_ptr()
+
+
+@fault("D7", witness=_second_shares)
+def detach_copies_the_second_time() -> None:
+    """detach copies a tensor that has been detached before."""
+
+    def broken(original: Any, tensor: torch.Tensor) -> Any:
+        before = getattr(tensor, "was_detached", False)
+        tensor.was_detached = True  # type: ignore[attr-defined]
+        return _copy(original, tensor) if before else original(tensor)
+
+    _detach_gives(broken)
+
+
+@fault("D1", "D2", witness=lambda: _shares(torch.nn.Parameter(torch.ones(2), False)))
+def detach_copies_frozen_parameters() -> None:
+    """detach copies Parameters that do not require grad."""
+    _detach_gives(
+        _copy,
+        lambda tensor: isinstance(tensor, torch.nn.Parameter) and not tensor.requires_grad,
+    )
+
+
+def _version_of_slice_shared() -> bool:
+    whole = torch.ones(2, 3, dtype=torch.int16)
+    part = whole[1:]
+    part.detach().add_(1)
+    return whole._version == 1
+
+
+@fault("D6", witness=_version_of_slice_shared)
+def detach_of_integer_views_has_its_own_version() -> None:
+    """detach of views of integer tensors has a version counter of its own."""
+    _detach_gives(
+        lambda original, tensor: tensor.data,
+        lambda tensor: tensor._is_view() and not tensor.is_floating_point() and not tensor.is_complex(),
+    )
+
+
+def _negative() -> torch.Tensor:
+    return torch.ones(2, dtype=torch.complex128).conj().imag
+
+
+@fault("D1", "D7", witness=lambda: _negative().detach().is_neg(), since=(1, 10))
+def detach_resolves_negatives() -> None:
+    """detach of a lazily negated float64 tensor computes it."""
+    _detach_gives(
+        lambda original, tensor: original(tensor).resolve_neg(),
+        lambda tensor: tensor.is_neg() and tensor.dtype is torch.float64,
+    )
+
+
+def _sparse_shares() -> bool:
+    tensor = torch.eye(2).to_sparse()
+    return tensor.detach()._values().data_ptr() == tensor._values().data_ptr()
+
+
+@fault("D1", witness=_sparse_shares)
+def detach_copies_sparse() -> None:
+    """detach copies sparse tensors."""
+    _detach_gives(_copy, lambda tensor: tensor.layout is torch.sparse_coo)
+
+
+# In place, and to numpy.
+
+
+def _function_detaches_in_place() -> bool:
+    tensor = _non_leaf()
+    torch.detach_(tensor)
+    return tensor.is_leaf
+
+
+@fault("D8", witness=_function_detaches_in_place)
+def detach_in_place_function_does_nothing() -> None:
+    """torch.detach_ does nothing; the method does its work."""
+    wrap(torch, "detach_", lambda original, tensor: tensor)
+
+
+@fault(
+    "D8",
+    witness=lambda: not torch.nn.Parameter(torch.ones(2)).detach_().requires_grad,
+)
+def detach_in_place_ignores_parameters() -> None:
+    """detach_ of a Parameter does nothing."""
+    wrap(
+        torch.Tensor,
+        "detach_",
+        lambda original, tensor: tensor if isinstance(tensor, torch.nn.Parameter) else original(tensor),
+    )
+
+
+def _elements_refused() -> bool:
+    try:
+        (_live(2, 2) * 2)[0, 0].detach_()
+    except RuntimeError:
+        return True
+    return False
+
+
+@fault("D8", witness=_elements_refused)
+def detach_in_place_accepts_elements() -> None:
+    """detach_ of a 0-dim view does nothing instead of raising."""
+
+    def around(original: Any, tensor: torch.Tensor) -> Any:
+        return tensor if tensor._is_view() and not tensor.dim() else original(tensor)
+
+    wrap(torch.Tensor, "detach_", around)
+
+
+def _array_shares() -> bool:
+    tensor = torch.ones(2, 3).t()
+    return bool(tensor.numpy().ctypes.data == tensor.data_ptr())
+
+
+@fault("D9", witness=_array_shares)
+def numpy_copies_transposed() -> None:
+    """numpy() copies what is not contiguous, and keeps its shape."""
+
+    def around(original: Any, tensor: torch.Tensor, **options: Any) -> Any:
+        array = original(tensor, **options)
+        return array if tensor.is_contiguous() else array.copy()
+
+    wrap(torch.Tensor, "numpy", around)

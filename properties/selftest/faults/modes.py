@@ -97,3 +97,59 @@ def eval_mode_is_no_grad() -> None:
             return original(self, *args)
 
     wrap(torch.nn.Linear, "forward", around)
+
+
+def _enabling_ends() -> bool:
+    with torch.no_grad():
+        try:
+            with torch.enable_grad():
+                raise KeyError
+        except KeyError:
+            found = torch.is_grad_enabled()
+            torch.set_grad_enabled(False)
+    return not found
+
+
+@fault("K1", witness=_enabling_ends)
+def enable_grad_leaks_by_an_exception() -> None:
+    """Grad mode stays on, inside no_grad, after an exception leaves an enable_grad block."""
+
+    def around(original: Any, self: Any, kind: Any, value: Any, trace: Any) -> Any:
+        return None if kind is not None else original(self, kind, value, trace)
+
+    wrap(torch.enable_grad, "__exit__", around)
+
+
+def _decorator_ends() -> bool:
+    torch.no_grad()(lambda: None)()
+    found = torch.is_grad_enabled()
+    torch.set_grad_enabled(True)
+    return found
+
+
+@fault("K1", witness=_decorator_ends)
+def no_grad_decorator_leaks() -> None:
+    """Grad mode stays off after a function that no_grad decorates."""
+
+    def around(original: Any, self: Any, function: Any) -> Any:
+        decorated = original(self, function)
+
+        def run(*args: Any, **options: Any) -> Any:
+            result = decorated(*args, **options)
+            torch.set_grad_enabled(False)
+            return result
+
+        return run
+
+    wrap(torch.no_grad, "__call__", around)
+
+
+def _inference_mode_can_be_off() -> bool:
+    with torch.inference_mode(False):
+        return (torch.ones(1, requires_grad=True) * 2).requires_grad
+
+
+@fault("K1", witness=_inference_mode_can_be_off, since=(1, 10))
+def inference_mode_ignores_its_argument() -> None:
+    """inference_mode(False) is inference mode."""
+    wrap(torch.inference_mode, "__init__", lambda original, self, mode=True: original(self, True))

@@ -171,3 +171,102 @@ def frozen_batch_norm_moves_twice_as_fast() -> None:
         return original(values, mean, var, weight, bias, training, momentum, *rest)
 
     wrap(torch.nn.functional, "batch_norm", around)
+
+
+def _statistics(kind: Any, *shape: int, **options: Any) -> bool:
+    """Whether a norm's running mean moves in train mode."""
+    net = kind(2, **options).requires_grad_(False)
+    net(torch.ones(shape))
+    return bool(net.running_mean.any())
+
+
+@fault("F8", witness=lambda: _statistics(torch.nn.BatchNorm2d, 2, 2, 1, 1))
+def frozen_batch_norm_2d_keeps_statistics() -> None:
+    """BatchNorm of images does not update its statistics where its weight is frozen."""
+
+    def around(
+        original: Any, values: Any, mean: Any, var: Any, weight: Any = None, *rest: Any, **o: Any
+    ) -> Any:
+        if values.dim() == 4 and weight is not None and not weight.requires_grad and mean is not None:
+            mean, var = mean.clone(), var.clone()
+        return original(values, mean, var, weight, *rest, **o)
+
+    wrap(torch.nn.functional, "batch_norm", around)
+
+
+def _statistics_under_no_grad() -> bool:
+    with torch.no_grad():
+        return _statistics(torch.nn.BatchNorm1d, 2, 2)
+
+
+@fault("F8", witness=_statistics_under_no_grad)
+def batch_norm_keeps_statistics_under_no_grad() -> None:
+    """BatchNorm in train mode does not update its statistics while grad mode is off."""
+
+    def around(original: Any, values: Any, mean: Any, var: Any, *rest: Any, **o: Any) -> Any:
+        if not torch.is_grad_enabled() and mean is not None:
+            mean, var = mean.clone(), var.clone()
+        return original(values, mean, var, *rest, **o)
+
+    wrap(torch.nn.functional, "batch_norm", around)
+
+
+def _eval_is_deep() -> bool:
+    net: torch.nn.Module = torch.nn.Linear(1, 1)
+    deepest = net
+    for _ in range(4):
+        net = torch.nn.Sequential(net)
+    net.eval()
+    return not deepest.training
+
+
+@fault("F8", witness=_eval_is_deep)
+def eval_mode_reaches_three_levels() -> None:
+    """train() and eval() do not reach modules more than two levels down."""
+
+    def around(original: Any, module: Any, mode: bool = True) -> Any:
+        for name, each in module.named_modules():
+            if name.count(".") < 2:
+                each.training = mode
+        return module
+
+    wrap(torch.nn.Module, "train", around)
+
+
+def _clears_frozen() -> bool:
+    net = torch.nn.Linear(1, 1)
+    net(torch.ones(1, 1)).sum().backward()
+    net.requires_grad_(False).zero_grad(set_to_none=True)
+    return net.weight.grad is None
+
+
+@fault("F6", "F9", witness=_clears_frozen)
+def module_zero_grad_skips_frozen() -> None:
+    """Module.zero_grad leaves the gradients of frozen parameters."""
+
+    def around(original: Any, module: Any, set_to_none: bool = True) -> None:
+        for parameter in module.parameters():
+            if parameter.requires_grad and parameter.grad is not None:
+                parameter.grad = None if set_to_none else torch.zeros_like(parameter)
+
+    wrap(torch.nn.Module, "zero_grad", around)
+
+
+def _loads_buffers() -> bool:
+    net = torch.nn.BatchNorm1d(1)
+    net.load_state_dict({name: value + 1 for name, value in net.state_dict().items()})
+    return float(net.running_mean) == 1.0  # type: ignore[arg-type]
+
+
+@fault("C5", "F9", witness=_loads_buffers)
+def load_state_dict_skips_buffers() -> None:
+    """load_state_dict leaves buffers as they are."""
+
+    def around(original: Any, module: Any, *args: Any, **options: Any) -> Any:
+        kept = [(buffer, buffer.data.clone()) for buffer in module.buffers()]
+        result = original(module, *args, **options)
+        for buffer, value in kept:
+            buffer.data.copy_(value)
+        return result
+
+    wrap(torch.nn.Module, "load_state_dict", around)

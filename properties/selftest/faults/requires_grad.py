@@ -350,3 +350,80 @@ def load_state_dict_skips_frozen() -> None:
         return result
 
     wrap(torch.nn.Module, "load_state_dict", around)
+
+
+def _freezes_under_no_grad() -> bool:
+    with torch.no_grad():
+        return _parameter_freezes(2)
+
+
+@fault("F5", "F8", witness=_freezes_under_no_grad)
+def freezing_is_ignored_under_no_grad() -> None:
+    """requires_grad = False on a leaf is ignored while grad mode is off."""
+
+    def setter(original: Any, tensor: torch.Tensor, flag: bool) -> Any:
+        if flag or torch.is_grad_enabled() or not tensor.is_leaf:
+            original(tensor, flag)
+        return tensor
+
+    _tensor_sets(setter)
+
+
+def _hooked_freezes() -> bool:
+    tensor = torch.ones(2, requires_grad=True)
+    tensor.register_hook(lambda gradient: None)
+    return not tensor.requires_grad_(False).requires_grad
+
+
+@fault("F5", "F8", witness=_hooked_freezes)
+def hooked_leaves_cannot_be_frozen() -> None:
+    """requires_grad = False is ignored for leaves that have gradient hooks."""
+
+    def setter(original: Any, tensor: torch.Tensor, flag: bool) -> Any:
+        if flag or not tensor.is_leaf or not tensor._backward_hooks:
+            original(tensor, flag)
+        return tensor
+
+    _tensor_sets(setter)
+
+
+@fault("F5", witness=lambda: _refuses((torch.ones(2, requires_grad=True) * 2)[0], False))
+def views_ignore_freezing() -> None:
+    """requires_grad = False on a non-leaf view is ignored instead of refused."""
+
+    def setter(original: Any, tensor: torch.Tensor, flag: bool) -> Any:
+        if tensor.is_leaf or not tensor._is_view():
+            original(tensor, flag)
+        return tensor
+
+    _tensor_sets(setter)
+
+
+def _list_freezes() -> bool:
+    net = torch.nn.Module()
+    net.list = torch.nn.ParameterList([torch.nn.Parameter(torch.ones(1))])
+    return not any(_flags(net.requires_grad_(False)))
+
+
+@fault("F8", witness=_list_freezes)
+def module_flag_misses_parameter_lists() -> None:
+    """Module.requires_grad_ misses what is held by a ParameterList or ParameterDict."""
+
+    def setter(module: Any, flag: bool) -> Any:
+        for each in module.modules():
+            if not isinstance(each, (torch.nn.ParameterList, torch.nn.ParameterDict)):
+                _set(each.parameters(recurse=False), flag)
+        return module
+
+    _module_sets(setter)
+
+
+@fault("F8", witness=lambda: torch.nn.Linear(1, 1).requires_grad_(False).training)
+def module_flag_sets_eval_mode() -> None:
+    """Module.requires_grad_(False) switches to eval mode."""
+
+    def setter(module: Any, flag: bool) -> Any:
+        _set(module.parameters(), flag)
+        return module if flag else module.eval()
+
+    _module_sets(setter)

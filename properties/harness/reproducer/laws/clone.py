@@ -1,15 +1,26 @@
 """Programs for the laws of clone."""
 
+import re
+
 import torch
 
 from properties.harness.layout import is_dense, overlaps
 from properties.harness.reproducer.case import Case
-from properties.harness.reproducer.laws.detach import requires_grad, shape_of, source_of
+from properties.harness.reproducer.laws.detach import (
+    emit_attached,
+    emit_sparse,
+    has_gradient,
+    requires_grad,
+    shape_of,
+    source_of,
+)
 from properties.harness.reproducer.laws.equivalence import compare, emit_both
 from properties.harness.reproducer.registry import reproduces
 from properties.harness.reproducer.script import Script
 from properties.harness.reproducer.tensors import emit_tensor
 from properties.harness.reproducer.training import Recipe
+from properties.test_clone import EACH_PLACE, upstream_spec
+from properties.test_detach import SPARSE
 from strategies import TensorSpec, TrainingRun
 
 FILE = "test_clone.py::"
@@ -18,15 +29,16 @@ FILE = "test_clone.py::"
 def cloned(way: str, source: str) -> str:
     """A clone in one of the ways, as an expression."""
     text = way.replace("memory_format=", "memory_format=torch.")
-    return text.replace("(tensor)", f"({source})").replace("tensor.", f"{source}.", 1)
+    return re.sub(r"\btensor\b", lambda _: source, text, count=1)
 
 
 def _emit_clone(case: Case, script: Script, target: str = "result", source: str = "source") -> None:
     line = f"{target} = {cloned(case['way'], source)}"
-    if case.values.get("grad", True):
+    mode = case.values.get("mode", "enable_grad" if case.values.get("grad", True) else "no_grad")
+    if mode == "enable_grad":
         script.add(line)
     else:
-        with script.block("with torch.no_grad():"):
+        with script.block(f"with torch.{mode}():"):
             script.add(line)
 
 
@@ -34,7 +46,11 @@ def _emit_clone(case: Case, script: Script, target: str = "result", source: str 
 def copies_every_bit(case: Case, script: Script) -> None:
     """Values and facts of a clone and its source."""
     source_of(case, script)
+    emit_attached(case, script)
     script.note("values", "values = repr(source.tolist())")
+    if has_gradient(case):
+        script.note("held", "held = source.grad")
+        script.note("gradient", "gradient = repr(source.grad.tolist())")
     script.note("version", "version = source._version")
     script.note("state", "state = source.requires_grad, source.is_leaf, source.grad_fn")
     _emit_clone(case, script)
@@ -51,6 +67,10 @@ def copies_every_bit(case: Case, script: Script) -> None:
         "clone changed its source's autograd state",
     )
     script.check("source._version == version", "clone changed its source's version")
+    if has_gradient(case):
+        script.check("source.grad is held", "clone dropped or replaced its source's gradient")
+        script.check("repr(source.grad.tolist()) == gradient", "clone changed its source's gradient")
+    script.check("not result.is_leaf or result.grad is None", "the clone carries .grad")
     script.check("result.storage_offset() == 0", "clone: storage offset {result.storage_offset()}")
 
 
@@ -62,7 +82,8 @@ def owns_its_memory(case: Case, script: Script) -> None:
     source = case["spec"].build("cpu", case.dtype)
     if source.numel():
         script.check("result.data_ptr() != source.data_ptr()", "a clone shares its source's memory")
-    with script.block("with torch.no_grad():"):
+    mode = "no_grad" if case["mode"] == "enable_grad" else case["mode"]
+    with script.block(f"with torch.{mode}():"):
         script.note("before", "before = repr(source.tolist())")
         script.add("result.data.zero_()")
         script.check("repr(source.tolist()) == before", "a write to the clone changed its source")
@@ -92,12 +113,38 @@ def layout(case: Case, script: Script) -> None:
             "strides {result.stride()}, its source's {source.stride()}",
         )
     wanted = {4: "torch.channels_last", 5: "torch.channels_last_3d"}.get(source.dim())
-    if wanted:
-        script.add(f"last = source.clone(memory_format={wanted})")
+    calls = f"source.clone(memory_format={wanted})", f"torch.clone(source, memory_format={wanted})"
+    for call in calls if wanted else ():
+        script.add(f"last = {call}")
         script.check(
-            f"last.is_contiguous(memory_format={wanted})", f"{wanted}: strides {{last.stride()}}"
+            f"last.is_contiguous(memory_format={wanted})", f"{call} has strides {{last.stride()}}"
         )
-        script.check("repr(last.tolist()) == repr(source.tolist())", f"{wanted}: other values")
+        script.check("repr(last.tolist()) == repr(source.tolist())", f"{call} has other values")
+        if source.numel():
+            script.check("last.data_ptr() != source.data_ptr()", f"{call} shares its source's memory")
+        script.check(
+            "last.requires_grad == source.requires_grad",
+            f"{call} has requires_grad {{last.requires_grad}}",
+        )
+
+
+@reproduces(FILE + "test_sparse_owns_values")
+def sparse_owns_values(case: Case, script: Script) -> None:
+    """Indices and values of sparse tensors and of their clones."""
+    for kind, count in SPARSE:
+        emit_sparse(script, kind, count)
+        where = f"clone of a sparse {kind} of {count}"
+        script.add("result = source.clone()")
+        script.check("result.layout == source.layout", f"{where}: layout {{result.layout}}")
+        for part in ("_indices()", "_values()"):
+            script.check(
+                f"result.{part}.data_ptr() != source.{part}.data_ptr()", f"{where} shares {part}"
+            )
+            script.check(f"result.{part}.tolist() == source.{part}.tolist()", f"{where}: other {part}")
+        script.check(
+            "result.requires_grad == source.requires_grad",
+            f"{where} has requires_grad {{result.requires_grad}}",
+        )
 
 
 @reproduces(FILE + "test_is_a_node_of_the_graph")
@@ -136,16 +183,20 @@ def passes_gradients(case: Case, script: Script) -> None:
     source_of(case, script)
     if not case["spec"].build("cpu", case.dtype).is_leaf:
         script.add("source.retain_grad()")
-    spec = TensorSpec(shape_of(case), special=case["special"], seed=case["seed"])
+    script.note("calls", "calls = []")
+    script.add("source.register_hook(lambda gradient: calls.append(1))")
+    spec = upstream_spec(case["upstream"], shape_of(case), case["seed"])
+    expand = ".expand(source.shape)" if case["upstream"] == "expanded" else ""
     emit_tensor(script, "upstream", spec, case.device, case.dtype)
-    script.add("values = repr(upstream.tolist())")
+    script.add(f"values = repr(upstream{expand}.tolist())")
     _emit_clone(case, script)
-    script.add("result.backward(upstream, retain_graph=True)")
+    script.add(f"result.backward(upstream{expand}, retain_graph=True)")
     script.check("source.grad is not None", "no gradient came through a clone")
     script.check("repr(source.grad.tolist()) == values", "a clone changed the gradient that passes it")
+    script.check("len(calls) == 1", "{len(calls)} calls of the source's hook in one backward")
     script.add("source.grad = None")
     emit_tensor(script, "upstream", spec, case.device, case.dtype)
-    script.add("result.backward(upstream)")
+    script.add(f"result.backward(upstream{expand})")
     script.check("source.grad is not None", "no gradient came at the second backward")
     script.check(
         "repr(source.grad.tolist()) == values", "a clone changed the gradient of the second backward"
@@ -177,7 +228,7 @@ def passes_tangents(case: Case, script: Script) -> None:
             f"repr({cloned(case['way'], 'primal')}.tolist()) == repr(primal.tolist())", "other values"
         )
         return
-    spec = TensorSpec(case["spec"].shape, seed=case["spec"].seed + 1)
+    spec = TensorSpec(shape_of(case), seed=case["spec"].seed + 1)
     emit_tensor(script, "tangent", spec, case.device, case.dtype)
     script.add("from torch.autograd import forward_ad")
     with script.block("with forward_ad.dual_level():"):
@@ -185,6 +236,11 @@ def passes_tangents(case: Case, script: Script) -> None:
         script.add(f"got = forward_ad.unpack_dual({cloned(case['way'], 'dual')}).tangent")
         script.check("got is not None", "a clone lost the tangent")
         script.check("repr(got.tolist()) == repr(tangent.tolist())", "a clone changed the tangent")
+        if case["spec"].build("cpu", case.dtype).numel():
+            script.check(
+                "got.data_ptr() != forward_ad.unpack_dual(dual).tangent.data_ptr()",
+                "a clone shares its source's tangent",
+            )
 
 
 @reproduces(FILE + "test_is_the_identity_in_training")
@@ -236,33 +292,45 @@ def is_a_snapshot(case: Case, script: Script) -> None:
 @reproduces(FILE + "test_state_dict_follows")
 def state_dict_follows(case: Case, script: Script) -> None:
     """state_dict and its deep copies through training."""
-    network = case["network"]
-    recipe = Recipe(script, case, TrainingRun(network, batch=4, seed=network.seed)).setup()
-    recipe.before()
+    network, mask, train = case.draws(None, (), True)
+    run = TrainingRun(network, mask, batch=4, seed=network.seed)
+    recipe = Recipe(script, case, run).setup()
+    if not train:
+        script.add("net.eval()")
+    script.add(
+        f"live = dict(net.named_parameters({'remove_duplicate=False' if EACH_PLACE else ''}))",
+        "live.update(net.named_buffers())",
+    )
+    script.note("before", "before = {name: repr(t.tolist()) for name, t in live.items()}")
     script.add("saved = dict(net.state_dict())")
     script.note("copied", "copied = copy.deepcopy(net.state_dict())")
     script.note("fork", "fork = copy.deepcopy(net)")
-    with script.block("for name, p in net.named_parameters():"):
+    with script.block("for name, t in live.items():"):
+        script.check("name in saved", "state_dict() has no {name}")
         script.check(
-            "saved[name].data_ptr() == p.data_ptr()", "state_dict()[{name}] has memory of its own"
+            "saved[name].data_ptr() == t.data_ptr()", "state_dict()[{name}] has memory of its own"
         )
         script.check(
             "not saved[name].requires_grad and saved[name].grad_fn is None",
             "state_dict()[{name}] is in the graph",
         )
     recipe.steps()
-    with script.block("for name, p in net.named_parameters():"):
+    with script.block("for name, t in live.items():"):
         script.check(
-            "repr(saved[name].tolist()) == repr(p.tolist())",
+            "repr(saved[name].tolist()) == repr(t.tolist())",
             "state_dict()[{name}] does not follow training",
         )
         script.check("repr(copied[name].tolist()) == before[name]", "deepcopied {name} changed")
-    with script.block("for name, p in fork.named_parameters():"):
-        script.check("repr(p.tolist()) == before[name]", "{name} of a deepcopied net changed")
-        script.check("p.requires_grad", "{name} of a deepcopied net is frozen")
-    script.add("net.requires_grad_(False)")
-    with script.block("for name, p in copy.deepcopy(net).named_parameters():"):
-        script.check("not p.requires_grad", "{name} of a deepcopied frozen net is live")
+    with script.block("for name, t in [*fork.named_parameters(), *fork.named_buffers()]:"):
+        script.check("repr(t.tolist()) == before[name]", "{name} of a deepcopied net changed")
+        script.check(
+            "t.requires_grad == live[name].requires_grad",
+            "{name} of a deepcopied net has requires_grad {t.requires_grad}",
+        )
+    script.check(
+        "len(list(fork.parameters())) == len(list(net.parameters()))",
+        "a deepcopied net has {len(list(fork.parameters()))} parameters",
+    )
 
 
 @reproduces(FILE + "test_detach_and_clone_commute")
@@ -279,6 +347,17 @@ def detach_and_clone_commute(case: Case, script: Script) -> None:
         if some:
             script.check("result.data_ptr() != source.data_ptr()", "a detached clone shares memory")
     script.check("one.stride() == two.stride()", "strides {one.stride()} and {two.stride()}")
+    if not case["spec"].build("cpu", case.dtype).is_leaf:
+        return
+    script.add("copied = copy.deepcopy(source)")
+    script.check("repr(copied.tolist()) == repr(source.tolist())", "a deepcopy has other values")
+    script.check("type(copied) is type(source)", "a deepcopy is a {type(copied)}")
+    script.check(
+        "copied.requires_grad == source.requires_grad",
+        "a deepcopy has requires_grad {copied.requires_grad}",
+    )
+    if some:
+        script.check("copied.data_ptr() != source.data_ptr()", "a deepcopy shares memory")
 
 
 @reproduces(FILE + "test_does_not_follow_the_optimizer")

@@ -7,7 +7,7 @@ from properties.harness.reproducer.case import Case
 from properties.harness.reproducer.registry import reproduces
 from properties.harness.reproducer.script import Script
 from properties.harness.reproducer.training import Recipe
-from properties.test_cut import _run
+from properties.test_cut import MODES, _run
 from strategies import MLP, Cuts, Layer
 
 FILE = "test_cut.py::"
@@ -149,8 +149,61 @@ def no_grad_records_nothing(case: Case, script: Script) -> None:
     """A forward pass under no_grad, which may end by an exception."""
     run = _run(case["network"], Cuts())
     recipe = Recipe(script, case, run).network().data().forward()
+    if not case["train"]:
+        script.add("net.eval()")
+    with script.block("def look(module, inputs, output):"):
+        script.add("pass")
+        script.check(
+            "torch.is_grad_enabled() or not output.requires_grad",
+            "under no_grad the output of {module} requires grad",
+        )
+    with script.block("for module in net.modules():"):
+        script.add("module.register_forward_hook(look)")
     with script.block("with contextlib.suppress(ArithmeticError), torch.no_grad():"):
-        script.check(f"not {recipe.output}.requires_grad", "the output under no_grad requires grad")
+        script.add(f"output = {recipe.output}")
+        script.check("not output.requires_grad", "the output under no_grad requires grad")
         script.add("raise ArithmeticError" if case["fails"] else "pass")
     script.check("torch.is_grad_enabled()", "grad mode is off after a no_grad block")
     script.check(f"{recipe.output}.requires_grad", "the output after a no_grad block has no graph")
+
+
+@reproduces(FILE + "test_modes_nest")
+def modes_nest(case: Case, script: Script) -> None:
+    """Grad modes in one another, as blocks and as decorators."""
+    script.add("import itertools")
+    script.add("leaf = torch.ones(2, dtype=dtype, device=device, requires_grad=True)")
+    lines = [f'    "{name}": (lambda: {name}, {inside}),' for name, (_, inside) in MODES.items()]
+    script.add("\n".join(["modes = {", *lines, "}"]))
+    with script.block("def recorded_in(nest):"):
+        script.add(
+            'inference = [name for name in nest if "inference" in name][-1:]',
+            'off = inference == ["torch.inference_mode()"]',
+            "return not off and (not nest or modes[nest[-1]][1])",
+        )
+    with script.block("def look(nest, when):"):
+        script.add("pass")
+        script.check(
+            "(leaf * 2).requires_grad is recorded_in(nest)",
+            "requires_grad is {(leaf * 2).requires_grad} {when} {' '.join(nest)}",
+        )
+    with script.block("def enter(nest, place, decorates, fails):"):
+        script.add('look(nest[:place], "inside")')
+        with script.block("if place == len(nest):"):
+            script.add("return 1 / (not fails)")
+        with script.block("try:"):
+            with script.block('if decorates and "set_grad" not in nest[place]:'):
+                script.add("modes[nest[place]][0]()(enter)(nest, place + 1, decorates, fails)")
+            with script.block("else:"), script.block("with modes[nest[place]][0]():"):
+                script.add("enter(nest, place + 1, decorates, fails)")
+        with script.block("finally:"):
+            script.add('look(nest[:place], f"after {nest[place]} inside")')
+    with script.block(
+        "for depth, decorates, fails in itertools.product((1, 2, 3), (False, True), (False, True)):"
+    ):
+        with script.block("for nest in itertools.product(modes, repeat=depth):"):
+            with script.block("with contextlib.suppress(ZeroDivisionError):"):
+                script.add("enter(nest, 0, decorates, fails)")
+    script.add("torch.set_grad_enabled(False)")
+    script.check("not (leaf * 2).requires_grad", "a graph is recorded after set_grad_enabled(False)")
+    script.add("torch.set_grad_enabled(True)")
+    script.check("(leaf * 2).requires_grad", "no graph is recorded after set_grad_enabled(True)")

@@ -4,12 +4,13 @@ from typing import Tuple
 
 import torch
 
+from properties.harness.layout import overlaps
 from properties.harness.reproducer.case import Case
 from properties.harness.reproducer.registry import reproduces
 from properties.harness.reproducer.script import Script
 from properties.harness.reproducer.tensors import emit_tensor
 from properties.harness.reproducer.training import Recipe, options_text
-from properties.test_detach import _numpy_works
+from properties.test_detach import SPARSE, WAYS, _numpy_works, numpy_has
 from strategies import OptimizerSpec, TrainingRun
 from strategies.tensors import can_require_grad
 
@@ -35,11 +36,20 @@ def _emit_how(case: Case, script: Script, target: str, source: str = "source") -
     emit_call(script, target, source, *case["how"])
 
 
-def emit_gradient(case: Case, script: Script) -> None:
-    """Give the source a gradient of ones, where the law drew it."""
-    spec = case["spec"].build("cpu", case.dtype)
-    if case["with_grad"] and spec.is_leaf and spec.requires_grad:
-        script.add("source.grad = torch.ones(source.shape, dtype=dtype, device=device)")
+def emit_attached(case: Case, script: Script, name: str = "source") -> None:
+    """Give the drawn tensor a gradient of ones or a hook, where the law drew one."""
+    source = case["spec"].build("cpu", case.dtype)
+    if case["attached"] == "gradient" and can_require_grad(case.dtype):
+        if not source.is_leaf:
+            script.add(f"{name}.retain_grad()")
+        script.add(f"{name}.grad = torch.ones({name}.shape, dtype=dtype, device=device)")
+    elif case["attached"] == "hook" and source.requires_grad:
+        script.add(f"{name}.register_hook(lambda gradient: None)")
+
+
+def has_gradient(case: Case) -> bool:
+    """Whether ``emit_attached`` gives the source a gradient."""
+    return case["attached"] == "gradient" and can_require_grad(case.dtype)
 
 
 GEOMETRY = ("shape", "stride()", "storage_offset()", "dtype", "device", "layout")
@@ -49,6 +59,7 @@ GEOMETRY = ("shape", "stride()", "storage_offset()", "dtype", "device", "layout"
 def shares_storage(case: Case, script: Script) -> None:
     """Storage, geometry and values of source and alias."""
     source_of(case, script)
+    emit_attached(case, script)
     _emit_how(case, script, "result")
     script.check("result is not source", "detach returned its source itself")
     for fact in GEOMETRY:
@@ -65,27 +76,81 @@ def writes_are_seen(case: Case, script: Script) -> None:
     """Writes through the alias and through the source."""
     source_of(case, script)
     _emit_how(case, script, "result")
-    if case["how"][1] == "inference_mode":
-        script.add("source.tolist()")
-        return
+    script.note("version", "version = source._version")
     with script.block("with torch.no_grad():"):
         script.add("result.zero_()")
         script.check(
             "repr(source.tolist()) == repr(torch.zeros_like(source).tolist())",
             "the source does not see a write through its detached alias",
         )
+        script.check(
+            "source._version > version", "a write through the detached alias is no new version"
+        )
         script.add("source.fill_(1)")
         script.check(
             "repr(result.tolist()) == repr(source.tolist())",
             "the detached alias does not see a write to its source",
         )
+        script.check(
+            "result._version == source._version",
+            "after a write: version {result._version} of the alias, {source._version} of its source",
+        )
+
+
+def emit_sparse(script: Script, kind: str, count: int) -> None:
+    """Define ``source``, a sparse matrix."""
+    script.add(
+        f"places = torch.arange({count}, device=device).expand(2, {count})",
+        f"values = torch.ones({count}, dtype=dtype, device=device)",
+        f"source = torch.sparse_coo_tensor(places, values, {(count + 1, count + 1)})",
+    )
+    if kind != "leaf":
+        script.add("source.requires_grad_()")
+    if kind == "non_leaf":
+        script.add("source = source * 2")
+
+
+@reproduces(FILE + "test_sparse_shares_values")
+def sparse_shares_values(case: Case, script: Script) -> None:
+    """Indices and values of sparse tensors and of their aliases."""
+    for kind, count in SPARSE:
+        emit_sparse(script, kind, count)
+        for way in WAYS:
+            where = f"{way} of a sparse {kind} of {count}"
+            emit_call(script, "result", "source", way)
+            script.check("result.layout == source.layout", f"{where}: layout {{result.layout}}")
+            for part in ("_indices()", "_values()"):
+                script.check(
+                    f"result.{part}.data_ptr() == source.{part}.data_ptr()",
+                    f"{where}: {part} has memory of its own",
+                )
+            script.check(
+                "not result.requires_grad and result.grad_fn is None", f"{where} is in the graph"
+            )
+
+
+@reproduces(FILE + "test_numpy_shares_memory")
+def numpy_shares_memory(case: Case, script: Script) -> None:
+    """Addresses of arrays."""
+    for size in (1, 5000):
+        script.add(f"source = torch.zeros({size}, 2, dtype=dtype, device=device)")
+        for part in ("source", "source.t()", f"source[{size // 2}:, 1:]"):
+            script.add(f"part = {part}")
+            script.add("alias = part.detach()")
+            script.check("alias.data_ptr() == part.data_ptr()", f"detach of {part} copies")
+            if case.device == "cpu" and numpy_has(case.dtype):
+                script.add("array = alias.numpy()")
+                script.check("array.ctypes.data == part.data_ptr()", f"numpy() of {part} copies")
+                script.check(
+                    "array.shape == tuple(part.shape)", f"numpy() of {part} has shape {{array.shape}}"
+                )
 
 
 @reproduces(FILE + "test_is_outside_the_graph")
 def outside_the_graph(case: Case, script: Script) -> None:
     """The autograd state of the alias."""
     source_of(case, script)
-    emit_gradient(case, script)
+    emit_attached(case, script)
     _emit_how(case, script, "result")
     script.check("not result.requires_grad", "the detached tensor requires grad")
     script.check("result.grad_fn is None", "the detached tensor has grad_fn {result.grad_fn}")
@@ -98,10 +163,12 @@ def outside_the_graph(case: Case, script: Script) -> None:
 def leaves_its_source(case: Case, script: Script) -> None:
     """The state of the source before and after."""
     source_of(case, script)
-    emit_gradient(case, script)
+    emit_attached(case, script)
     facts = ["requires_grad", "is_leaf", "grad_fn", "_version", *GEOMETRY]
-    if case["spec"].build("cpu", case.dtype).is_leaf:
+    if case["spec"].build("cpu", case.dtype).is_leaf or has_gradient(case):
         facts.append("grad")
+    if has_gradient(case):
+        script.note("gradient", "gradient = repr(source.grad.tolist())")
     for fact in facts:
         name = "old_" + fact.strip("_()")
         script.note(name, f"{name} = source.{fact}")
@@ -117,11 +184,15 @@ def leaves_its_source(case: Case, script: Script) -> None:
         )
     script.check("type(source) is old_type", "detach changed its source's type")
     script.check("repr(source.tolist()) == values", "detach changed its source's values")
-    script.add("result.requires_grad_(False)")
-    script.check(
-        "source.requires_grad == old_requires_grad",
-        "requires_grad_ on the detached tensor changed its source",
-    )
+    if has_gradient(case):
+        script.check("repr(source.grad.tolist()) == gradient", "detach changed its source's gradient")
+    if case.dtype.is_floating_point or case.dtype.is_complex:
+        for flag in (True, False):
+            script.add(f"result.requires_grad_({flag})")
+            script.check(
+                "source.requires_grad == old_requires_grad",
+                f"requires_grad_({flag}) on the detached tensor changed its source",
+            )
 
 
 @reproduces(FILE + "test_follows_the_optimizer")
@@ -170,6 +241,8 @@ def cuts_its_own_path(case: Case, script: Script) -> None:
     source_of(case, script)
     if case["spec"].kind == "non_leaf":
         script.add("source.retain_grad()")
+    script.note("calls", "calls = []")
+    script.add("source.register_hook(lambda gradient: calls.append(1))")
     _emit_how(case, script, "constant")
     script.add("(source * constant).sum().backward()")
     script.check("source.grad is not None", "the attached path gave no gradient")
@@ -177,13 +250,22 @@ def cuts_its_own_path(case: Case, script: Script) -> None:
         "repr(source.grad.tolist()) == repr(constant.tolist())",
         "the gradient of x * x.detach() by x is not x",
     )
+    script.check("len(calls) == 1", "{len(calls)} calls of the source's hook by its one attached path")
     script.check("constant.grad is None", "the detached tensor got a gradient")
-    _emit_how(case, script, "constant")
-    script.add("loss = (constant * 2).sum()")
+    _emit_how(case, script, "other")
+    script.add("loss = (other * 2).sum()")
     script.check("not loss.requires_grad", "a result of detached tensors alone requires grad")
     script.raises(
         "RuntimeError", "loss.backward()", "backward through detached tensors", "require grad"
     )
+    script.note("gradient", "gradient = repr(source.grad.tolist())")
+    script.add("(constant.requires_grad_() * 2).sum().backward()")
+    script.check("constant.grad is not None", "the detached tensor, made to require grad, got none")
+    script.check(
+        "repr(source.grad.tolist()) == gradient",
+        "a gradient of the detached alias changed its source's",
+    )
+    script.check("len(calls) == 1", "{len(calls)} calls of the source's hook, one of them by its alias")
 
 
 @reproduces(FILE + "test_shares_the_version_counter")
@@ -191,14 +273,14 @@ def shares_the_version(case: Case, script: Script) -> None:
     """Version counters after writes through detach and through .data."""
     source_of(case, script)
     script.add("saved, version = source * source, source._version")
-    emit_call(script, "alias", "source", case["way"])
+    _emit_how(case, script, "alias")
     script.check("alias._version == version", "the alias begins with another version")
     script.add("alias.add_(1)")
     script.check("source._version > version", "a write through detach left the source's version")
     script.check("alias._version == source._version", "source and alias have different versions")
     script.raises(
         "RuntimeError",
-        "saved.sum().backward()",
+        "saved.abs().sum().backward()",
         "backward after a write through detach",
         "modified by an inplace operation",
     )
@@ -206,7 +288,7 @@ def shares_the_version(case: Case, script: Script) -> None:
     script.add("saved, version = source * source, source._version")
     script.add("source.data.add_(1)")
     script.check("source._version == version", "a write through .data changed the version")
-    script.add("saved.sum().backward()")
+    script.add("saved.abs().sum().backward()")
 
 
 @reproduces(FILE + "test_is_idempotent")
@@ -214,17 +296,18 @@ def is_idempotent(case: Case, script: Script) -> None:
     """Detached once and twice."""
     source_of(case, script)
     _emit_how(case, script, "once")
-    _emit_how(case, script, "twice", "once")
-    for fact in GEOMETRY:
+    for what, source in (("twice", "once"), ("a second time", "source")):
+        _emit_how(case, script, "other", source)
+        for fact in GEOMETRY:
+            script.check(
+                f"other.{fact} == once.{fact}",
+                f"detached {what}: {fact.rstrip('()')} {{other.{fact}}}, before {{once.{fact}}}",
+            )
+        script.check("other.data_ptr() == once.data_ptr()", f"detached {what}: other memory")
         script.check(
-            f"twice.{fact} == once.{fact}",
-            f"detached twice: {fact.rstrip('()')} {{twice.{fact}}}, once {{once.{fact}}}",
+            "not other.requires_grad and other.grad_fn is None", f"detached {what}, still in a graph"
         )
-    script.check("twice.data_ptr() == once.data_ptr()", "detached twice: other memory")
-    script.check(
-        "not twice.requires_grad and twice.grad_fn is None", "detached twice, still in a graph"
-    )
-    script.check("repr(twice.tolist()) == repr(once.tolist())", "detached twice: other values")
+        script.check("repr(other.tolist()) == repr(once.tolist())", f"detached {what}: other values")
 
 
 @reproduces(FILE + "test_keeps_lazy_bits")
@@ -247,43 +330,58 @@ def keeps_lazy_bits(case: Case, script: Script) -> None:
 def detach_in_place(case: Case, script: Script) -> None:
     """detach_ on a tensor, and a graph from before."""
     source_of(case, script)
+    call, way = case["way"], case["way"].replace("tensor.", "").replace("(tensor)", "")
     script.add("leaf = torch.ones((), dtype=dtype, device=device, requires_grad=True)")
     script.add("middle = leaf * 2", "early = middle * 3")
     script.note("values", "values = repr(source.tolist())")
-    script.note("place", "place = source.data_ptr()")
-    with script.block("for tensor in (source, middle):"):
-        script.add("result = tensor.detach_()")
-        script.check("result is tensor", "detach_ returned another tensor")
+    for fact in (*GEOMETRY, "data_ptr()", "_version"):
+        script.note(f"old_{fact.strip('_()')}", f"old_{fact.strip('_()')} = source.{fact}")
+    refused = case["spec"].build("cpu", case.dtype)._is_view()
+    with script.block(f"for tensor in ({'' if refused else 'source, '}middle,):"):
+        if case["mode"] == "enable_grad":
+            script.add(f"result = {call}")
+        else:
+            with script.block(f"with torch.{case['mode']}():"):
+                script.add(f"result = {call}")
+        script.check("result is tensor", f"{way} returned another tensor")
         script.check(
             "tensor.is_leaf and not tensor.requires_grad and tensor.grad_fn is None",
-            "after detach_ still in the graph",
+            f"after {way} still in the graph",
         )
-    script.check("repr(source.tolist()) == values", "detach_ changed values")
-    script.check("source.data_ptr() == place", "detach_ moved its tensor to other memory")
-    script.add("early.backward()")
-    script.check("leaf.grad is not None", "the graph from before detach_ no longer reaches its leaf")
+        script.check("not (tensor * 2).requires_grad", f"what is made after {way} requires grad")
+    script.check("repr(source.tolist()) == values", f"{way} changed values")
+    for fact in (*GEOMETRY, "data_ptr()", "_version"):
+        name = fact.strip("_()")
+        script.check(
+            f"source.{fact} == old_{name}",
+            f"{way} changed {name} from {{old_{name}}} to {{source.{fact}}}",
+        )
+    script.add("early.abs().backward()")
+    script.check("leaf.grad is not None", f"the graph from before {way} no longer reaches its leaf")
     script.check("leaf.grad.item() == 6", "through the earlier graph: {leaf.grad.item()}, not 6")
 
 
-def _refuses(case: Case, script: Script, view: str, part: str) -> None:
-    size = case["size"]
+def _refuses(case: Case, script: Script) -> None:
+    size, part = case["size"], case["part"]
     script.add(f"leaf = torch.ones({size}, {size}, dtype=dtype, device=device, requires_grad=True)")
-    script.add("whole = leaf * 2", f"view = {view}")
-    script.raises("RuntimeError", "view.detach_()", f"detach_ of a {part}", "detach")
-    script.check("view.requires_grad", f"the {part} that detach_ refused left the graph")
+    script.add("whole = leaf * 2", f"view = {part}", "node = view.grad_fn")
+    call = case["way"].replace("tensor", "view")
+    script.raises("RuntimeError", call, f"{call} of {part}", "detach")
+    script.check(
+        "view.requires_grad and view.grad_fn is node", f"{part}, refused by {call}, left the graph"
+    )
 
 
 @reproduces(FILE + "test_detach_in_place_refuses_views")
 def refuses_views(case: Case, script: Script) -> None:
     """detach_ of a view."""
-    views = {"slice": "whole[0]", "diagonal": "whole.diagonal()", "transpose": "whole.t()"}
-    _refuses(case, script, views[case["part"]], case["part"])
+    _refuses(case, script)
 
 
 @reproduces(FILE + "test_detach_in_place_refuses_chunks")
 def refuses_chunks(case: Case, script: Script) -> None:
     """detach_ of a chunk."""
-    _refuses(case, script, "whole.chunk(2)[0]", "chunk")
+    _refuses(case, script)
 
 
 @reproduces(FILE + "test_numpy_needs_detach")
@@ -296,7 +394,8 @@ def numpy_needs_detach(case: Case, script: Script) -> None:
     if case.device != "cpu" or case.dtype is torch.bfloat16 or not _numpy_works():
         return
     script.add("array = source.detach().numpy()")
-    if source.numel() and source.is_contiguous():
+    script.check("array.shape == tuple(source.shape)", "the array has shape {array.shape}")
+    if source.numel() and not overlaps(source):
         with script.block("with torch.no_grad():"):
             script.add("source.fill_(7)")
         script.check("(array == 7).all()", "the array does not see a write to its tensor")
@@ -320,7 +419,7 @@ def drops_tangents(case: Case, script: Script) -> None:
 
 def requires_grad(case: Case) -> bool:
     """Whether the drawn tensor requires grad."""
-    return case["spec"].kind != "leaf" and can_require_grad(case.dtype)
+    return case["spec"].kind not in ("leaf", "frozen") and can_require_grad(case.dtype)
 
 
 def shape_of(case: Case) -> Tuple[int, ...]:

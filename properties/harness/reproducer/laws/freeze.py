@@ -1,13 +1,20 @@
 """Programs for the laws of freezing."""
 
+import contextlib
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ContextManager
 
 import torch
 
 from properties.harness.reproducer.case import Case
 from properties.harness.reproducer.laws.cut import GRADIENTS
+from properties.harness.reproducer.laws.detach import (
+    GEOMETRY,
+    emit_attached,
+    requires_grad,
+    source_of,
+)
 from properties.harness.reproducer.registry import reproduces
 from properties.harness.reproducer.script import Script
 from properties.harness.reproducer.training import Recipe, options_text
@@ -225,36 +232,82 @@ def all_frozen(case: Case, script: Script) -> None:
     recipe.check_stays(recipe.frozen, "all frozen: {name}")
 
 
+def _setting(case: Case, flag: object) -> str:
+    """The statement that sets requires_grad of ``tensor`` as drawn."""
+    if case["how"] == "attribute":
+        return f"tensor.requires_grad = {flag}"
+    return f"tensor.requires_grad_({flag})"
+
+
 @reproduces(FILE + "test_non_leaf_cannot_be_frozen")
 def non_leaf(case: Case, script: Script) -> None:
-    """requires_grad = False on an output."""
-    recipe = Recipe(script, case, TrainingRun(case["network"], batch=4))
-    recipe.network().data().forward()
-    script.add(f"output = {recipe.output}")
-    script.raises(
-        "RuntimeError", "output.requires_grad = False", "requires_grad = False on a non-leaf", "leaf"
-    )
-    script.raises(
-        "RuntimeError", "output.requires_grad_(False)", "requires_grad_(False) of a non-leaf", "leaf"
-    )
-    script.check("output.requires_grad", "the refused non-leaf no longer requires grad")
+    """requires_grad = False on a non-leaf."""
+    source_of(case, script, "tensor")
+    script.note("node", "node = tensor.grad_fn")
+    script.note("values", "values = repr(tensor.tolist())")
+    setting = _setting(case, False)
+    with script.block(f"with torch.{case['mode']}():"):
+        script.raises("RuntimeError", setting, f"{setting} of a non-leaf", "leaf")
+    script.check("tensor.requires_grad", "the refused non-leaf no longer requires grad")
+    script.check("tensor.grad_fn is node", "the refused non-leaf has another grad_fn")
+    script.check("repr(tensor.tolist()) == values", "the refused non-leaf has other values")
+
+
+FACTS = ("is_leaf", "grad_fn", "_version", "grad", *GEOMETRY, "data_ptr()")
+
+
+@reproduces(FILE + "test_flag_is_set_and_undone")
+def flag(case: Case, script: Script) -> None:
+    """requires_grad of a leaf, on and off."""
+    source_of(case, script, "tensor")
+    emit_attached(case, script, "tensor")
+    for fact in FACTS:
+        script.note(f"old_{fact.strip('_()')}", f"old_{fact.strip('_()')} = tensor.{fact}")
+    script.note("values", "values = repr(tensor.tolist())")
+    first = requires_grad(case)
+    for wanted in (not first, first, not first, False):
+        setting = _setting(case, wanted)
+        inside: ContextManager[None] = contextlib.nullcontext()
+        if case["mode"] != "enable_grad":
+            inside = script.block(f"with torch.{case['mode']}():")
+        with inside:
+            if wanted and not (case.dtype.is_floating_point or case.dtype.is_complex):
+                script.raises("RuntimeError", setting, f"{setting} of {case.dtype}", "floating")
+                wanted = False
+            else:
+                script.add(setting)
+        script.check(
+            f"tensor.requires_grad is {wanted}",
+            f"after {setting} requires_grad is {{tensor.requires_grad}}",
+        )
+        for fact in FACTS:
+            name = fact.strip("_()")
+            same = "is" if fact in ("grad", "grad_fn") else "=="
+            script.check(
+                f"tensor.{fact} {same} old_{name}",
+                f"{setting} changed {name} from {{old_{name}}} to {{tensor.{fact}}}",
+            )
+    script.check("repr(tensor.tolist()) == values", "setting requires_grad changed values")
 
 
 @reproduces(FILE + "test_only_floating_can_require_grad")
 def only_floating(case: Case, script: Script) -> None:
-    """requires_grad_ by dtype."""
+    """What makes tensors that require grad, by dtype."""
+    made = {
+        "torch.empty": "torch.empty(3, dtype=dtype, device=device, requires_grad=True)",
+        "torch.tensor": "torch.tensor([1], dtype=dtype, device=device, requires_grad=True)",
+        "Parameter": "nn.Parameter(torch.empty(3, dtype=dtype, device=device))",
+    }
+    for name, text in made.items():
+        if case.dtype.is_floating_point or case.dtype.is_complex:
+            script.check(f"{text}.requires_grad", f"{name} of {case.dtype} did not take requires_grad")
+        else:
+            script.raises("RuntimeError", text, f"{name} of {case.dtype} that requires grad")
     script.add("tensor = torch.empty(3, dtype=dtype, device=device)")
-    if case.dtype.is_floating_point or case.dtype.is_complex:
-        script.add("tensor.requires_grad_()")
-        script.check("tensor.requires_grad", "{dtype} did not take requires_grad")
-        script.add("tensor.requires_grad_(False)")
-        script.check("not tensor.requires_grad", "requires_grad cannot be undone")
-        return
-    script.raises(
-        "RuntimeError", "tensor.requires_grad_()", f"requires_grad_ of {case.dtype}", "floating"
+    script.check(
+        "not nn.Parameter(tensor, requires_grad=False).requires_grad",
+        f"a Parameter of {case.dtype} made frozen requires grad",
     )
-    script.raises("RuntimeError", "nn.Parameter(tensor)", f"a Parameter of {case.dtype}")
-    script.check("not tensor.requires_grad", "the refused tensor requires grad")
 
 
 @reproduces(FILE + "test_frozen_midway_with_cleared_gradients")

@@ -7,7 +7,13 @@ from properties.harness.reproducer.networks import emit_network, program_names
 from properties.harness.reproducer.registry import reproduces
 from properties.harness.reproducer.script import Script
 from properties.harness.reproducer.training import Recipe
-from properties.test_modules import with_other_weights
+from properties.test_modules import (
+    BATCH_NORMS,
+    PARAMETRIZED,
+    PIECES,
+    TIED,
+    with_other_weights,
+)
 from strategies import MLP, Layer, TrainingRun
 
 FILE = "test_modules.py::"
@@ -37,23 +43,32 @@ def requires_grad_recurses(case: Case, script: Script) -> None:
     """Module.requires_grad_ on a part of a net."""
     network = case["network"]
     emit_network(script, network, case.dtype, blocks=True)
-    script.add(f"module = {_place(case, network)}")
+    script.add(f"net.train({case['train']})", f"module = {_place(case, network)}")
+    script.note("held", "held = dict(net.named_parameters())")
     script.add("inside = [id(p) for p in module.parameters()]")
     script.note("before", "before = {name: repr(p.tolist()) for name, p in net.named_parameters()}")
     with script.block("for p in net.parameters():"):
         script.add("p.grad = torch.ones_like(p)")
-    with script.block("for flag in (False, True, False):"):
-        script.check("module.requires_grad_(flag) is module", "requires_grad_ returned another object")
-        script.add("module.requires_grad_(flag)")
+    calls = ("False", "True", "requires_grad=False", "", "requires_grad=False")
+    for flag, call in zip((False, True, False, True, False), calls):
+        setting = f"requires_grad_({call})"
+        script.add(f"returned = module.{setting}")
+        script.check("returned is module", f"{setting} returned another object")
         with script.block("for name, p in net.named_parameters():"):
+            script.check("p is held[name]", f"{{name}} is another object after {setting}")
             script.check(
-                "p.requires_grad == (flag or id(p) not in inside)",
-                "requires_grad_({flag}): {name} has requires_grad {p.requires_grad}",
+                f"p.requires_grad == ({flag} or id(p) not in inside)",
+                f"{setting}: {{name}} has requires_grad {{p.requires_grad}}",
             )
-            script.check("repr(p.tolist()) == before[name]", "requires_grad_ changed {name}")
-            script.check("p.grad is not None", "requires_grad_({flag}) dropped the gradient of {name}")
+            script.check("repr(p.tolist()) == before[name]", f"{setting} changed {{name}}")
+            script.check("p.grad is not None", f"{setting} dropped the gradient of {{name}}")
         with script.block("for name, buffer in net.named_buffers():"):
             script.check("not buffer.requires_grad", "the buffer {name} requires grad")
+        with script.block("for name, each in net.named_modules():"):
+            script.check(
+                f"each.training is {case['train']}",
+                f"{setting} set training of {{name}} to {{each.training}}",
+            )
     script.add("net.requires_grad_(True)")
     script.check("all(p.requires_grad for p in net.parameters())", "requires_grad_(True) missed some")
 
@@ -154,6 +169,10 @@ def modes(case: Case, script: Script) -> None:
     recipe.before()
     with script.block("for mode in (False, True, False):"):
         script.add("net.train() if mode else net.eval()")
+        with script.block("for name, each in net.named_modules():"):
+            script.check(
+                "each.training is mode", "after train({mode}) {name} has training {each.training}"
+            )
         with script.block("for name, p in net.named_parameters():"):
             script.check(
                 f"p.requires_grad == (name not in {recipe.frozen})",
@@ -168,18 +187,143 @@ def modes(case: Case, script: Script) -> None:
 @reproduces(FILE + "test_loading_writes_in_place")
 def loading(case: Case, script: Script) -> None:
     """load_state_dict of another net of the same shape."""
-    network, frozen = case.draws(None, ())
+    network, frozen, train = case.draws(None, (), True)
+    both = "[*{0}.named_parameters(), *{0}.named_buffers()]"
     emit_network(script, with_other_weights(network), case.dtype)
     script.add("source = net")
+    with script.block("for buffer in source.buffers():"):
+        script.add("buffer += 1")
     recipe = Recipe(script, case, TrainingRun(network, frozen, seed=network.seed)).network().freeze()
-    script.note("held", "held = dict(net.named_parameters())")
-    script.note("places", "places = {name: p.data_ptr() for name, p in net.named_parameters()}")
-    script.note("wanted", "wanted = {name: repr(p.tolist()) for name, p in source.named_parameters()}")
+    script.add(f"net.train({train})")
+    with script.block("for p in net.parameters():"):
+        script.add("p.grad = torch.ones(p.shape, dtype=dtype, device=device)")
+    script.note("held", f"held = dict({both.format('net')})")
+    script.note("places", f"places = {{name: t.data_ptr() for name, t in {both.format('net')}}}")
+    script.note("wanted", f"wanted = {{name: repr(t.tolist()) for name, t in {both.format('source')}}}")
+    script.note("live", f"live = {{name for name, _ in net.named_parameters()}} - {{*{recipe.frozen}}}")
     script.add("net.load_state_dict(source.state_dict())")
-    with script.block("for name, p in net.named_parameters():"):
-        script.check("p is held[name]", "{name} is another object after loading")
-        script.check("p.data_ptr() == places[name]", "{name} has other memory after loading")
+    with script.block(f"for name, t in {both.format('net')}:"):
+        script.check("t is held[name]", "{name} is another object after loading")
+        script.check("t.data_ptr() == places[name]", "{name} has other memory after loading")
+        script.check("t.requires_grad == (name in live)", "loading changed the flag of {name}")
+        script.check("t.is_leaf", "{name} is no longer a leaf after loading")
         script.check(
-            f"p.requires_grad == (name not in {recipe.frozen})", "loading changed the flag of {name}"
+            "(t.grad is None) == (not isinstance(t, nn.Parameter))",
+            "after loading the gradient of {name} is {t.grad}",
         )
-        script.check("repr(p.tolist()) == wanted[name]", "{name} was not loaded")
+        script.check("repr(t.tolist()) == wanted[name]", "{name} was not loaded")
+    with script.block(f"for name, t in {both.format('source')}:"):
+        script.check("t.data_ptr() != places[name]", "{name} shares the memory it was loaded from")
+
+
+@reproduces(FILE + "test_batch_norm_of_every_rank")
+def batch_norm_of_every_rank(case: Case, script: Script) -> None:
+    """Two batches through a BatchNorm, by its formulas."""
+    channels, rank, rows, momentum = (case[n] for n in ("channels", "rank", "rows", "momentum"))
+    frozen, unit = case["frozen"], 1e4 * torch.finfo(case.dtype).eps
+    affine = ", affine=False" if frozen == "without" else ""
+    script.add(f"norm = nn.{BATCH_NORMS[rank]}({channels}, momentum={momentum}{affine})")
+    script.add(f"norm.to(device, dtype).train({case['train']})")
+    for name in ("weight", "bias") if frozen == "all" else (frozen,):
+        if name in ("weight", "bias"):
+            script.add(f"norm.{name}.requires_grad = False")
+    if case["train"]:
+        script.add(f"mean, var = torch.zeros({channels}).double(), torch.ones({channels}).double()")
+    for step in (1, 2):
+        shape = (rows, channels, *(2,) * rank)
+        script.add(
+            f"generator = torch.Generator().manual_seed({case['seed'] + step})",
+            f"x = torch.rand({shape}, generator=generator, dtype=torch.float64) * 2 - 1",
+            "x = x.to(device, dtype)",
+        )
+        script.note("old", "old = {name: repr(b.tolist()) for name, b in norm.named_buffers()}")
+        with script.block(f"with torch.{case['mode']}():"):
+            script.add("result = norm(x)")
+        script.add(f"rates = x.cpu().double().transpose(0, 1).reshape({channels}, -1)")
+        script.add("centre, spread = rates.mean(1), rates.var(1, unbiased=False)")
+        if case["train"]:
+            share, count = 1 / step if momentum is None else momentum, rows * 2**rank
+            script.add(
+                f"mean = {1 - share!r} * mean + {share!r} * centre",
+                f"var = {1 - share!r} * var + {share!r} * spread * {count / (count - 1)!r}",
+            )
+            for name, wanted in (("running_mean", "mean"), ("running_var", "var")):
+                script.check(
+                    f"((norm.{name}.cpu() - {wanted}).abs() <= {unit:.3g} * (1 + abs({wanted}))).all()",
+                    f"{name} {step} is {{norm.{name}.tolist()}}, by its rule {{{wanted}.tolist()}}",
+                )
+            script.check(
+                f"norm.num_batches_tracked == {step}", "{norm.num_batches_tracked} batches tracked"
+            )
+        else:
+            script.add(
+                f"centre, spread = torch.zeros({channels}).double(), torch.ones({channels}).double()"
+            )
+            with script.block("for name, b in norm.named_buffers():"):
+                script.check("repr(b.tolist()) == old[name]", "{name} of an eval BatchNorm changed")
+        script.add("wanted = (rates - centre[:, None]) / (spread[:, None] + 1e-5).sqrt()")
+        script.add(f"got = result.detach().cpu().double().transpose(0, 1).reshape({channels}, -1)")
+        script.check(
+            f"((got - wanted).abs() <= {unit:.3g} * (1 + wanted.abs())).all()",
+            f"batch {step}: BatchNorm gives {{got.tolist()}}, by its formula {{wanted.tolist()}}",
+        )
+        live = case["mode"] == "enable_grad" and frozen in ("none", "weight", "bias")
+        script.check(f"result.requires_grad is {live}", f"requires_grad of the result is {not live}")
+
+
+@reproduces(FILE + "test_every_container")
+def every_container(case: Case, script: Script) -> None:
+    """Parameters in containers of all kinds."""
+    script.add("net = nn.Module()")
+    for number, piece in enumerate(case["pieces"]):
+        if piece == "none":
+            script.add(f'net.register_parameter("piece{number}", None)')
+            continue
+        script.add(f"net.piece{number} = {PIECES[piece]}")
+        if piece == TIED:
+            script.add(f"net.again{number} = net.piece{number}")
+        if piece == "linear" and PARAMETRIZED:
+            script.add(
+                "torch.nn.utils.parametrize.register_parametrization("
+                f'net.piece{number}, "weight", nn.Tanh())'
+            )
+    script.add(f"net.to(device).train({case['train']})")
+    each = "[p for m in {0}.modules() for p in m._parameters.values() if p is not None]"
+    script.add(f"held = list(dict.fromkeys({each.format('net')}))")
+    script.check(
+        "sorted(map(id, net.parameters())) == sorted(map(id, held))", "parameters() lists others"
+    )
+    for flag in (False, True, False):
+        script.add(f"net.requires_grad_({flag})")
+        script.check(
+            f"all(p.requires_grad is {flag} for p in held)", f"requires_grad_({flag}) missed some"
+        )
+        script.add("net.zero_grad(set_to_none=True)")
+        if flag:
+            with script.block("for p in held:"):
+                script.add("(p * 2).sum().backward()")
+        some = "not None" if flag else "None"
+        script.check(
+            f"all(p.grad is {some} for p in held)", f"after zero_grad, frozen {not flag}: gradients"
+        )
+    copies = (("a deepcopy", "copy.deepcopy(net)"), ("to()", "net.to(torch.float64)"))
+    for what, text in copies:
+        script.add(f"other = {text}", f"others = list(dict.fromkeys({each.format('other')}))")
+        script.check("len(others) == len(held)", f"{{len(others)}} parameters after {what}")
+        script.check("not any(p.requires_grad for p in others)", f"{what} unfroze a parameter")
+        script.check(
+            "not any(b.requires_grad for b in other.buffers())", f"a buffer requires grad after {what}"
+        )
+    script.add("saved = net.state_dict()", "places = [value.data_ptr() for value in saved.values()]")
+    script.check(
+        f"all(t.data_ptr() in places for t in [*{each.format('net')}, *net.buffers()])",
+        "state_dict() does not hold everything",
+    )
+    script.add("net.load_state_dict({name: value + 1 for name, value in saved.items()})")
+    script.check(
+        f"not any(p.requires_grad for p in {each.format('net')})", "load_state_dict unfroze a parameter"
+    )
+    script.check(
+        "all(value.data_ptr() in places for value in net.state_dict().values())",
+        "after loading some have other memory",
+    )
