@@ -45,7 +45,7 @@ from strategies.listings import (
     SLOW_TO_CHANGE,
     options_beside,
 )
-from strategies.networks import ACTIVATION_MODULES, ACTIVATIONS, WIDE
+from strategies.networks import ACTIVATION_MODULES, WIDE
 from strategies.optimizers import IMPLEMENTATIONS, choices, constrained, implementations
 
 
@@ -149,7 +149,7 @@ def test_gradients_of_small_nets(device: str, dtype: torch.dtype, network: MLP, 
 
 
 @law("F3", "the formulas in the torch.nn documentation", FLOATING)
-@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("name", ACTIVATION_MODULES)
 def test_slopes_of_activations(device: str, dtype: torch.dtype, name: str) -> None:
     """F3: each activation's value and slope, from -40 to 40, are those of its formula."""
     points = activation_points(device, dtype)
