@@ -494,9 +494,9 @@ def test_loading_state_leaves_frozen(device: str, dtype: torch.dtype, data: st.D
     for name, parameter in loaded.named.items():
         flag = name not in run.frozen
         check_equal(parameter.requires_grad, flag, f"requires_grad of {name} after loading")
-        if run.clearing == "keep" and straight.named[name].grad is not None:
-            parameter.grad = from_bits(read_bits(straight.named[name].grad), parameter.shape, dtype)
-            parameter.grad = parameter.grad.to(device)  # gradients are no part of a state_dict
+        kept = straight.named[name].grad
+        if run.clearing == "keep" and kept is not None:  # gradients are no part of a state_dict
+            parameter.grad = from_bits(read_bits(kept), parameter.shape, dtype).to(device)
     for _ in range(run.steps):
         straight.step()
         loaded.step()
