@@ -149,7 +149,8 @@ def _devices_of(mark: pytest.Mark, config: pytest.Config) -> List[str]:
 
 def pytest_pycollect_makeitem(collector: Any, name: str, obj: Any) -> Optional[List[Any]]:
     """A law without a device is not collected: nothing of it is left to be skipped."""
-    marks = [mark for mark in getattr(obj, "pytestmark", ()) if getattr(mark, "name", "") == "law"]
+    marked = getattr(obj, "pytestmark", None)
+    marks = [mark for mark in marked if mark.name == "law"] if isinstance(marked, list) else []
     return [] if marks and not _devices_of(marks[0], collector.config) else None
 
 

@@ -131,6 +131,10 @@ def _compiled_cuts() -> bool:
     return net.one.weight.grad is None
 
 
+def _alias(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.view_as(tensor)
+
+
 @fault("X2", witness=_compiled_cuts, since=SINCE_FUNC)
 def compiled_nets_do_not_cut() -> None:
     """Compiled code takes detach for the identity."""
@@ -138,11 +142,11 @@ def compiled_nets_do_not_cut() -> None:
     def around(compile: Any, function: Any, *args: Any, **options: Any) -> Any:
         def compiled(*inner: Any, **named: Any) -> Any:
             kept = torch.Tensor.detach
-            torch.Tensor.detach = lambda tensor: tensor.view_as(tensor)  # type: ignore[method-assign]
+            torch.Tensor.detach = _alias  # type: ignore
             try:
                 return function(*inner, **named)
             finally:
-                torch.Tensor.detach = kept  # type: ignore[method-assign]
+                torch.Tensor.detach = kept  # type: ignore
 
         return compiled
 

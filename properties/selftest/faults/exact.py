@@ -119,28 +119,6 @@ def lbfgs_goes_by_requires_grad() -> None:
     wrap(torch.optim.LBFGS, "step", around)
 
 
-def _loads_frozen() -> bool:
-    one, two = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
-    one.weight.requires_grad_(False)
-    one.load_state_dict(two.state_dict())
-    return bool(one.weight == two.weight)
-
-
-@fault("F9", "C5", witness=_loads_frozen)
-def load_state_dict_skips_frozen() -> None:
-    """Module.load_state_dict leaves parameters that do not require grad as they are."""
-
-    def around(load: Any, self: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
-        own = dict(self.named_parameters())
-        kept = {
-            key: own[key] if key in own and not own[key].requires_grad else value
-            for key, value in state.items()
-        }
-        return load(self, kept, *args, **kwargs)
-
-    wrap(torch.nn.Module, "load_state_dict", around)
-
-
 def _features_are_right() -> bool:
     layer = torch.nn.Linear(1, 1, bias=False)
     with torch.no_grad():
