@@ -170,6 +170,54 @@ def activation_points(device: str, dtype: torch.dtype) -> torch.Tensor:
     return (40 * even * even.abs()).to(device=device, dtype=dtype)
 
 
+# Rounding of a norm, in units of its dtype's eps and its magnitude: seen at most 3.3, 2.2, 1.1, 1.4.
+NORM_ROUNDINGS = {"output": 14, "input": 9, "weight": 5, "bias": 6}
+
+
+@law("F3", "the formulas in the torch.nn.LayerNorm and BatchNorm1d documentation", FLOATING)
+@given(
+    kind=st.sampled_from(("layer", "batch")),
+    rows=st.integers(3, 9),
+    width=st.integers(3, 40),
+    seed=st.integers(0, 1023),
+)
+def test_norms_alone(
+    device: str, dtype: torch.dtype, kind: str, rows: int, width: int, seed: int
+) -> None:
+    """F3: a norm's output and its three gradients are those of its formula, in every precision."""
+    norm, value, upstream = norm_case(kind, rows, width, seed, device, dtype)
+    output = norm(value)
+    output.backward(upstream)
+    exact = [oracle.as_float64(t) for t in (value, upstream, norm.weight, norm.bias)]
+    found = {"output": output, "input": value.grad, "weight": norm.weight.grad, "bias": norm.bias.grad}
+    for what, (expected, size) in oracle.normalize(kind, *exact).items():
+        ours = found[what]
+        if ours is None:
+            fail(f"{kind} norm: no gradient of {what}")
+        unit = NORM_ROUNDINGS[what] * float(torch.finfo(dtype).eps)
+        gap = (oracle.as_float64(ours) - expected).abs() / (unit * (size + size.max() / 10))
+        check(
+            bool((gap <= 1).all()),
+            f"{kind} norm of {rows} rows: {what} is {float(gap.max()):.3g} times the allowed error off",
+        )
+
+
+def norm_case(
+    kind: str, rows: int, width: int, seed: int, device: str, dtype: torch.dtype
+) -> Tuple[Any, torch.Tensor, torch.Tensor]:
+    """A norm with a drawn weight and bias, an input that requires grad, a gradient to feed back."""
+    generator = torch.Generator()
+    generator.manual_seed(seed)
+    drawn = torch.rand(2 * rows + 2, width, generator=generator, dtype=torch.float64)
+    drawn = drawn.to(device=device, dtype=dtype)
+    norm = {"layer": torch.nn.LayerNorm, "batch": torch.nn.BatchNorm1d}[kind](width)
+    norm = norm.to(device=device, dtype=dtype)
+    with torch.no_grad():
+        norm.weight.copy_(drawn[-1] / 2 + 1)
+        norm.bias.copy_(drawn[-2])
+    return norm, (drawn[:rows] * 4 - 2).requires_grad_(), drawn[rows : 2 * rows] * 2 - 1
+
+
 @law("F3 F8", "torch.nn.BatchNorm1d documentation, evaluation", PRECISE)
 @given(network=mlps(max_depth=3, max_width=40), batch=st.integers(3, 6))
 def test_gradients_in_eval_mode(device: str, dtype: torch.dtype, network: MLP, batch: int) -> None:

@@ -267,6 +267,31 @@ def _backward(
     return exact, sizes
 
 
+def normalize(
+    kind: str, value: torch.Tensor, upstream: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
+) -> Dict[str, Pair]:
+    """A norm alone, in train mode: output and gradients, each beside its magnitude.
+
+    kind: "layer" or "batch"; value, upstream: (rows, width); weight, bias: (width,); float64.
+    """
+    axis = 1 if kind == "layer" else 0
+    centred = value - value.mean(axis, keepdim=True)
+    spread = (centred.pow(2).mean(axis, keepdim=True) + LAYER_NORM_EPS).sqrt()
+    hat, slope = centred / spread, upstream * weight
+    # torch 1.8 takes the variance as a difference of two means, which may all but cancel
+    lost = (value.pow(2).mean(axis, keepdim=True) / spread.pow(2)).clamp(min=1)
+    size = slope.abs() + slope.abs().mean(axis, keepdim=True)
+    size = size + hat.abs() * (slope * hat).abs().mean(axis, keepdim=True)
+    inner = slope - slope.mean(axis, keepdim=True) - hat * (slope * hat).mean(axis, keepdim=True)
+    each = upstream * hat
+    return {
+        "output": (hat * weight + bias, lost * (hat.abs() * weight.abs() + bias.abs())),
+        "input": (inner / spread, lost * size / spread),
+        "weight": (each.sum(0), (lost * (each.abs() + upstream.abs())).sum(0)),
+        "bias": (upstream.sum(0), upstream.abs().sum(0)),
+    }
+
+
 # Rounding of the run under test, as a multiple of the magnitude: unit roundoff
 # times a generous count of roundings on the longest path. Seen in random nets: at most
 # a twenty-fifth of it in float32 and float64, a seventh in bfloat16 and float16.

@@ -50,11 +50,14 @@ def fault(
 # One module for each subject; all others in this folder run and report them.
 FAULT_MODULES = (
     "across",
+    "asking",
     "backward",
+    "clipping",
     "clone",
     "detach",
     "exact",
     "functional",
+    "groups",
     "kernels",
     "modes",
     "modules",

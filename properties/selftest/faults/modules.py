@@ -233,25 +233,6 @@ def eval_mode_reaches_three_levels() -> None:
     wrap(torch.nn.Module, "train", around)
 
 
-def _clears_frozen() -> bool:
-    net = torch.nn.Linear(1, 1)
-    net(torch.ones(1, 1)).sum().backward()
-    net.requires_grad_(False).zero_grad(set_to_none=True)
-    return net.weight.grad is None
-
-
-@fault("F6", "F9", witness=_clears_frozen)
-def module_zero_grad_skips_frozen() -> None:
-    """Module.zero_grad leaves the gradients of frozen parameters."""
-
-    def around(original: Any, module: Any, set_to_none: bool = True) -> None:
-        for parameter in module.parameters():
-            if parameter.requires_grad and parameter.grad is not None:
-                parameter.grad = None if set_to_none else torch.zeros_like(parameter)
-
-    wrap(torch.nn.Module, "zero_grad", around)
-
-
 def _loads_buffers() -> bool:
     net = torch.nn.BatchNorm1d(1)
     net.load_state_dict({name: value + 1 for name, value in net.state_dict().items()})

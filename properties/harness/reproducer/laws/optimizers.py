@@ -18,9 +18,11 @@ from properties.harness.reproducer.training import Recipe, options_text
 from properties.harness.trainer import Trainer
 from properties.harness.update_rules import allowed_error, rule_for
 from properties.test_optimizers import (
+    NORM_ROUNDINGS,
     STEADY,
     activation_points,
     expected_of,
+    norm_case,
     wide_run,
     with_batch_norm,
 )
@@ -315,3 +317,46 @@ def slopes_of_activations(case: Case, script: Script) -> None:
                 f"{name}: {what} at {{x[{worst}].item()}} is {{{what}[{worst}].item()}}, "
                 f"by its formula {wanted!r}",
             )
+
+
+@reproduces(FILE + "test_norms_alone")
+def norms_alone(case: Case, script: Script) -> None:
+    """A norm alone, at the elements that are furthest off."""
+    kind, rows, width, seed = case["kind"], case["rows"], case["width"], case["seed"]
+    norm, value, upstream = norm_case(kind, rows, width, seed, case.device, case.dtype)
+    module = {"layer": "LayerNorm", "batch": "BatchNorm1d"}[kind]
+    script.add(
+        f"generator = torch.Generator().manual_seed({seed})",
+        f"drawn = torch.rand({2 * rows + 2}, {width}, generator=generator, dtype=torch.float64)",
+        "drawn = drawn.to(device, dtype)",
+        f"norm = nn.{module}({width}).to(device, dtype)",
+    )
+    with script.block("with torch.no_grad():"):
+        script.add("norm.weight.copy_(drawn[-1] / 2 + 1)", "norm.bias.copy_(drawn[-2])")
+    script.add(
+        f"x = (drawn[:{rows}] * 4 - 2).requires_grad_()",
+        "y = norm(x)",
+        f"y.backward(drawn[{rows}:{2 * rows}] * 2 - 1)",
+    )
+    output = norm(value)
+    output.backward(upstream)
+    exact = [oracle.as_float64(t) for t in (value, upstream, norm.weight, norm.bias)]
+    places = {
+        "output": ("y", output),
+        "input": ("x.grad", value.grad),
+        "weight": ("norm.weight.grad", norm.weight.grad),
+        "bias": ("norm.bias.grad", norm.bias.grad),
+    }
+    for what, (expected, size) in oracle.normalize(kind, *exact).items():
+        place, ours = places[what]
+        script.check(f"{place} is not None", f"{module}: no gradient of {what}")
+        if ours is None:
+            continue
+        room = NORM_ROUNDINGS[what] * float(torch.finfo(case.dtype).eps) * (size + size.max() / 10)
+        worst = int(((oracle.as_float64(ours) - expected).abs() / room).argmax())
+        wanted = expected.flatten()[worst].item()
+        script.check_after(
+            f"got = {place}.flatten()[{worst}].item()",
+            f"abs(got - {wanted!r}) <= {room.flatten()[worst].item():.3g}",
+            f"{module}: {what}, element {worst}: {{got}}, by its formula {wanted!r}",
+        )
