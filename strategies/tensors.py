@@ -134,9 +134,9 @@ class TensorSpec:
                 self._put_odd(tensor)
         else:
             size = tensor.element_size()
-            raw = torch.randint(0, 256, (count * size,), generator=generator).tolist()
+            raw = torch.randint(0, 256, (count * size,), generator=generator, dtype=torch.uint8)
             if count:
-                ctypes.memmove(tensor.data_ptr(), bytes(raw), count * size)
+                ctypes.memmove(tensor.data_ptr(), raw.data_ptr(), count * size)
         # a base of its own: a view could not be detached in place
         return torch.empty(shape, dtype=dtype).copy_(tensor.view(shape))
 
