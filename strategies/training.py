@@ -130,6 +130,8 @@ def _runs(
         smallest = 1
         if any(layer.norm == "batch" for layer in mlp.layers):
             smallest = 3  # BatchNorm refuses one row, and two rows say only their sign
+        if spec.needs_closure and clearing == "keep":
+            clearing = "none"  # gradients that add up within a step take LBFGS to infinity
         everything_frozen = len(mask) == len(mlp.parameter_names())
         return TrainingRun(
             network=mlp,
