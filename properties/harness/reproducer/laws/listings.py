@@ -1,7 +1,7 @@
 """Programs for the laws of optimizers over plain parameters, without a net."""
 
 import dataclasses
-from typing import Any, Iterator, List, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 import torch
 
@@ -18,9 +18,9 @@ from properties.harness.update_rules import SparseAdam, allowed_error, rule_for
 from properties.test_optimizers import (
     LEFT_BEHIND,
     Fed,
+    enumerated,
     frozen_midway,
     gradient_like,
-    single_options,
     sparse_options,
     steps_with_left_behind,
 )
@@ -73,20 +73,12 @@ def listing_of(case: Case) -> Listing:
         (listing,) = case.drawn
         spec = detours.sound(listing.spec, case.device, case.dtype)
         return dataclasses.replace(listing, spec=spec)
-    listings = list(_enumerated(case))
+    listings = list(enumerated(case["name"], case.device, case.dtype))
     for listing in listings:
         move, stray = worst_move(case, listing)
         if stray is not None or (move is not None and move.excess > 1):
             return listing
     return listings[0]
-
-
-def _enumerated(case: Case) -> Iterator[Listing]:
-    steps = ("ordinary", "ordinary", "half zero", "ordinary", "zero", *("ordinary",) * 3)
-    shapes, frozen = ((3, 2), (2, 5), (1, 1), (2, 4)), (False, True, False, False)
-    for seed, spec in enumerate(single_options(case["name"], case.device, case.dtype)):
-        spec = detours.sound(spec, case.device, case.dtype)
-        yield Listing(spec, shapes, frozen, (("lr", 0.05),), steps, seed)
 
 
 @reproduces(GIVEN)
