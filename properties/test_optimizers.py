@@ -346,11 +346,22 @@ def test_what_is_left_behind_moves_by_the_rule(
             check_update(fed.parameter, fed.before, fed.gradient, rule, where)
 
 
+# Without these an option says nothing.
+NEEDED: Dict[str, Dict[str, Any]] = {
+    "dampening": {"momentum": 0.9},
+    "decoupled_weight_decay": {"weight_decay": 0.1},
+}
+
+
 def single_options(name: str, device: str, dtype: torch.dtype) -> Iterator[OptimizerSpec]:
     """Every value of every option alone and some mixtures, in every implementation."""
     table = choices(name, dtype)
     simplest = {option: values[0] for option, values in table}
-    chosen = [{**simplest, option: value} for option, values in table for value in values[1:]]
+    chosen = [
+        {**simplest, **NEEDED.get(option, {}), option: value}
+        for option, values in table
+        for value in values[1:]
+    ]
     source = random.Random(name)
     mixed = [{option: source.choice(values) for option, values in table} for _ in range(10)]
     for way in implementations(name, device, dtype):
