@@ -416,7 +416,7 @@ def option_listings(name: str, device: str, dtype: torch.dtype) -> Iterator[List
     matrices = ((3, 2), (2, 5), (1, 1), (2, 4), (2, 3))
     shapes = matrices if name in MATRICES else (*matrices[:3], (2, 2, 2), (3,))
     frozen = (False, True, True, False, False)
-    turns = (0, 0, 2, 4, 0)  # before the second step one is unfrozen, before the fourth one frozen
+    turns = (0, 7, 2, 4, 0)  # the second and third are unfrozen late, the fourth is frozen midway
     loads = dtype is torch.float32 or name not in CAST_WHEN_LOADED
     rows = list(option_rows(name, device, dtype))
     for seed, (spec, other) in enumerate(zip(rows, (*rows[1:], rows[0]))):
