@@ -46,7 +46,13 @@ from strategies.listings import (
     options_beside,
 )
 from strategies.networks import ACTIVATION_MODULES, WIDE
-from strategies.optimizers import IMPLEMENTATIONS, choices, constrained, implementations
+from strategies.optimizers import (
+    IMPLEMENTATIONS,
+    MATRICES,
+    choices,
+    constrained,
+    implementations,
+)
 
 
 def expected_of(trainer: Trainer) -> oracle.Expected:
@@ -493,9 +499,10 @@ def option_rows(name: str, device: str, dtype: torch.dtype) -> Iterator[Optimize
 def option_listings(name: str, device: str, dtype: torch.dtype) -> Iterator[Listing]:
     """Each row beside the next in a history: zeros first, flags that turn, a late group, a reload."""
     steps = ("zero", "ordinary", "ordinary", "half zero", "ordinary", "some", *("ordinary",) * 3)
-    shapes = ((3, 2), (2, 5), (1, 1), (2, 4), (2, 3))
+    matrices = ((3, 2), (300, 2), (1, 1), (2, 4), (2, 3))  # wide: to meet faults that go by size
+    shapes = matrices if name in MATRICES else (*matrices[:3], (2, 2, 2), (3,))
     frozen = (False, True, True, False, False)
-    turns = (0, 0, 2, 4, 0)  # before the second step one is unfrozen, before the fourth one frozen
+    turns = (0, 7, 2, 4, 0)  # the second and third are unfrozen late, the fourth is frozen midway
     loads = dtype is torch.float32 or name not in CAST_WHEN_LOADED
     rows = list(option_rows(name, device, dtype))
     for seed, (spec, other) in enumerate(zip(rows, (*rows[1:], rows[0]))):
@@ -512,6 +519,7 @@ def option_listings(name: str, device: str, dtype: torch.dtype) -> Iterator[List
             late=late,
             reload=5 if seed % 2 and loads else 0,
             halved=6 if seed % 4 == 3 and name not in SLOW_TO_CHANGE else 0,
+            turned=seed % 5 == 4,
             tensor_rate=seed % 4 == 2 and takes_tensor_rate(spec),
         )
 

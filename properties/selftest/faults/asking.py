@@ -4,9 +4,9 @@ from typing import Any, List
 
 import torch
 
-from properties.selftest.faults.backward import _at_second, _leaves
+from properties.selftest.faults.backward import _leaves
 from properties.selftest.faults.fault import fault
-from properties.selftest.faults.functional import _slope, _slope_holds, _wrong_derivative
+from properties.selftest.faults.functional import _slope_holds, _wrong_derivative
 from properties.selftest.faults.patching import (
     altered,
     around_backward,
@@ -40,12 +40,6 @@ def second_backward_takes_new_memory() -> None:
     around_backward(around)
 
 
-@fault("F9", "F3", witness=lambda: backward_holds(times=4))
-def fourth_backward_overwrites() -> None:
-    """A fourth backward overwrites gradients where it should add to them."""
-    _at_second(lambda before, after: after - before, 3)
-
-
 @fault("F3", witness=lambda: backward_holds(1, batch=16))
 def batches_of_16_off() -> None:
     """A weight's gradient is 1% off, only for batches of 16 rows or more."""
@@ -64,17 +58,6 @@ def widths_between_powers_off() -> None:
     def around(linear: Any, value: Any, weight: Any, bias: Any) -> Any:
         between = 65 <= weight.shape[0] <= 127
         return linear(value, altered(weight, lambda g: g * 1.01) if between else weight, bias)
-
-    around_linear(around)
-
-
-@fault("F3", witness=lambda: backward_holds(1, 600, 1))
-def inner_dimensions_beyond_512_off() -> None:
-    """A weight's gradient is 1% off, only for more than 512 inputs."""
-
-    def around(linear: Any, value: Any, weight: Any, bias: Any) -> Any:
-        long = weight.shape[1] > 512
-        return linear(value, altered(weight, lambda g: g * 1.01) if long else weight, bias)
 
     around_linear(around)
 
@@ -160,24 +143,6 @@ def parameter_hooks_run_twice() -> None:
     wrap(torch.Tensor, "register_hook", around)
 
 
-def _post_hook_runs() -> bool:
-    seen: List[Any] = []
-    bias = torch.nn.Parameter(torch.ones(2))
-    bias.register_post_accumulate_grad_hook(seen.append)
-    bias.sum().backward()
-    return len(seen) == 1
-
-
-@fault("F2", witness=_post_hook_runs, since=(2, 1))
-def post_accumulate_hooks_miss_vectors() -> None:
-    """register_post_accumulate_grad_hook does nothing for 1-dim parameters."""
-
-    def around(register: Any, self: Any, hook: Any) -> Any:
-        return register(self, (lambda parameter: None) if self.dim() == 1 else hook)
-
-    wrap(torch.Tensor, "register_post_accumulate_grad_hook", around)
-
-
 # Ranges, dtypes and modes.
 
 
@@ -187,36 +152,6 @@ def softplus_flat_above_10() -> None:
     _wrong_derivative(
         FUNCTIONAL, "softplus", lambda x: torch.where(x > 10, x * 0, 1 / (1 + torch.exp(-x)))
     )
-
-
-@fault("F3", witness=lambda: _slope_holds(torch.nn.SiLU(), -9.0))
-def silu_linear_far_out() -> None:
-    """silu passes the whole gradient where |x| > 8, below as above."""
-
-    def derivative(x: torch.Tensor) -> torch.Tensor:
-        y = 1 / (1 + torch.exp(-x))
-        return torch.where(x.abs() > 8, x * 0 + 1, y * (1 + x * (1 - y)))
-
-    _wrong_derivative(FUNCTIONAL, "silu", derivative)
-
-
-@fault("F3", witness=lambda: _slope(torch.nn.ReLU(), 0.0) == 0.0)
-def relu_passes_at_zero() -> None:
-    """relu passes the whole gradient at exactly zero."""
-    _wrong_derivative(FUNCTIONAL, "relu", lambda x: (x >= 0).to(x.dtype))
-
-
-@fault("F3", witness=lambda: _slope(torch.nn.GELU(), 3.0, torch.bfloat16) > 0.95)
-def gelu_off_in_bfloat16() -> None:
-    """gelu passes nine tenths of its gradient, only in bfloat16 above 1."""
-
-    def derivative(x: torch.Tensor) -> torch.Tensor:
-        density = torch.exp(-0.5 * x * x) * 0.3989422804014327
-        slope = 0.5 * (1 + torch.erf(x * 0.7071067811865476)) + x * density
-        low = x.dtype is torch.bfloat16
-        return torch.where(x > 1, slope * 0.9, slope) if low else slope
-
-    _wrong_derivative(FUNCTIONAL, "gelu", derivative)
 
 
 def _low_norm_weight() -> float:

@@ -8,7 +8,6 @@ import torch
 from properties.selftest.faults.fault import fault
 from properties.selftest.faults.patching import (
     after_step,
-    all_live,
     around_step,
     count_step,
     frozen_of,
@@ -61,12 +60,6 @@ def _groups_differ(optimizer: str, second: Any, **options: Any) -> bool:
 def sgd_second_group_has_first_momentum() -> None:
     """SGD steps every group with the first group's momentum."""
     _second_group_reads_first("SGD", "momentum")
-
-
-@fault("F3", witness=lambda: _groups_differ("AdamW", {"maximize": True}, lr=0.1), since=SINCE)
-def adamw_second_group_has_first_direction() -> None:
-    """AdamW minimizes or maximizes in every group as in the first."""
-    _second_group_reads_first("AdamW", "maximize")
 
 
 @fault("F3", witness=lambda: _groups_differ("RMSprop", {"eps": 1e-2}, lr=0.1, eps=1e-8))
@@ -301,12 +294,6 @@ def _rate_as_tensor(optimizer: str, **options: Any) -> bool:
     return near(trained(optimizer, *gradients, lr=rate, **options)[-1], plain[-1])
 
 
-@fault("F3", witness=lambda: _rate_as_tensor("SGD"), since=(2, 7))
-def sgd_doubles_a_tensor_rate() -> None:
-    """SGD steps twice as far where its rate is a tensor."""
-    option_seen_as("SGD", "lr", lambda rate: rate * 2, lambda group: torch.is_tensor(group["lr"]))
-
-
 @fault("F3", witness=lambda: _rate_as_tensor("Adam"), since=(2, 7))
 def adam_shrinks_a_tensor_rate() -> None:
     """Adam halves a rate that is a tensor, in place, at every step."""
@@ -402,18 +389,6 @@ def adam_ignores_imaginary_squares() -> None:
     after_step("Adam", action)
 
 
-@fault("F1", "F3", witness=lambda: _complex_step("SGD", False, lr=0.1) == 1 + 1j)
-def sgd_decays_frozen_complex() -> None:
-    """SGD shrinks frozen parameters, only complex ones."""
-
-    def action(self: Any, group: Any) -> None:
-        for each in frozen_of(group):
-            if each.is_complex():
-                each.mul_(0.999)
-
-    after_step("SGD", action)
-
-
 def _gradient_kept() -> bool:
     made = parameter(1.0, grad=1.0)
     torch.optim.Adam([made], lr=0.1, maximize=True, foreach=True).step()
@@ -430,19 +405,6 @@ def adam_foreach_negates_the_gradient() -> None:
                 each.grad.neg_()  # type: ignore[union-attr]
 
     after_step("Adam", action)
-
-
-def _muon_decay() -> float:
-    made = torch.nn.Parameter(torch.ones(2, 2))
-    made.grad = torch.zeros(2, 2)
-    torch.optim.Muon([made], lr=0.1, weight_decay=0.5).step()
-    return float(made[0, 0])
-
-
-@fault("F3", witness=lambda: near(_muon_decay(), 0.95), since=(2, 9))
-def muon_flips_weight_decay() -> None:
-    """Muon grows weights where it should decay them."""
-    option_seen_as("Muon", "weight_decay", lambda decay: -decay)
 
 
 def _lbfgs_end(**options: Any) -> List[float]:
@@ -478,27 +440,3 @@ def lbfgs_forgets_between_steps() -> None:
 def lbfgs_ignores_the_line_search() -> None:
     """LBFGS takes fixed steps whatever line search it was told."""
     option_seen_as("LBFGS", "line_search_fn", lambda name: None)
-
-
-@fault("F3", witness=lambda: _skip_holds())
-def rmsprop_skips_when_one_has_no_gradient() -> None:
-    """RMSprop leaves out the last parameter where another has no gradient."""
-
-    def around(step: Any, self: Any, *args: Any, **kwargs: Any) -> Any:
-        live = all_live(self)
-        some = any(frozen_of(group) and live_of(group) for group in self.param_groups)
-        kept = live[-1].grad if some and len(live) > 1 else None
-        if kept is not None:
-            live[-1].grad = None
-        loss = step(self, *args, **kwargs)
-        if kept is not None:
-            live[-1].grad = kept
-        return loss
-
-    around_step("RMSprop", around)
-
-
-def _skip_holds() -> bool:
-    three = [parameter(1.0, grad=grad) for grad in (0.0, 1.0, 1.0)]
-    torch.optim.RMSprop(three, lr=0.1).step()
-    return three[2].tolist() != [1.0]

@@ -18,7 +18,7 @@ from properties.harness.reproducer.laws.detach import (
 from properties.harness.reproducer.registry import reproduces
 from properties.harness.reproducer.script import Script
 from properties.harness.reproducer.training import Recipe, options_text
-from properties.test_freeze import CLIPPINGS, SCHEDULERS, TRAPS, mlp_of
+from properties.test_freeze import CLIPPINGS, SCHEDULERS, TRAPS, clipping_tolerance, mlp_of
 from strategies import OptimizerSpec, TrainingRun
 from strategies.optimizers import implementations
 
@@ -467,7 +467,9 @@ def clipping(case: Case, script: Script) -> None:
     recipe.before()
     recipe.backward()
     info = torch.finfo(case.dtype)
-    unit, least = 32 * float(info.eps), 2 * float(info.eps * info.tiny)
+    named = dict(run.network.build("cpu", case.dtype).named_parameters())
+    count = sum(named[name].numel() for name in run.gets_gradient())
+    unit, least = clipping_tolerance(case.dtype, count), 2 * float(info.eps * info.tiny)
     script.add(
         "old = {name: p.grad.double().clone() for name, p in net.named_parameters() "
         "if p.grad is not None}"
