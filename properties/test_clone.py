@@ -106,7 +106,7 @@ def test_owns_its_memory(
         check_same_bits(result, written, f"{way}: the clone after a write to its source")
 
 
-@law("C1", "torch.memory_format documentation", ANY)
+@law("C1 C2", "torch.memory_format documentation", ANY)
 @given(spec=tensors(), way=WAY)
 def test_layout(device: str, dtype: torch.dtype, spec: TensorSpec, way: str) -> None:
     """C1: strides are kept where dense, memory_format is honoured, overlap is densified."""

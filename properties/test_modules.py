@@ -325,6 +325,7 @@ def test_every_container(device: str, dtype: torch.dtype, pieces: List[str], tra
         for parameter in held:
             check_equal(parameter.requires_grad, flag, f"requires_grad of {tuple(parameter.shape)}")
         module.zero_grad(set_to_none=True)
+        check(all(p.requires_grad is flag for p in held), "zero_grad changed requires_grad")
         total = sum((parameter * 2).sum() for parameter in held)
         if flag and held:
             total.backward()  # type: ignore[union-attr]

@@ -299,6 +299,7 @@ def every_container(case: Case, script: Script) -> None:
             f"all(p.requires_grad is {flag} for p in held)", f"requires_grad_({flag}) missed some"
         )
         script.add("net.zero_grad(set_to_none=True)")
+        script.check(f"all(p.requires_grad is {flag} for p in held)", "zero_grad changed requires_grad")
         if flag:
             with script.block("for p in held:"):
                 script.add("(p * 2).sum().backward()")
