@@ -123,11 +123,10 @@ def test_layout(device: str, dtype: torch.dtype, spec: TensorSpec, way: str) -> 
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     wanted = formats.get(source.dim())
     if wanted is not None:
-        calls = (
-            source.clone(memory_format=wanted),
-            torch.clone(source, memory_format=wanted),
-        )
-        for last in calls:
+        first = source.clone(memory_format=wanted)
+        again = first.clone(memory_format=wanted)  # of what has the format already
+        check(storage_address(again) != storage_address(first), f"{wanted}, twice: shares its storage")
+        for last in (first, torch.clone(source, memory_format=wanted), again):
             check(last.is_contiguous(memory_format=wanted), f"{wanted}: strides {last.stride()}")
             check_same_bits(last, source, f"{wanted}: values")
             check(storage_address(last) != storage_address(source), f"{wanted}: shares its storage")
