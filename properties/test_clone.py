@@ -107,7 +107,7 @@ def test_owns_its_memory(
         check_same_bits(result, written, f"{way}: the clone after a write to its source")
 
 
-@law("C1", "torch.memory_format documentation", ANY)
+@law("C1 C2", "torch.memory_format documentation", ANY)
 @given(spec=tensors(), way=WAY)
 def test_layout(device: str, dtype: torch.dtype, spec: TensorSpec, way: str) -> None:
     """C1: strides are kept where dense, memory_format is honoured, overlap is densified."""
@@ -124,11 +124,10 @@ def test_layout(device: str, dtype: torch.dtype, spec: TensorSpec, way: str) -> 
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     wanted = formats.get(source.dim())
     if wanted is not None:
-        calls = (
-            source.clone(memory_format=wanted),
-            torch.clone(source, memory_format=wanted),
-        )
-        for last in calls:
+        first = source.clone(memory_format=wanted)
+        again = first.clone(memory_format=wanted)  # of what has the format already
+        check(storage_address(again) != storage_address(first), f"{wanted}, twice: shares its storage")
+        for last in (first, torch.clone(source, memory_format=wanted), again):
             check(last.is_contiguous(memory_format=wanted), f"{wanted}: strides {last.stride()}")
             check_same_bits(last, source, f"{wanted}: values")
             check(storage_address(last) != storage_address(source), f"{wanted}: shares its storage")

@@ -277,7 +277,7 @@ def test_non_leaf_cannot_be_frozen(
     check_same_bits(tensor, bits, "values of the refused non-leaf")
 
 
-@law("F5 F8", "torch.Tensor.requires_grad documentation", ANY)
+@law("F5 F8", "torch.Tensor.requires_grad documentation", DIFFERENTIABLE)
 @given(
     spec=tensors(kinds=("leaf", "requires_grad", "parameter", "frozen")),
     how=HOW,
@@ -295,12 +295,7 @@ def test_flag_is_set_and_undone(
     address, gradient = storage_address(tensor), before.pop("grad")
     for wanted in (not flag, flag, not flag, False):
         with getattr(torch, mode)():
-            if wanted and not (dtype.is_floating_point or dtype.is_complex):
-                refusal = f"requires_grad = True of {dtype} by {how}"
-                check_raises(RuntimeError, lambda: set_flag(tensor, True, how), refusal, "floating")
-                wanted = False
-            else:
-                set_flag(tensor, wanted, how)
+            set_flag(tensor, wanted, how)
         check_equal(tensor.requires_grad, wanted, f"requires_grad, set by {how} under {mode}")
         after = autograd_state(tensor)
         check(after.pop("grad") is gradient, "setting requires_grad changed the gradient")
@@ -326,6 +321,16 @@ def test_only_floating_can_require_grad(device: str, dtype: torch.dtype) -> None
             check_raises(RuntimeError, make, f"{name} of {dtype} that requires grad")
     frozen = torch.nn.Parameter(torch.empty(3, dtype=dtype, device=device), requires_grad=False)
     check(not frozen.requires_grad, f"a Parameter of {dtype} made frozen requires grad")
+    for how in ("attribute", "method"):
+        for tensor in (frozen, torch.empty((), dtype=dtype, device=device)):
+            if dtype.is_floating_point or dtype.is_complex:
+                set_flag(tensor, True, how)
+                check(tensor.requires_grad, f"{dtype} did not take requires_grad by {how}")
+            else:
+                refused = functools.partial(set_flag, tensor, True, how)
+                check_raises(RuntimeError, refused, f"requires_grad of {dtype} by {how}", "floating")
+            set_flag(tensor, False, how)
+            check(not tensor.requires_grad, f"requires_grad of {dtype} cannot be undone by {how}")
 
 
 @law("F6", "torch.optim.Optimizer.zero_grad documentation", FLOATING)

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from itertools import product
 from typing import Dict, List, Optional, Sequence, Tuple
 
 import torch
@@ -207,32 +208,36 @@ def batch_of(
 
 
 BATCH_NORMS = ("BatchNorm1d", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d")  # by rank, 0 to 3
+# Rank, what is frozen ("without": no parameters), momentum, train mode, grad mode. One draw
+# for all: each has its share of the examples.
+NORMALIZING = tuple(
+    product(
+        range(4),
+        ("none", "all", "weight", "bias", "without"),
+        (0.1, 0.5, None),
+        (True, False),
+        ("enable_grad", "no_grad"),
+    )
+)
 
 
 @law("F8", "torch.nn.BatchNorm2d documentation", PRECISE)
 @given(
+    normalizing=st.sampled_from(NORMALIZING),
     channels=st.integers(1, 40),
-    rank=st.integers(0, 3),
     rows=st.integers(2, 12),
-    frozen=st.sampled_from(("none", "all", "weight", "bias", "without")),
-    momentum=st.sampled_from((0.1, 0.5, None)),
-    train=st.booleans(),
-    mode=st.sampled_from(("enable_grad", "no_grad")),
     seed=st.integers(0, 255),
 )
 def test_batch_norm_of_every_rank(
     device: str,
     dtype: torch.dtype,
+    normalizing: Tuple[int, str, Optional[float], bool, str],
     channels: int,
-    rank: int,
     rows: int,
-    frozen: str,
-    momentum: Optional[float],
-    train: bool,
-    mode: str,
     seed: int,
 ) -> None:
     """F8: BatchNorm's statistics go by train mode alone: not by what is frozen, nor by grad mode."""
+    rank, frozen, momentum, train, mode = normalizing
     kind = getattr(torch.nn, BATCH_NORMS[rank])
     norm = kind(channels, momentum=momentum, affine=frozen != "without").to(device, dtype)
     norm.train(train)
@@ -324,6 +329,7 @@ def test_every_container(device: str, dtype: torch.dtype, pieces: List[str], tra
         for parameter in held:
             check_equal(parameter.requires_grad, flag, f"requires_grad of {tuple(parameter.shape)}")
         module.zero_grad(set_to_none=True)
+        check(all(p.requires_grad is flag for p in held), "zero_grad changed requires_grad")
         total = sum((parameter * 2).sum() for parameter in held)
         if flag and held:
             total.backward()  # type: ignore[union-attr]

@@ -279,7 +279,7 @@ def train_mode_unfreezes() -> None:
     _thaws("train")
 
 
-@fault("F1", "F2", "F9", "K1", witness=lambda: _stays_frozen(lambda net: net.zero_grad()))
+@fault("F8", "F1", "F2", "F9", "K1", witness=lambda: _stays_frozen(lambda net: net.zero_grad()))
 def zero_grad_unfreezes() -> None:
     """Module.zero_grad turns requires_grad on."""
     _thaws("zero_grad")

@@ -114,7 +114,7 @@ def layout(case: Case, script: Script) -> None:
         )
     wanted = {4: "torch.channels_last", 5: "torch.channels_last_3d"}.get(source.dim())
     calls = f"source.clone(memory_format={wanted})", f"torch.clone(source, memory_format={wanted})"
-    for call in calls if wanted else ():
+    for call in (*calls, f"{calls[0]}.clone(memory_format={wanted})") if wanted else ():
         script.add(f"last = {call}")
         script.check(
             f"last.is_contiguous(memory_format={wanted})", f"{call} has strides {{last.stride()}}"
@@ -122,6 +122,8 @@ def layout(case: Case, script: Script) -> None:
         script.check("repr(last.tolist()) == repr(source.tolist())", f"{call} has other values")
         if source.numel():
             script.check("last.data_ptr() != source.data_ptr()", f"{call} shares its source's memory")
+            script.add(f"again = last.clone(memory_format={wanted})")
+            script.check("again.data_ptr() != last.data_ptr()", f"a clone of {call} shares its memory")
         script.check(
             "last.requires_grad == source.requires_grad",
             f"{call} has requires_grad {{last.requires_grad}}",

@@ -271,11 +271,7 @@ def flag(case: Case, script: Script) -> None:
         if case["mode"] != "enable_grad":
             inside = script.block(f"with torch.{case['mode']}():")
         with inside:
-            if wanted and not (case.dtype.is_floating_point or case.dtype.is_complex):
-                script.raises("RuntimeError", setting, f"{setting} of {case.dtype}", "floating")
-                wanted = False
-            else:
-                script.add(setting)
+            script.add(setting)
         script.check(
             f"tensor.requires_grad is {wanted}",
             f"after {setting} requires_grad is {{tensor.requires_grad}}",
@@ -308,6 +304,22 @@ def only_floating(case: Case, script: Script) -> None:
         "not nn.Parameter(tensor, requires_grad=False).requires_grad",
         f"a Parameter of {case.dtype} made frozen requires grad",
     )
+    for kind in (
+        "nn.Parameter(tensor, requires_grad=False)",
+        "torch.empty((), dtype=dtype, device=device)",
+    ):
+        for on, off in (
+            ("one.requires_grad = True", "one.requires_grad = False"),
+            ("one.requires_grad_(True)", "one.requires_grad_(False)"),
+        ):
+            script.add(f"one = {kind}")
+            if case.dtype.is_floating_point or case.dtype.is_complex:
+                script.add(on)
+                script.check("one.requires_grad", f"{case.dtype} did not take {on}")
+            else:
+                script.raises("RuntimeError", on, f"{on} of {case.dtype}", "floating")
+            script.add(off)
+            script.check("not one.requires_grad", f"{off} of {case.dtype} does nothing")
 
 
 @reproduces(FILE + "test_frozen_midway_with_cleared_gradients")

@@ -219,15 +219,15 @@ def loading(case: Case, script: Script) -> None:
 @reproduces(FILE + "test_batch_norm_of_every_rank")
 def batch_norm_of_every_rank(case: Case, script: Script) -> None:
     """Two batches through a BatchNorm, by its formulas."""
-    channels, rank, rows, momentum = (case[n] for n in ("channels", "rank", "rows", "momentum"))
-    frozen, unit = case["frozen"], 1e4 * torch.finfo(case.dtype).eps
+    rank, frozen, momentum, train, mode = case["normalizing"]
+    channels, rows, unit = case["channels"], case["rows"], 1e4 * torch.finfo(case.dtype).eps
     affine = ", affine=False" if frozen == "without" else ""
     script.add(f"norm = nn.{BATCH_NORMS[rank]}({channels}, momentum={momentum}{affine})")
-    script.add(f"norm.to(device, dtype).train({case['train']})")
+    script.add(f"norm.to(device, dtype).train({train})")
     for name in ("weight", "bias") if frozen == "all" else (frozen,):
         if name in ("weight", "bias"):
             script.add(f"norm.{name}.requires_grad = False")
-    if case["train"]:
+    if train:
         script.add(f"mean, var = torch.zeros({channels}).double(), torch.ones({channels}).double()")
     for step in (1, 2):
         shape = (rows, channels, *(2,) * rank)
@@ -237,11 +237,11 @@ def batch_norm_of_every_rank(case: Case, script: Script) -> None:
             "x = x.to(device, dtype)",
         )
         script.note("old", "old = {name: repr(b.tolist()) for name, b in norm.named_buffers()}")
-        with script.block(f"with torch.{case['mode']}():"):
+        with script.block(f"with torch.{mode}():"):
             script.add("result = norm(x)")
         script.add(f"rates = x.cpu().double().transpose(0, 1).reshape({channels}, -1)")
         script.add("centre, spread = rates.mean(1), rates.var(1, unbiased=False)")
-        if case["train"]:
+        if train:
             share, count = 1 / step if momentum is None else momentum, rows * 2**rank
             script.add(
                 f"mean = {1 - share!r} * mean + {share!r} * centre",
@@ -267,7 +267,7 @@ def batch_norm_of_every_rank(case: Case, script: Script) -> None:
             f"((got - wanted).abs() <= {unit:.3g} * (1 + wanted.abs())).all()",
             f"batch {step}: BatchNorm gives {{got.tolist()}}, by its formula {{wanted.tolist()}}",
         )
-        live = case["mode"] == "enable_grad" and frozen in ("none", "weight", "bias")
+        live = mode == "enable_grad" and frozen in ("none", "weight", "bias")
         script.check(f"result.requires_grad is {live}", f"requires_grad of the result is {not live}")
 
 
@@ -299,6 +299,7 @@ def every_container(case: Case, script: Script) -> None:
             f"all(p.requires_grad is {flag} for p in held)", f"requires_grad_({flag}) missed some"
         )
         script.add("net.zero_grad(set_to_none=True)")
+        script.check(f"all(p.requires_grad is {flag} for p in held)", "zero_grad changed requires_grad")
         if flag:
             with script.block("for p in held:"):
                 script.add("(p * 2).sum().backward()")
