@@ -85,7 +85,9 @@ def collecting(item: pytest.Item, seed: int) -> Iterator[None]:
     before, cases, started = Tally.assertions, Tally.cases, time.monotonic()
     inner = None if handle is None else handle.inner_test
     if handle is not None:
-        hypothesis.seed(seed)(function)
+        used = getattr(function, shards.USED)
+        hypothesis.seed(seed)(function)  # which also takes the example database away
+        setattr(function, shards.USED, used)
         handle.inner_test = counted(inner, count, recorder)
         # what is kept of a law in one cell: another cell, where it passes, must not delete it
         setattr(handle.inner_test, shards.DIGEST, shards.whole(item.nodeid).encode())

@@ -23,6 +23,13 @@ def deep(network: MLP) -> bool:
     return len(network.layers) > 1
 
 
+@law("T7", "toy", EXACT)
+@given(network=NETWORKS)
+def test_fine(device: str, dtype: torch.dtype, network: MLP) -> None:
+    """T7: holds."""
+    check(True, "counted")
+
+
 @law("T1", "toy", EXACT)
 @given(network=NETWORKS, data=st.data())
 def test_killed(device: str, dtype: torch.dtype, network: MLP, data: st.DataObject) -> None:
@@ -47,14 +54,6 @@ def test_out_of_memory(device: str, dtype: torch.dtype, network: MLP) -> None:
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
-@law("T4", "toy", EXACT)
-@given(network=NETWORKS)
-def test_poisoned(device: str, dtype: torch.dtype, network: MLP) -> None:
-    """T4: asserts on the device."""
-    if deep(network):
-        raise RuntimeError("CUDA error: device-side assert triggered")
-
-
 @law("T5", "toy", EXACT)
 @given(network=NETWORKS)
 def test_hanging(device: str, dtype: torch.dtype, network: MLP) -> None:
@@ -72,10 +71,19 @@ def test_hanging_deaf(device: str, dtype: torch.dtype, network: MLP) -> None:
         time.sleep(1000)
 
 
-@law("T7", "toy", EXACT)
+@law("T4", "toy", EXACT)
 @given(network=NETWORKS)
-def test_fine(device: str, dtype: torch.dtype, network: MLP) -> None:
-    """T7: holds."""
+def test_poisoned(device: str, dtype: torch.dtype, network: MLP) -> None:
+    """T4: asserts on the device."""
+    if deep(network):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+
+@law("T10", "toy", EXACT)
+@given(network=NETWORKS)
+def test_slow(device: str, dtype: torch.dtype, network: MLP) -> None:
+    """T10: holds, slowly."""
+    time.sleep(0.25)
     check(True, "counted")
 
 
@@ -91,14 +99,6 @@ def test_broken(device: str, dtype: torch.dtype, network: MLP) -> None:
 def test_rarely_broken(device: str, dtype: torch.dtype, number: int) -> None:
     """T9: does not hold for some numbers."""
     check(number % 100 != 17 or number < 2**40, "it is one of those")
-
-
-@law("T10", "toy", EXACT)
-@given(network=NETWORKS)
-def test_slow(device: str, dtype: torch.dtype, network: MLP) -> None:
-    """T10: holds, slowly."""
-    time.sleep(0.25)
-    check(True, "counted")
 
 
 @law("T11", "toy", EXACT)

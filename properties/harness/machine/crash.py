@@ -36,10 +36,17 @@ def exit_status(node: Any) -> Optional[int]:
 
 
 def _read(path: Path) -> str:
+    """The beginning of a file, up to pytest's own frames."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()[-MOST:]
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return ""
+    kept = []
+    for line in text.splitlines():
+        if "/_pytest/" in line:
+            break
+        kept.append(line)
+    return "\n".join(kept)[:MOST]
 
 
 def traces(folder: Path, worker: str) -> Tuple[str, str]:

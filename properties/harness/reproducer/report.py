@@ -1,7 +1,9 @@
 """Puts message and program into pytest's report, a file and the junit record."""
 
 import json
+import os
 import re
+import time
 from pathlib import Path
 from typing import Any, List, Optional, Tuple
 
@@ -19,6 +21,7 @@ from properties.harness.reproducer import message
 from properties.harness.reproducer.recording import Recorder
 from properties.harness.reproducer.registry import Program, program, templates
 
+STARTED = time.time()
 RECORDER: "pytest.StashKey[Recorder]" = pytest.StashKey()
 
 
@@ -34,9 +37,13 @@ def write(config: pytest.Config, nodeid: str, text: str) -> str:
     """Write a program; the line that says where it is, or why it is nowhere."""
     name = re.sub(r"[^\w.-]+", ".", nodeid.rpartition("/")[2].replace(".py::", ".")).strip(".")
     path = folder(config) / f"{name}.py"
+    part = path.with_name(f"{name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        if path.exists() and path.stat().st_mtime >= STARTED:  # by a run beside this one
+            path = path.with_name(f"{name}.{os.getpid()}.py")
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)  # whole or not at all, whoever else writes
     except OSError as problem:
         return f"not written to {path}: {problem.strerror or problem}; choose --reproducers=DIR"
     try:
