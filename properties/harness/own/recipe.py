@@ -337,6 +337,8 @@ class Examination:
         since = f" (frozen in step {self.frozen_since[name]})" if name in self.frozen_since else ""
         cause = self._cause_of_move(name, was, parameter, versions.get(name, 0), change)
         if cause is not None:
+            twin = self._twin(was) if cause == causes.SHARED else None
+            by += f", with {twin}, in whose memory it lies" if twin else ""
             sentence = f"is frozen{since}, but moved in step {self.steps}{by}"
             self.pending.append(Finding("R1", name, sentence, cause))
         self.frozen.discard(name)
@@ -355,9 +357,8 @@ class Examination:
             return causes.RESHAPED
         if parameter is not was:
             return causes.REPLACED
-        for other, tensor in self.parameters.items():
-            if tensor is not was and tensor.requires_grad and anatomy.overlaps(tensor, was):
-                return causes.shared_with(other)
+        if self._twin(was) is not None:
+            return causes.SHARED
         hand = self.hands.blame(name, parameter)
         if hand is not None:
             return causes.by_optimizer(hand)
@@ -365,6 +366,13 @@ class Examination:
             return None
         owner = anatomy.owner_of(self.recipe.module, name)
         return causes.by_writing(owner, parameter, change, parameter._version == version)
+
+    def _twin(self, frozen: torch.Tensor) -> Optional[str]:
+        """The name of a trainable parameter that lies in a frozen one's memory."""
+        for name, tensor in self.parameters.items():
+            if tensor is not frozen and tensor.requires_grad and anatomy.overlaps(tensor, frozen):
+                return name
+        return None
 
     def _change(self, key: str, tensor: torch.Tensor) -> Tuple[Optional[float], str]:
         """By how much a remembered tensor moved, as a number and in words."""
@@ -406,25 +414,28 @@ class Examination:
                 self.watch.remember(key, tensor)
                 continue
             _, by = self._change(key, tensor)
-            sentence = f"is to be kept, but moved in step {self.steps}{by}"
-            self._find("R4", name, sentence, self._cause_of_loss(name, tensor, was))
+            live, cause = self._cause_of_loss(name, tensor, was)
+            with_it = f", with {live}" if live else ""
+            sentence = f"is to be kept, but moved in step {self.steps}{by}{with_it}"
+            self._find("R4", name, sentence, cause)
             self.watch.forget(key)
         self._watch_keep()
 
-    def _cause_of_loss(self, name: str, tensor: torch.Tensor, was: torch.Tensor) -> str:
+    def _cause_of_loss(self, name: str, tensor: torch.Tensor, was: torch.Tensor) -> Tuple[str, str]:
+        """The live tensor with which something kept moved ("": none), and the cause in words."""
         if tensor is not was and not anatomy.overlaps(tensor, was):
-            return causes.REPLACED
+            return "", causes.REPLACED
         live = {**self.parameters, **dict(self.recipe.module.named_buffers())}
         for other, parameter in live.items():
             if parameter is tensor:
-                return f"it is {other} itself, not a copy: use copy.deepcopy or clone"
+                return other, causes.KEPT_ITSELF
             if anatomy.overlaps(tensor, parameter):
-                return causes.kept_alias_of(other)
+                return other, causes.KEPT_SHARED
         if id(tensor) in self.hands.holds:
-            return f"{self.hands.holds[id(tensor)]} trains it: leave it out of the optimizer"
+            return "", f"{self.hands.holds[id(tensor)]} trains it: leave it out of the optimizer"
         if name.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked"):
-            return causes.OF_BATCHNORM
-        return causes.KEPT_WRITTEN
+            return "", causes.OF_BATCHNORM
+        return "", causes.KEPT_WRITTEN
 
     # judging
 
