@@ -36,6 +36,7 @@ KEPT_SHARED = (
     "each value, or deepcopy"
 )
 KEPT_ITSELF = "it is the live tensor itself, not a copy: use copy.deepcopy or clone"
+OF_WRITING = (ROUNDING, ALIAS, WRITTEN)
 LARGEST_NORM = (
     "its max_norm: the embedding shortens the rows that it looks up, in place, frozen or not: set "
     "max_norm to None"

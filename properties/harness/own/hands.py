@@ -163,6 +163,15 @@ class Hands:
                 self._look(thing)
                 self._known.append(weakref.ref(thing))
 
+    def owner_of_state(self, tensor: torch.Tensor) -> Optional[str]:
+        """The class of the living optimizer in whose state a tensor is."""
+        for reference in self._known:
+            optimizer = reference()
+            for values in () if optimizer is None else optimizer.state.values():
+                if isinstance(values, Mapping) and any(value is tensor for value in values.values()):
+                    return type(optimizer).__name__
+        return None
+
     def blame(self, name: str, parameter: torch.Tensor) -> Optional[Hand]:
         """Whose hand moved a frozen parameter; without hooks, by what lies at it after the step."""
         if name in self.moved or STEP_HOOKS:

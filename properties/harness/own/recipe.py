@@ -136,6 +136,7 @@ class Examination:
         self.still: Set[str] = set()  # trainable, and not moved so far
         self.buffers: Dict[str, torch.Tensor] = {}
         self.keep: Dict[str, torch.Tensor] = {}
+        self.replaced: Set[str] = set()  # of what is kept
         self.arrived: Set[str] = set()  # got a gradient in this step
         self.sizes: Dict[str, float] = {}  # largest value of the gradients that a parameter got
         self.kept_with_gradient: Set[str] = set()
@@ -409,7 +410,7 @@ class Examination:
                 continue
             if tensor is not was and id(tensor) not in owned and not anatomy.overlaps(tensor, was):
                 # the recipe keeps something newer, as it does with the best weights so far
-                self.notes.append(f"{name} in keep was replaced in step {self.steps}")
+                self.replaced.add(name)
                 self.keep[name] = tensor
                 self.watch.remember(key, tensor)
                 continue
@@ -433,6 +434,9 @@ class Examination:
                 return other, causes.KEPT_SHARED
         if id(tensor) in self.hands.holds:
             return "", f"{self.hands.holds[id(tensor)]} trains it: leave it out of the optimizer"
+        owner = self.hands.owner_of_state(tensor)
+        if owner is not None:
+            return f"the state of {owner}", causes.KEPT_SHARED
         if name.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked"):
             return "", causes.OF_BATCHNORM
         return "", causes.KEPT_WRITTEN
@@ -470,8 +474,14 @@ class Examination:
         self.findings += [
             finding
             for finding in self.pending
-            if finding.cause == causes.REPLACED or not self.followers.cover(finding.subject)
+            if not (
+                self.followers.cover_buffer(finding.subject)
+                if finding.law == "R2"
+                else self.followers.cover(finding.subject) and finding.cause in causes.OF_WRITING
+            )
         ]
+        if self.replaced:
+            self.notes.append(f"replaced in keep by something newer: {named(sorted(self.replaced))}")
         for path, leader in self.followers.pairs:
             self.notes.append(
                 f"{path or 'frozen parameters'} follows {leader or 'the rest'} as an average or copy: "
