@@ -62,6 +62,7 @@ class Hands:
     """The optimizers of a recipe's steps.
 
     parameters, frozen, still, watch: the examination's own, looked at as they change.
+    earlier: ids of optimizers that lived before the recipe, on torch without hooks.
     moved: by name, whose hand moved a frozen parameter. holds: class of the optimizer
     that lists a tensor, by the tensor's id; rates: its highest learning rate so far.
     fed: names that had a gradient other than zero when an optimizer stepped.
@@ -69,12 +70,18 @@ class Hands:
     """
 
     def __init__(
-        self, parameters: Dict[str, torch.Tensor], frozen: Set[str], still: Set[str], watch: Watch
+        self,
+        parameters: Dict[str, torch.Tensor],
+        frozen: Set[str],
+        still: Set[str],
+        watch: Watch,
+        earlier: Set[int],
     ) -> None:
         self.parameters = parameters
         self.frozen = frozen
         self.still = still
         self.watch = watch
+        self.earlier = earlier
         self.moved: Dict[str, Hand] = {}
         self.holds: Dict[int, str] = {}
         self.rates: Dict[int, float] = {}
@@ -159,7 +166,7 @@ class Hands:
         for thing in found:
             if not is_optimizer(type(thing)):
                 self.scaled = True
-            elif self._names(thing) or not STEP_HOOKS:
+            elif self._names(thing) or not (STEP_HOOKS or id(thing) in self.earlier):
                 self._look(thing)
                 self._known.append(weakref.ref(thing))
 

@@ -16,7 +16,7 @@ from properties.harness.own import anatomy, causes
 from properties.harness.own.factory import accepts, call, check_module, parts, said
 from properties.harness.own.findings import Finding, named
 from properties.harness.own.followers import Followers
-from properties.harness.own.hands import STEP_HOOKS, Hands
+from properties.harness.own.hands import STEP_HOOKS, Hands, is_optimizer, living
 from properties.harness.own.watch import Watch, finite, largest_change, magnitude, readable
 
 SHAPES = ("module", "step", "keep")
@@ -30,12 +30,14 @@ class Recipe:
     module: torch.nn.Module
     step: Callable[[], Any]
     keep: Any
+    earlier: Set[int] = field(default_factory=set)  # ids of optimizers from before, on old torch
     notes: List[str] = field(default_factory=list)
 
 
 def build(option: str, text: str, factory: Callable[[], Any]) -> Recipe:
     """Call the factory and check what it returns. Raises pytest.UsageError with one sentence."""
     where = f"{option} {text}"
+    earlier = set() if STEP_HOOKS else set(map(id, living(is_optimizer)))
     result = parts(option, text, call(option, text, factory), SHAPES, 2)
     module, step = result[:2]
     keep = result[2] if len(result) > 2 else {}
@@ -61,7 +63,7 @@ def build(option: str, text: str, factory: Callable[[], Any]) -> Recipe:
         keep = {"keep": keep}
     if not list(module.parameters()):
         raise pytest.UsageError(f"{where}: the module has no parameters: nothing can be frozen")
-    recipe = Recipe(module, step, keep)
+    recipe = Recipe(module, step, keep, earlier)
     if len(result) > 2 and not dict(flattened("", keep)):
         recipe.notes.append("keep holds no tensor at first: what comes into it is watched from then on")
     return recipe
@@ -144,7 +146,7 @@ class Examination:
         self.frozen_since: Dict[str, int] = {}
         self.thawed_since: Dict[str, int] = {}
         self.experts: Dict[str, Tuple[str, ...]] = {}
-        self.hands = Hands(self.parameters, self.frozen, self.still, self.watch)
+        self.hands = Hands(self.parameters, self.frozen, self.still, self.watch, recipe.earlier)
         self.followers = Followers()
         self.pending: List[Finding] = []  # fall away where they belong to a follower
         self._shapes: Set[Tuple[int, ...]] = set()  # of frozen parameters
