@@ -60,7 +60,7 @@ def advance(trainer: Trainer, steps: int = 1) -> Trainer:
         if trainer.spec.needs_closure:
             trainer.optimizer.step(lambda: gradients(trainer))  # type: ignore
         else:
-            trainer.apply()
+            trainer.optimizer.step()
     return trainer
 
 

@@ -187,7 +187,7 @@ def thawed_by_reparametrization(module: torch.nn.Module) -> List[str]:
         for name, parameter in owner._parameters.items():
             if parameter is not None and name.endswith(("_g", "_v")):
                 made[name] = parameter
-        inner = owner._modules.get("parametrizations")
+        inner = dict(owner._modules.items()).get("parametrizations")  # of scripted modules no dict
         if inner is not None:
             made.update(
                 {f"parametrizations.{n}": p for n, p in inner.named_parameters() if ".original" in n}

@@ -27,6 +27,16 @@ WRITTEN = (
     "an in-place write outside the optimizer (an init, copy_, load_state_dict, EMA, weight clipping): "
     "leave frozen parameters out of it"
 )
+SHARED = (
+    "shared storage: both are one memory, and the other trains; clone the values, or tie by using one "
+    "Parameter and freeze that"
+)
+KEPT_SHARED = (
+    "shared storage: state_dict(), detach(), numpy() and .data are aliases that follow training: clone "
+    "each value, or deepcopy"
+)
+KEPT_ITSELF = "it is the live tensor itself, not a copy: use copy.deepcopy or clone"
+OF_WRITING = (ROUNDING, ALIAS, WRITTEN)
 LARGEST_NORM = (
     "its max_norm: the embedding shortens the rows that it looks up, in place, frozen or not: set "
     "max_norm to None"
@@ -83,22 +93,6 @@ ROUNDS_AWAY = "the update rounds away, or something writes the old value back"
 DATA_ENDED = "; the data ended: let the step begin it again, or ask for fewer --steps"
 OF_BATCHNORM = "its BatchNorm runs in train mode: call eval() on what is kept"
 KEPT_WRITTEN = "an in-place write in the step (an average, copy_, load_state_dict)"
-
-
-def shared_with(name: str) -> str:
-    """A frozen parameter in the memory of one that trains."""
-    return (
-        f"shared storage: it lies in the memory of {name}, which trains; clone the values, or tie by "
-        "using one Parameter and freeze that"
-    )
-
-
-def kept_alias_of(name: str) -> str:
-    """Something kept in the memory of a live tensor."""
-    return (
-        f"shared storage: it lies in the memory of {name}; state_dict(), detach(), numpy() and .data "
-        "are aliases that follow training: clone each value, or deepcopy"
-    )
 
 
 def by_optimizer(hand: Hand) -> str:

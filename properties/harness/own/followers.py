@@ -115,7 +115,7 @@ class Followers:
         return False
 
     def cover(self, name: str) -> bool:
-        """Whether a parameter or buffer lies in a module whose parameters follow."""
+        """Whether a parameter lies in a module whose parameters follow."""
         owner = name.rpartition(".")[0]
         return any(
             name.startswith(f"{path}.")
@@ -123,3 +123,8 @@ class Followers:
             else any(n.rpartition(".")[0] == owner for n in self.names)
             for path, _ in self.pairs
         )
+
+    def cover_buffer(self, name: str) -> bool:
+        """Whether a buffer lies in such a module, or in one round it that counts its averages."""
+        owner = name.rpartition(".")[0]
+        return self.cover(name) or any(n.startswith(f"{owner}." if owner else "") for n in self.names)

@@ -62,6 +62,7 @@ class Hands:
     """The optimizers of a recipe's steps.
 
     parameters, frozen, still, watch: the examination's own, looked at as they change.
+    earlier: ids of optimizers that lived before the recipe, on torch without hooks.
     moved: by name, whose hand moved a frozen parameter. holds: class of the optimizer
     that lists a tensor, by the tensor's id; rates: its highest learning rate so far.
     fed: names that had a gradient other than zero when an optimizer stepped.
@@ -69,12 +70,18 @@ class Hands:
     """
 
     def __init__(
-        self, parameters: Dict[str, torch.Tensor], frozen: Set[str], still: Set[str], watch: Watch
+        self,
+        parameters: Dict[str, torch.Tensor],
+        frozen: Set[str],
+        still: Set[str],
+        watch: Watch,
+        earlier: Set[int],
     ) -> None:
         self.parameters = parameters
         self.frozen = frozen
         self.still = still
         self.watch = watch
+        self.earlier = earlier
         self.moved: Dict[str, Hand] = {}
         self.holds: Dict[int, str] = {}
         self.rates: Dict[int, float] = {}
@@ -159,9 +166,18 @@ class Hands:
         for thing in found:
             if not is_optimizer(type(thing)):
                 self.scaled = True
-            elif self._names(thing) or not STEP_HOOKS:
+            elif self._names(thing) or not (STEP_HOOKS or id(thing) in self.earlier):
                 self._look(thing)
                 self._known.append(weakref.ref(thing))
+
+    def owner_of_state(self, tensor: torch.Tensor) -> Optional[str]:
+        """The class of the living optimizer in whose state a tensor is."""
+        for reference in self._known:
+            optimizer = reference()
+            for values in () if optimizer is None else optimizer.state.values():
+                if isinstance(values, Mapping) and any(value is tensor for value in values.values()):
+                    return type(optimizer).__name__
+        return None
 
     def blame(self, name: str, parameter: torch.Tensor) -> Optional[Hand]:
         """Whose hand moved a frozen parameter; without hooks, by what lies at it after the step."""

@@ -16,7 +16,7 @@ from properties.harness.own import anatomy, causes
 from properties.harness.own.factory import accepts, call, check_module, parts, said
 from properties.harness.own.findings import Finding, named
 from properties.harness.own.followers import Followers
-from properties.harness.own.hands import STEP_HOOKS, Hands
+from properties.harness.own.hands import STEP_HOOKS, Hands, is_optimizer, living
 from properties.harness.own.watch import Watch, finite, largest_change, magnitude, readable
 
 SHAPES = ("module", "step", "keep")
@@ -30,12 +30,14 @@ class Recipe:
     module: torch.nn.Module
     step: Callable[[], Any]
     keep: Any
+    earlier: Set[int] = field(default_factory=set)  # ids of optimizers from before, on old torch
     notes: List[str] = field(default_factory=list)
 
 
 def build(option: str, text: str, factory: Callable[[], Any]) -> Recipe:
     """Call the factory and check what it returns. Raises pytest.UsageError with one sentence."""
     where = f"{option} {text}"
+    earlier = set() if STEP_HOOKS else set(map(id, living(is_optimizer)))
     result = parts(option, text, call(option, text, factory), SHAPES, 2)
     module, step = result[:2]
     keep = result[2] if len(result) > 2 else {}
@@ -61,7 +63,7 @@ def build(option: str, text: str, factory: Callable[[], Any]) -> Recipe:
         keep = {"keep": keep}
     if not list(module.parameters()):
         raise pytest.UsageError(f"{where}: the module has no parameters: nothing can be frozen")
-    recipe = Recipe(module, step, keep)
+    recipe = Recipe(module, step, keep, earlier)
     if len(result) > 2 and not dict(flattened("", keep)):
         recipe.notes.append("keep holds no tensor at first: what comes into it is watched from then on")
     return recipe
@@ -136,6 +138,7 @@ class Examination:
         self.still: Set[str] = set()  # trainable, and not moved so far
         self.buffers: Dict[str, torch.Tensor] = {}
         self.keep: Dict[str, torch.Tensor] = {}
+        self.replaced: Set[str] = set()  # of what is kept
         self.arrived: Set[str] = set()  # got a gradient in this step
         self.sizes: Dict[str, float] = {}  # largest value of the gradients that a parameter got
         self.kept_with_gradient: Set[str] = set()
@@ -143,7 +146,7 @@ class Examination:
         self.frozen_since: Dict[str, int] = {}
         self.thawed_since: Dict[str, int] = {}
         self.experts: Dict[str, Tuple[str, ...]] = {}
-        self.hands = Hands(self.parameters, self.frozen, self.still, self.watch)
+        self.hands = Hands(self.parameters, self.frozen, self.still, self.watch, recipe.earlier)
         self.followers = Followers()
         self.pending: List[Finding] = []  # fall away where they belong to a follower
         self._shapes: Set[Tuple[int, ...]] = set()  # of frozen parameters
@@ -337,6 +340,8 @@ class Examination:
         since = f" (frozen in step {self.frozen_since[name]})" if name in self.frozen_since else ""
         cause = self._cause_of_move(name, was, parameter, versions.get(name, 0), change)
         if cause is not None:
+            twin = self._twin(was) if cause == causes.SHARED else None
+            by += f", with {twin}, in whose memory it lies" if twin else ""
             sentence = f"is frozen{since}, but moved in step {self.steps}{by}"
             self.pending.append(Finding("R1", name, sentence, cause))
         self.frozen.discard(name)
@@ -355,9 +360,8 @@ class Examination:
             return causes.RESHAPED
         if parameter is not was:
             return causes.REPLACED
-        for other, tensor in self.parameters.items():
-            if tensor is not was and tensor.requires_grad and anatomy.overlaps(tensor, was):
-                return causes.shared_with(other)
+        if self._twin(was) is not None:
+            return causes.SHARED
         hand = self.hands.blame(name, parameter)
         if hand is not None:
             return causes.by_optimizer(hand)
@@ -365,6 +369,13 @@ class Examination:
             return None
         owner = anatomy.owner_of(self.recipe.module, name)
         return causes.by_writing(owner, parameter, change, parameter._version == version)
+
+    def _twin(self, frozen: torch.Tensor) -> Optional[str]:
+        """The name of a trainable parameter that lies in a frozen one's memory."""
+        for name, tensor in self.parameters.items():
+            if tensor is not frozen and tensor.requires_grad and anatomy.overlaps(tensor, frozen):
+                return name
+        return None
 
     def _change(self, key: str, tensor: torch.Tensor) -> Tuple[Optional[float], str]:
         """By how much a remembered tensor moved, as a number and in words."""
@@ -401,30 +412,36 @@ class Examination:
                 continue
             if tensor is not was and id(tensor) not in owned and not anatomy.overlaps(tensor, was):
                 # the recipe keeps something newer, as it does with the best weights so far
-                self.notes.append(f"{name} in keep was replaced in step {self.steps}")
+                self.replaced.add(name)
                 self.keep[name] = tensor
                 self.watch.remember(key, tensor)
                 continue
             _, by = self._change(key, tensor)
-            sentence = f"is to be kept, but moved in step {self.steps}{by}"
-            self._find("R4", name, sentence, self._cause_of_loss(name, tensor, was))
+            live, cause = self._cause_of_loss(name, tensor, was)
+            with_it = f", with {live}" if live else ""
+            sentence = f"is to be kept, but moved in step {self.steps}{by}{with_it}"
+            self._find("R4", name, sentence, cause)
             self.watch.forget(key)
         self._watch_keep()
 
-    def _cause_of_loss(self, name: str, tensor: torch.Tensor, was: torch.Tensor) -> str:
+    def _cause_of_loss(self, name: str, tensor: torch.Tensor, was: torch.Tensor) -> Tuple[str, str]:
+        """The live tensor with which something kept moved ("": none), and the cause in words."""
         if tensor is not was and not anatomy.overlaps(tensor, was):
-            return causes.REPLACED
+            return "", causes.REPLACED
         live = {**self.parameters, **dict(self.recipe.module.named_buffers())}
         for other, parameter in live.items():
             if parameter is tensor:
-                return f"it is {other} itself, not a copy: use copy.deepcopy or clone"
+                return other, causes.KEPT_ITSELF
             if anatomy.overlaps(tensor, parameter):
-                return causes.kept_alias_of(other)
+                return other, causes.KEPT_SHARED
         if id(tensor) in self.hands.holds:
-            return f"{self.hands.holds[id(tensor)]} trains it: leave it out of the optimizer"
+            return "", f"{self.hands.holds[id(tensor)]} trains it: leave it out of the optimizer"
+        owner = self.hands.owner_of_state(tensor)
+        if owner is not None:
+            return f"the state of {owner}", causes.KEPT_SHARED
         if name.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked"):
-            return causes.OF_BATCHNORM
-        return causes.KEPT_WRITTEN
+            return "", causes.OF_BATCHNORM
+        return "", causes.KEPT_WRITTEN
 
     # judging
 
@@ -459,8 +476,14 @@ class Examination:
         self.findings += [
             finding
             for finding in self.pending
-            if finding.cause == causes.REPLACED or not self.followers.cover(finding.subject)
+            if not (
+                self.followers.cover_buffer(finding.subject)
+                if finding.law == "R2"
+                else self.followers.cover(finding.subject) and finding.cause in causes.OF_WRITING
+            )
         ]
+        if self.replaced:
+            self.notes.append(f"replaced in keep by something newer: {named(sorted(self.replaced))}")
         for path, leader in self.followers.pairs:
             self.notes.append(
                 f"{path or 'frozen parameters'} follows {leader or 'the rest'} as an average or copy: "

@@ -263,3 +263,81 @@ def average_written_into_the_wrong_network() -> Any:
                 fast.lerp_(slow, 0.01)
 
     return net, step
+
+
+@right
+def average_of_torch_inside_the_module() -> Any:
+    from torch.optim.swa_utils import AveragedModel
+
+    net = two_layers(nn.BatchNorm1d(6))
+    average = AveragedModel(net)
+    average.requires_grad_(False)
+    both = nn.ModuleDict({"net": net, "average": average})
+    inner = stepper(net, torch.optim.AdamW(net.parameters(), 0.01))
+
+    def step() -> None:
+        inner()
+        average.update_parameters(net)
+
+    return both, step
+
+
+@right
+def momentum_encoder_in_bfloat16_through_data() -> Any:
+    net: Any = nn.ModuleDict({"online": nn.Linear(4, 6), "offline": nn.Linear(4, 6)})
+    net.to(torch.bfloat16)
+    net["offline"].load_state_dict(net["online"].state_dict())
+    net["offline"].requires_grad_(False)
+    optimizer = torch.optim.SGD(net["online"].parameters(), 0.5)
+    inputs = data().to(torch.bfloat16)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.no_grad():
+            wanted = 1 + net["offline"](inputs).float()
+        functional.mse_loss(net["online"](inputs).float(), wanted).backward()
+        optimizer.step()
+        for slow, fast in zip(net["offline"].parameters(), net["online"].parameters()):
+            slow.data = slow.data * 0.9 + fast.data * 0.1
+
+    return net, step
+
+
+@right
+def best_weights_saved_again_when_better() -> Any:
+    net = two_layers()
+    inner = stepper(net, torch.optim.SGD(net.parameters(), 0.1))
+    best: Dict[str, Any] = {}
+    lowest = [float("inf")]
+
+    def step() -> Any:
+        loss = inner().item()
+        if loss < lowest[0]:
+            lowest[0] = loss
+            best.update(copy.deepcopy(net.state_dict()))
+        return {"loss": loss, "best_loss": float("inf"), "auc": float("nan")}
+
+    return net, step, best
+
+
+@mistake("R4", "shared storage")
+def best_weights_saved_later_without_a_copy() -> Any:
+    net = two_layers()
+    inner = stepper(net, torch.optim.SGD(net.parameters(), 0.1))
+    best: Dict[str, Any] = {}
+
+    def step() -> None:
+        inner()
+        if not best:
+            best.update(net.state_dict())
+
+    return net, step, best
+
+
+@mistake("R4", "the state of Adam")
+def optimizer_state_without_a_copy() -> Any:
+    net = two_layers()
+    optimizer = torch.optim.Adam(net.parameters())
+    step = stepper(net, optimizer)
+    step()
+    return net, step, optimizer.state_dict()

@@ -509,3 +509,30 @@ if TORCH >= (2, 0):
             optimizer.step()
 
         return net, step
+
+
+@right
+def scripted_module() -> Any:
+    net: Any = torch.jit.script(two_layers())
+    for _ in range(4):  # TorchScript rounds otherwise once it has seen a few runs
+        net(data()).square().mean().backward()
+    net.zero_grad(set_to_none=True)
+    next(net.parameters()).requires_grad_(False)
+    return net, stepper(net, torch.optim.SGD(net.parameters(), 0.1))
+
+
+@right
+def inner_loop_on_a_copy() -> Any:
+    net = two_layers()
+    net[0].requires_grad_(False)
+
+    def step() -> None:
+        fast = copy.deepcopy(net)
+        inner = stepper(fast, torch.optim.SGD(fast.parameters(), 0.1))
+        for _ in range(3):
+            inner()
+        with torch.no_grad():
+            for slow, quick in zip(net.parameters(), fast.parameters()):
+                slow.lerp_(quick, 0.5)
+
+    return net, step

@@ -283,3 +283,55 @@ def checkpoint_behind_a_frozen_layer() -> Any:
         optimizer.step()
 
     return net, step
+
+
+@right
+def actor_updated_every_second_step() -> Any:
+    torch.manual_seed(0)
+    net: Any = nn.ModuleDict({"actor": nn.Linear(4, 2), "critic": nn.Linear(6, 1)})
+    net["old"] = nn.ModuleDict({"actor": nn.Linear(4, 2), "critic": nn.Linear(6, 1)})
+    net["old"].load_state_dict({k: v for k, v in net.state_dict().items() if not k.startswith("old")})
+    net["old"].requires_grad_(False)
+    acts = torch.optim.Adam(net["actor"].parameters())
+    judges = torch.optim.Adam(net["critic"].parameters())
+    seen = data()
+    count = [0]
+
+    def value(critic: Any, action: torch.Tensor) -> Any:
+        return critic(torch.cat([seen, action], 1))
+
+    def step() -> None:
+        count[0] += 1
+        judges.zero_grad()
+        with torch.no_grad():
+            wanted = 1 + 0.9 * value(net["old"]["critic"], net["old"]["actor"](seen))
+        functional.mse_loss(value(net["critic"], torch.rand(8, 2)), wanted).backward()
+        judges.step()
+        if count[0] % 2 == 0:
+            acts.zero_grad()
+            value(net["critic"], net["actor"](seen)).mean().neg().backward()
+            acts.step()
+            with torch.no_grad():
+                for part in ("actor", "critic"):
+                    for new, old in zip(net[part].parameters(), net["old"][part].parameters()):
+                        old.copy_(0.995 * old + 0.005 * new)
+
+    return net, step
+
+
+@right
+def last_layer_waits_for_some_steps() -> Any:
+    net = two_layers()
+    optimizer = torch.optim.AdamW(net.parameters(), 0.01)
+    count = [0]
+
+    def step() -> None:
+        count[0] += 1
+        optimizer.zero_grad()
+        net(data()).square().mean().backward()
+        if count[0] <= 8:
+            for parameter in net[2].parameters():
+                parameter.grad = None
+        optimizer.step()
+
+    return net, step

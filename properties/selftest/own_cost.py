@@ -1,0 +1,125 @@
+"""What --recipe and --model cost on a large model: time per step, memory beside training.
+
+Each measurement is a process of its own, because memory is its peak:
+
+    python -m properties.selftest.own_cost [--million 100]
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+from typing import Any, Tuple
+
+import torch
+from hypothesis import settings
+from torch import nn
+
+from properties.harness.own.model import build as build_model
+from properties.harness.own.recipe import build as build_recipe
+from properties.harness.own.recipe import examine
+from properties.own import test_model
+
+# each beside what it is compared with: the same without the harness
+KINDS = {
+    "training": "",
+    "recipe": "training",
+    "training-decays": "",
+    "recipe-finds": "training-decays",
+    "gradients": "",
+    "model": "gradients",
+}
+STEPS = 3
+WIDTH = 1024
+
+
+def net_of(million: int) -> Any:
+    """A stack of square layers of about this many million parameters."""
+    torch.manual_seed(0)
+    return nn.Sequential(*(nn.Linear(WIDTH, WIDTH) for _ in range(million * 10**6 // WIDTH**2)))
+
+
+def recipe(million: int, finds: bool) -> Any:
+    """Half of the net frozen; where it ``finds``, every frozen parameter and what is kept moves."""
+    net = net_of(million)
+    half = net[: len(net) // 2]
+    half.requires_grad_(False)
+    optimizer = torch.optim.SGD(net.parameters(), 1e-3, weight_decay=0.1)
+    inputs = torch.randn(256, WIDTH)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        if finds:
+            for parameter in half.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+        net(inputs).square().mean().backward()
+        optimizer.step()
+
+    return net, step
+
+
+def measure(kind: str, million: int) -> None:
+    """Print seconds per step and the peak of memory in bytes."""
+    steps = STEPS
+    if kind in ("gradients", "model"):
+        net, inputs = net_of(million), torch.randn(256, WIDTH)
+        if kind == "model":
+            model = build_model("--model", "large", lambda: (net, inputs))
+            settings.register_profile("few", max_examples=STEPS, database=None, deadline=None)
+            settings.load_profile("few")
+            start = time.perf_counter()
+            test_model.test_gradients_do_not_depend_on_the_mask(model)
+        else:
+            start = time.perf_counter()
+            for _ in range(steps):
+                net.zero_grad(set_to_none=True)
+                net(inputs).square().mean().backward()
+    elif kind.startswith("training"):
+        _, step = recipe(million, kind == "training-decays")
+        start = time.perf_counter()
+        for _ in range(steps):
+            step()
+    else:
+        mine = build_recipe("--recipe", "large", lambda: recipe(million, kind == "recipe-finds"))
+        start = time.perf_counter()
+        found = examine(mine, steps)
+        assert found.steps == steps and bool(found.findings) == (kind == "recipe-finds")
+    seconds = (time.perf_counter() - start) / steps
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
+    print(seconds, peak)
+
+
+def child(kind: str, million: int) -> Tuple[float, int]:
+    """A measurement in a process of its own."""
+    command = [sys.executable, "-m", "properties.selftest.own_cost", "--million", str(million)]
+    out = subprocess.run([*command, "--kind", kind], capture_output=True, text=True, check=True).stdout
+    seconds, peak = out.split()[-2:]
+    return float(seconds), int(peak)
+
+
+def main() -> None:
+    """Measure all kinds, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--million", type=int, default=100, help="parameters, in millions")
+    parser.add_argument("--kind", choices=KINDS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.kind:
+        measure(options.kind, options.million)
+        return
+    size = 4 * sum(p.numel() for p in net_of(options.million).parameters())
+    base = {kind: child(kind, options.million) for kind in KINDS}
+    print("what\tseconds a step\tcost, in steps\tmemory, in parameters")
+    for kind, alone in KINDS.items():
+        seconds, peak = base[kind]
+        row = f"{kind}\t{seconds:.2f}"
+        if alone:
+            row += f"\t{seconds / base[alone][0] - 1:.2f}\t{(peak - base[alone][1]) / size:.2f}"
+        print(row)
+
+
+if __name__ == "__main__":
+    main()
