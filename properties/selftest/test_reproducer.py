@@ -230,7 +230,7 @@ FAULTS = {
     ),
     "load_state_dict_restarts_the_count": ("test_freeze.py::test_loading_state_leaves_frozen", True),
     "deepcopy_unfreezes": ("test_histories.py::test_histories", True),
-    "sgd_skips_the_last": ("test_lambda.py::test_filtered_optimizer_trains_alike", True),
+    "zero_grad_leaves_second_group": ("test_lambda.py::test_filtered_optimizer_trains_alike", True),
     "module_flag_misses_biases": ("test_modules.py::test_requires_grad_recurses", True),
     "adamw_forgets_default_decay": ("test_optimizers.py::test_values_follow_the_rule", True),
     "linear_gives_its_bias_zeros": ("test_optimizers.py::test_gradients_match_the_oracle", True),
@@ -329,7 +329,7 @@ def test_the_message_says_what_is_needed(tmp_path: Path) -> None:
     output = result.stdout
     assert "F1: after every step a frozen parameter has its bits" in output
     assert re.search(
-        r"frozen layers\.0\.linear\.\w+ after step 1 of ASGD: element \S+ \S+ became", output
+        r"frozen layers\.0\.linear\.\w+ after step 1 of ASGD: element \(.*\): \S+ became", output
     )
     assert str(torch.__version__) in output and "cpu, float32" in output
     for hidden in ("checks.py", "evidence.py", "hypothesis/core.py", "Traceback"):
