@@ -4,7 +4,10 @@ import functools
 import importlib
 import inspect
 import itertools
+import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -18,7 +21,7 @@ from hypothesis import strategies as st
 
 from properties import test_histories
 from properties.harness import axes, law
-from properties.harness.bits import read_bits
+from properties.harness.bits import describe_difference, read_bits
 from properties.harness.checks import LawBroken
 from properties.harness.known_defects import applying
 from properties.harness.reproducer.case import Case
@@ -34,10 +37,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def laws() -> Dict[str, Callable[..., None]]:
-    """Every law by "test_file.py::test_name"."""
+    """Every law by "test_file.py::test_name", wherever below ``properties`` it lies."""
     found = {}
-    for path in sorted((ROOT / "properties").glob("test_*.py")):
-        module = importlib.import_module(f"properties.{path.stem}")
+    for path in sorted((ROOT / "properties").rglob("test_*.py")):
+        place = path.relative_to(ROOT).with_suffix("").parts
+        if {"own", "selftest"} & set(place):
+            continue  # the program of a user's own code is the user's
+        module = importlib.import_module(".".join(place))
         for name, value in vars(module).items():
             if name.startswith("test_") and any(
                 mark.name == "law" for mark in getattr(value, "pytestmark", ())
@@ -203,130 +209,56 @@ def test_a_networks_program_has_its_weights(dtype: torch.dtype, blocks: bool, wi
         assert read_bits(eval(in_code(names[name]), space)) == read_bits(parameter), name
 
 
+SMALLEST = "MLP(inputs=1, layers=(Layer(width=1),))"
+# Fault: the law that it breaks, and whether it hits every net, so that the smallest shows it.
+# At least one for each file of laws.
 FAULTS = {
-    "detach_copies": (
-        "torch.Tensor.detach = lambda self, old=torch.Tensor.detach: old(self).clone()",
-        "test_detach.py::test_shares_storage",
-    ),
-    "detach_does_not_cut": (
-        "torch.Tensor.detach = lambda self: self.view_as(self)",
-        "test_cut.py::test_before_the_cut_stays",
-    ),
-    "clone_aliases": (
-        "torch.Tensor.clone = lambda self, memory_format=None: self.view_as(self)",
-        "test_clone.py::test_owns_its_memory",
-    ),
-    "clone_scales_gradients": (
-        "old = torch.Tensor.clone\n"
-        "def clone(self, memory_format=torch.preserve_format):\n"
-        "    out = old(self, memory_format=memory_format)\n"
-        "    if out.requires_grad:\n"
-        "        out.register_hook(lambda g: g * 1.5)\n"
-        "    return out\n"
-        "torch.Tensor.clone = clone",
-        "test_clone.py::test_is_the_identity_in_training",
-    ),
-    "sgd_decays_frozen": (
-        "old = torch.optim.SGD.step\n"
-        "def step(self, closure=None):\n"
-        "    with torch.no_grad():\n"
-        "        [p.mul_(0.999) for g in self.param_groups for p in g['params']"
-        " if not p.requires_grad]\n"
-        "    return old(self, closure)\n"
-        "torch.optim.SGD.step = step",
-        "test_freeze.py::test_frozen_stay",
-    ),
-    "adam_is_twice_as_fast": (
-        "old = torch.optim.Adam.__init__\n"
-        "def init(self, params, lr=0.001, **options):\n"
-        "    old(self, params, lr=2 * lr, **options)\n"
-        "torch.optim.Adam.__init__ = init",
-        "test_optimizers.py::test_values_follow_the_rule",
-    ),
-    "mse_is_doubled": (
-        "old = torch.nn.functional.mse_loss\ntorch.nn.functional.mse_loss = lambda a, b: 2 * old(a, b)",
-        "test_optimizers.py::test_gradients_match_the_oracle",
-    ),
-    "module_freezing_misses_biases": (
-        "def requires_grad_(self, requires_grad=True):\n"
-        "    for name, p in self.named_parameters():\n"
-        "        if not name.endswith('bias'):\n"
-        "            p.requires_grad = requires_grad\n"
-        "    return self\n"
-        "torch.nn.Module.requires_grad_ = requires_grad_",
-        "test_modules.py::test_requires_grad_recurses",
-    ),
-    "groups_are_lost": (
-        "old = torch.optim.Optimizer.add_param_group\n"
-        "def add(self, group):\n"
-        "    if not self.param_groups:\n"
-        "        old(self, group)\n"
-        "torch.optim.Optimizer.add_param_group = add",
+    "detach_copies": ("test_article.py::test_detached_values_follow", False),
+    "clone_detaches": ("test_clone.py::test_is_a_node_of_the_graph", False),
+    "clone_doubles_gradients": ("test_clone.py::test_is_the_identity_in_training", True),
+    "clone_aliases": ("test_clone.py::test_is_a_snapshot", True),
+    "detach_does_not_cut": ("test_cut.py::test_before_the_cut_stays", False),
+    "detach_copies_parameters": ("test_detach.py::test_follows_training", True),
+    "detach_loses_the_sign_of_zero": ("test_detach.py::test_shares_storage", False),
+    "frozen_bias_blocks_gradients": ("test_enumeration.py::test_every_mask_and_cut", False),
+    "add_param_group_drops_the_last": (
         "test_equivalence.py::test_order_and_groups_do_not_matter",
+        False,
     ),
-    "state_dict_copies": (
-        "old = torch.nn.Module.state_dict\n"
-        "torch.nn.Module.state_dict = lambda self, *a, **k: "
-        "{n: v.clone() for n, v in old(self, *a, **k).items()}",
-        "test_clone.py::test_state_dict_follows",
+    "asgd_moves_frozen": ("test_freeze.py::test_frozen_stay", True),
+    "three_frozen_weights_block_gradients": (
+        "test_freeze.py::test_others_gradients_do_not_depend_on_the_mask",
+        False,
     ),
-    "clipping_does_nothing": (
-        "torch.nn.utils.clip_grad_value_ = lambda *a, **k: None\n"
-        "torch.nn.utils.clip_grad_norm_ = lambda *a, **k: None",
-        "test_freeze.py::test_clipping_leaves_frozen",
-    ),
-    "article_detach_copies": (
-        "torch.Tensor.detach = lambda self, old=torch.Tensor.detach: old(self).clone()",
-        "test_article.py::test_detached_values_follow",
-    ),
-    "zero_grad_keeps_frozen_gradients": (
-        "torch.optim.Optimizer.zero_grad = lambda self, set_to_none=True: None\n"
-        "torch.nn.Module.zero_grad = lambda self, set_to_none=True: None",
-        "test_freeze.py::test_frozen_midway_with_cleared_gradients",
-    ),
-    "requires_grad_is_ignored": (
-        "old = torch.nn.functional.mse_loss\n"
-        "def loss(a, b):\n"
-        "    out = old(a, b)\n"
-        "    return out if out.requires_grad else out.requires_grad_()\n"
-        "torch.nn.functional.mse_loss = loss",
-        "test_freeze.py::test_all_frozen_refuses_backward",
-    ),
-    "backward_forgets_the_mask": (
-        "old = torch.Tensor.backward\n"
-        "def backward(self, *a, **k):\n"
-        "    old(self, *a, **k)\n"
-        "    for p in SEEN:\n"
-        "        if not p.requires_grad and p.grad is None:\n"
-        "            p.grad = torch.ones_like(p)\n"
-        "SEEN = []\n"
-        "make = torch.nn.Linear.__init__\n"
-        "def init(self, *a, **k):\n"
-        "    make(self, *a, **k)\n"
-        "    SEEN[:] = [*SEEN[-8:], self.weight]\n"
-        "torch.nn.Linear.__init__ = init\n"
-        "torch.Tensor.backward = backward",
-        "test_enumeration.py::test_every_mask_and_cut",
-    ),
+    "load_state_dict_restarts_the_count": ("test_freeze.py::test_loading_state_leaves_frozen", True),
+    "deepcopy_unfreezes": ("test_histories.py::test_histories", True),
+    "zero_grad_leaves_second_group": ("test_lambda.py::test_filtered_optimizer_trains_alike", True),
+    "module_flag_misses_biases": ("test_modules.py::test_requires_grad_recurses", True),
+    "adamw_forgets_default_decay": ("test_optimizers.py::test_values_follow_the_rule", True),
+    "linear_gives_its_bias_zeros": ("test_optimizers.py::test_gradients_match_the_oracle", True),
 }
 
 
-def broken(fault: str, folder: Path, *more: str) -> "subprocess.CompletedProcess[str]":
-    """The law that a fault breaks, run in a process of its own."""
-    code, test = FAULTS[fault]
-    (folder / f"{fault}.py").write_text(f"import torch\n{code}\n")
-    command = [sys.executable, "-m", "pytest", "-x", "-n", "0", "-p", fault, "-p", "no:cacheprovider"]
-    command += [
-        "--hypothesis-profile",
-        "ci",
-        "--dtype",
-        "float32",
-        "--reproducers",
-        str(folder / "out"),
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
+def test_the_sample_has_a_fault_for_each_file_of_laws() -> None:
+    assert {test.split("::")[0] for test, _ in FAULTS.values()} == {
+        law.split("::")[0] for law in laws()
+    }
+
+
+def pytest_on(
+    test: str, folder: Path, plugin: str, *more: str, fault: str = ""
+) -> "subprocess.CompletedProcess[str]":
+    """One law, run in a process of its own, with a plugin that breaks torch."""
+    command = [sys.executable, "-m", "pytest", "-x", "-n", "0", "-p", plugin, "-p", "no:cacheprovider"]
+    command += ["--device=cpu", "--dtype=float32", f"--reproducers={folder / 'out'}", *more]
+    environment = {
+        **os.environ,
+        "FROSTPROOF_FAULT": fault,
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(folder / "hypothesis"),
+        "PYTHONPATH": os.pathsep.join((str(folder), str(ROOT))),
+    }
     return subprocess.run(
-        [*command, *more, f"properties/{test}"],
+        [*command, test if "::" not in test else f"properties/{test}"],
         cwd=str(ROOT),
         env=environment,
         capture_output=True,
@@ -335,62 +267,101 @@ def broken(fault: str, folder: Path, *more: str) -> "subprocess.CompletedProcess
     )
 
 
-def run_program(path: Path, folder: Path, fault: str = "") -> "subprocess.CompletedProcess[str]":
-    """A program in a fresh process, with a fault or without, far from the project."""
-    apply = f"import {fault}; " if fault else ""
-    code = f"{apply}import runpy; runpy.run_path({str(path)!r}, run_name='__main__')"
+def broken(fault: str, folder: Path, *more: str) -> "subprocess.CompletedProcess[str]":
+    """The law of FAULTS that a fault breaks."""
+    more = ("--hypothesis-profile=ci", *more)
+    return pytest_on(FAULTS[fault][0], folder, PLUGIN, *more, fault=fault)
+
+
+PLUGIN = "properties.selftest.faults.plugin"
+
+
+def run_program(path: Path, fault: str) -> List[Tuple[int, str]]:
+    """(exit code, stderr) of a program in fresh processes: with the fault, and without it."""
+    apply = "from properties.selftest.faults.fault import all_faults; all_faults()[{!r}].apply(); "
+    run = f"import runpy; runpy.run_path({str(path)!r}, run_name='__main__')"
     # torch warns where numpy is not installed
-    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONWARNINGS": "ignore"}
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=str(folder),
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=str(path.parent),
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for code in (apply.format(fault) + run, run)
+    ]
+    return [
+        (process.returncode, text) for process, (_, text) in ((p, p.communicate()) for p in running)
+    ]
 
 
 @pytest.mark.parametrize("fault", sorted(FAULTS))
 def test_a_program_shows_its_fault_and_nothing_else(fault: str, tmp_path: Path) -> None:
-    result = broken(fault, tmp_path)
+    record = tmp_path / "record.xml"
+    result = broken(fault, tmp_path, "--junit-xml", str(record))
     assert result.returncode == 1, result.stdout + result.stderr
     (path,) = (tmp_path / "out").glob("*.py")
     text = path.read_text()
     for word in ("hypothesis", "pytest", "properties", "strategies", "frostproof"):
         assert word not in text
-    with_fault = run_program(path, tmp_path, fault)
-    assert with_fault.returncode == 1, f"{text}\n{with_fault}"
-    assert len(with_fault.stderr.strip().splitlines()) == 1, with_fault.stderr
-    without = run_program(path, tmp_path)
-    assert without.returncode == 0, f"{text}\n{without}"
+    assert "device cpu, dtype float32" in text
+    (code, error), (healthy, nothing) = run_program(path, fault)
+    assert code == 1 and healthy == 0, f"{text}\n{error}\n{nothing}"
+    assert len(error.strip().splitlines()) == 1, error
     lines = [line for line in text.splitlines() if line.strip()]
-    assert len(lines) <= 45, text
-    assert text in result.stdout or text.strip() in result.stdout
+    assert len(lines) <= 28, text
+    assert text.strip() in result.stdout
+    failed = [case for case in ElementTree.parse(record).iter("testcase") if len(case) > 1]
+    (facts,) = [{p.get("name"): str(p.get("value")) for p in c.iter("property")} for c in failed]
+    assert facts["reproducer"] == text
+    for part in ("expected  ", "seen  ", "on  ", "rerun  ", "program  "):
+        assert part in facts["message"], facts["message"]
+    assert ("example  " in facts["message"]) == bool(facts["description"])
+    if FAULTS[fault][1]:
+        assert SMALLEST in facts["description"], facts["description"]
+    if "MLP(" in facts["description"]:
+        assert json.loads(facts["network"])["layers"]
 
 
 def test_the_message_says_what_is_needed(tmp_path: Path) -> None:
-    record = tmp_path / "record.xml"
-    result = broken("sgd_decays_frozen", tmp_path, "--junit-xml", str(record))
+    result = broken("asgd_moves_frozen", tmp_path)
     output = result.stdout
     assert "F1: after every step a frozen parameter has its bits" in output
-    assert "frozen layers.0.linear" in output and "became" in output
-    assert 'pytest "properties/test_freeze.py::test_frozen_stay[cpu-float32]"' in output
-    assert "--hypothesis-seed=" in output and str(torch.__version__) in output
-    # the smallest net: one layer of width 1 on one input
-    assert "MLP(inputs=1, layers=(Layer(width=1, " in output
+    assert re.search(
+        r"frozen layers\.0\.linear\.\w+ after step 1 of ASGD: element \(.*\): \S+ became", output
+    )
+    assert str(torch.__version__) in output and "cpu, float32" in output
     for hidden in ("checks.py", "evidence.py", "hypothesis/core.py", "Traceback"):
         assert hidden not in output
-    assert len(output.splitlines()) < 80, output
-    (case,) = [case for case in ElementTree.parse(record).iter("testcase")]
-    properties = {p.get("name"): p.get("value") for p in case.iter("property")}
-    assert "sys.exit(" in str(properties["reproducer"])
-    assert "frozen layers.0.linear" in str(properties["message"])
-    assert "TrainingRun(" in str(properties["description"])
+    assert len(output.splitlines()) < 60, output
+    # the one command shows the same again, without what the first run may have stored
+    (command,) = [line for line in output.splitlines() if line.startswith("rerun  ")]
+    words = shlex.split(command)
+    assert words[1] == "pytest" and len(words) < 10
+    test, options = words[2], words[3:]
+    again = pytest_on(
+        test.partition("properties/")[2],
+        tmp_path / "again",
+        PLUGIN,
+        *options,
+        fault="asgd_moves_frozen",
+    )
+    (seen,) = [line for line in output.splitlines() if line.startswith("seen  ")]
+    assert seen in again.stdout
+
+
+def test_a_tiny_difference_is_told_in_bits() -> None:
+    one = torch.tensor([1.0, 2.0])
+    other = torch.tensor([1.0, 2.0000002])
+    text = describe_difference(read_bits(one), read_bits(other), one)
+    assert "element (1,): 2.0 became 2.000000238418579 (bits 0x40000000 and 0x40000001)" in text
 
 
 def test_the_whole_traceback_on_request(tmp_path: Path) -> None:
-    output = broken("sgd_decays_frozen", tmp_path, "-vv").stdout
+    output = broken("asgd_moves_frozen", tmp_path, "-vv").stdout
     assert "def test_frozen_stay" in output and "expected  F1" in output
 
 
@@ -399,6 +370,63 @@ def test_programs_that_cannot_be_written_are_no_error(tmp_path: Path) -> None:
     result = broken("detach_copies", tmp_path)
     assert result.returncode == 1
     assert "not written to" in result.stdout and "sys.exit(" in result.stdout
+
+
+STEP = "torch.optim:SGD.step"
+# What raises once collection is over; words that the output has; whether there is a program.
+UNEXPECTED = {
+    "while an example is drawn": (
+        ["strategies.training:read_optimizer"],
+        "none: the error came while the example was drawn, before the law's first line",
+        False,
+    ),
+    "where the net is built": (["torch.nn:Linear.__init__"], "none: writing it failed", False),
+    "in a step": ([STEP], "raised at ", True),
+    "in what writes the program": ([STEP, "torch:Tensor.tolist"], "none: writing it failed", False),
+    "in what tells of it": (
+        [STEP, "properties.harness.reproducer.message:described"],
+        "no message could be made of this: RuntimeError: torch fell over",
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("where", sorted(UNEXPECTED))
+def test_an_error_in_an_unexpected_place_is_told_honestly(where: str, tmp_path: Path) -> None:
+    targets, words, has_program = UNEXPECTED[where]
+    (tmp_path / "fall.py").write_text(
+        "import pkgutil\n"
+        "def fall(*arguments, **options):\n"
+        "    raise RuntimeError('torch fell over')\n"
+        "def pytest_collection_finish():\n"
+        f"    for target in {targets}:\n"
+        "        owner, _, name = target.rpartition('.' if '.' in target.split(':')[1] else ':')\n"
+        "        setattr(pkgutil.resolve_name(owner), name, fall)\n"
+    )
+    result = pytest_on(
+        "test_freeze.py::test_frozen_stay", tmp_path, "fall", "--hypothesis-profile=quick"
+    )
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "INTERNALERROR" not in result.stdout and "torch fell over" in result.stdout
+    assert words in result.stdout, result.stdout
+    programs = list((tmp_path / "out").glob("*.py"))
+    assert bool(programs) == has_program, result.stdout
+    for program in programs:
+        assert "line " in subprocess_error(program, tmp_path), program.read_text()
+
+
+def subprocess_error(path: Path, folder: Path) -> str:
+    """What a program says on stderr where torch falls over from the start."""
+    code = (
+        "import fall; fall.pytest_collection_finish(); "
+        f"import runpy; runpy.run_path({str(path)!r}, run_name='__main__')"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONWARNINGS": "ignore"}
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert found.returncode == 1 and len(found.stderr.strip().splitlines()) == 1, found.stderr
+    return found.stderr
 
 
 def test_recording_keeps_the_last_draws() -> None:
