@@ -332,7 +332,7 @@ def check_update(
 WITHOUT_SQUARES = ("SGD", "ASGD", "Rprop", "Adamax")
 
 
-@law("F3 F1", "the formulas in the torch.optim documentation", FLOATING)
+@law("F3 F1 F6 F7 F9", "the formulas in the torch.optim documentation", FLOATING)
 @given(data=st.data())
 def test_rule_on_given_gradients(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
     """F3: fed plain gradients, every option of each group acts as documented, on its own group."""
@@ -530,7 +530,7 @@ def takes_tensor_rate(spec: OptimizerSpec) -> bool:
     return version_tuple(str(torch.__version__)) >= (2, 7) and not refuses
 
 
-@law("F3 F1 F9", "the formulas in the torch.optim documentation", PRECISE)
+@law("F3 F1 F6 F7 F9", "the formulas in the torch.optim documentation", PRECISE)
 @pytest.mark.parametrize("name", referenced())
 def test_every_option(device: str, dtype: torch.dtype, name: str) -> None:
     """F3: every pair of options of every optimizer, enumerated: each step as documented."""

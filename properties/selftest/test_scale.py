@@ -14,7 +14,7 @@ import pytest
 
 from properties.harness import database, shards, summary
 from properties.harness.machine import gpus
-from properties.harness.report.record import Entry, merged, read
+from properties.harness.report.record import read
 from properties.selftest.test_machine import run
 
 GIB = 2**30
@@ -87,19 +87,6 @@ def test_shares_add_up(examples: int, split: int) -> None:
 )
 def test_whole_ids(nodeid: str, whole: str) -> None:
     assert shards.whole(nodeid) == whole
-
-
-def test_the_worst_shard_speaks_for_the_law() -> None:
-    def entry(number: int, outcome: str, message: str = "") -> Entry:
-        cell = f"cpu-float32-shard{number}of3"
-        return Entry("f.py::t", "F1", cell, "2.0", outcome, "", 10, 1.0, message)
-
-    other = Entry("f.py::t", "F1", "cpu-float64", "2.0", "held", "", 60, 1.0)
-    found = merged([entry(1, "held"), entry(2, "broken", "seen"), other, entry(3, "known")])
-    assert [(one.cell, one.outcome, one.examples, one.message) for one in found] == [
-        ("cpu-float32", "broken", 30, "seen"),
-        ("cpu-float64", "held", 60, ""),
-    ]
 
 
 class Terminal:
