@@ -570,6 +570,8 @@ def test_lbfgs_recursion(
     for step in range(1, 1 + lbfgs_steps(dtype)):
         bowl.check_frozen()
         expected = rule.step(bowl.point(), bowl.slope)
+        if rule.near_the_bottom:
+            break
         optimizer.step(bowl.closure)  # type: ignore[arg-type]
         check_close(bowl.point(), expected, f"all parameters after step {step} of LBFGS", unit, unit)
     bowl.check_frozen()

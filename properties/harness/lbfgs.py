@@ -24,7 +24,8 @@ def lbfgs_tolerance(dtype: torch.dtype) -> float:
 class LBFGS:
     """One flat float64 vector; stops as torch documents: by iterations and evaluations.
 
-    The tolerances on gradient and change are not modelled: runs must end far from the bottom.
+    The tolerances on gradient and change are not modelled: a run is followed only until it
+    comes ``near_the_bottom``, where they decide.
     """
 
     def __init__(self, rate: float, iterations: int, history: int) -> None:
@@ -33,6 +34,7 @@ class LBFGS:
         self.moved = self.previous = torch.zeros(0, dtype=torch.float64)
         self.count = 0
         self.scale = 1.0
+        self.near_the_bottom = False
 
     def _direction(self, gradient: torch.Tensor) -> torch.Tensor:
         if self.count:
@@ -56,6 +58,7 @@ class LBFGS:
         evaluations = 1
         for iteration in range(1, self.iterations + 1):
             gradient = slope(point)
+            self.near_the_bottom |= float(gradient.abs().max()) < 1e-3
             direction = self._direction(gradient)
             first = self.rate * min(1.0, 1 / float(gradient.abs().sum()))
             self.moved = direction * (self.rate if self.count else first)

@@ -295,6 +295,8 @@ def lbfgs_recursion(case: Case, script: Script) -> None:
     unit = lbfgs_tolerance(case.dtype)
     for step in range(1, 1 + lbfgs_steps(case.dtype)):
         expected = rule.step(bowl.point(), bowl.slope)
+        if rule.near_the_bottom:
+            break
         optimizer.step(bowl.closure)  # type: ignore[arg-type]
         gaps = (bowl.point() - expected).abs() / (1 + expected.abs())
         place = int(gaps.argmax())
