@@ -164,7 +164,6 @@ NET = nn.Linear(2, 2)
         ((NET, print, 3), "the third must be a mapping"),
         ((print, NET), "must be an nn.Module"),
         ((nn.ReLU(), print), "no parameters"),
-        ((nn.LazyLinear(3) if hasattr(nn, "LazyLinear") else None, print), ""),
     ],
 )
 def test_what_is_no_recipe_is_refused_in_one_sentence(result: Any, words: str) -> None:

@@ -162,7 +162,7 @@ def check_shared(where: str, tmp_path: Path) -> None:
     assert code == 1 and "it is deep" in output, output
     assert "during reuse phase" in output and "during generate phase" not in output
     code, output = run(two, *law, "--shards", "2", "--hypothesis-show-statistics")
-    assert "during reuse phase" in output and "2 failed" not in output.replace("2 failed", "", 1)
+    assert "during reuse phase" in output  # the number of shards does not matter
 
 
 def test_a_directory_is_shared(tmp_path: Path) -> None:

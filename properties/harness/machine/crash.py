@@ -8,7 +8,6 @@ from typing import Any, List, Optional, Tuple
 import hypothesis
 import torch
 
-from properties.harness.machine import faults
 from properties.harness.machine.running import Noted
 
 MOST = 4_000  # characters of a stack
@@ -84,8 +83,3 @@ def message(noted: Noted, seen: str, example: str) -> str:
         for number, line in enumerate(text.split("\n") if text else []):
             lines.append(f"{'' if number else label:<10}{line}")
     return "\n".join(lines)
-
-
-def is_fault(problem: Optional[BaseException]) -> bool:
-    """Whether an exception is the machine's."""
-    return isinstance(problem, faults.MachineFault)

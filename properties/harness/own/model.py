@@ -194,18 +194,14 @@ class OwnModel:
         inputs = {id(tensor) for tensor in tensors_in(self.inputs)}
         return [leaf for key, leaf in first.items() if key in second and key not in inputs]
 
-    def copied_gradients(self) -> Dict[str, Optional[torch.Tensor]]:
-        """The gradients now, dense and copied; None where there is none."""
-        found: Dict[str, Optional[torch.Tensor]] = {}
+    def keep_gradients(self) -> None:
+        """Take the gradients as those to compare with: moved where they lie on the CPU, else copied."""
         with torch.no_grad():
             for name, parameter in self.parameters.items():
-                gradient = parameter.grad
-                if gradient is None:
-                    found[name] = None
-                    continue
-                dense = gradient.to_dense() if gradient.is_sparse else gradient
-                found[name] = torch.empty(tuple(dense.shape), dtype=dense.dtype).copy_(dense)
-        return found
+                gradient, parameter.grad = parameter.grad, None
+                if gradient is not None and gradient.device.type != "cpu":
+                    gradient = gradient.to("cpu")
+                self.gradients[name] = gradient
 
     def dead(self) -> List[str]:
         """Names that get no gradient even where nothing is frozen."""
@@ -326,7 +322,7 @@ def build(option: str, text: str, factory: Callable[[], Any], device: Optional[s
             raise
         model.leave_as_it_came(frozen)
         _baseline(where, model)
-    model.gradients = model.copied_gradients()
+    model.keep_gradients()
     _baseline(where, model)
     for name, parameter in model.parameters.items():
         gap = difference(model.gradients[name], parameter.grad)

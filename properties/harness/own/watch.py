@@ -41,7 +41,7 @@ def same_bits(tensor: torch.Tensor, bits: bytes) -> bool:
 
 
 def largest_change(tensor: torch.Tensor, bits: bytes) -> Optional[float]:
-    """max |now - before| of a real tensor, in float64; None where it has none, or another size."""
+    """max |now - before| of a real tensor; None where it has none, or another size."""
     size = tensor.element_size()
     if tensor.dtype.is_complex or not tensor.numel() or tensor.numel() * size != len(bits):
         return None
@@ -53,7 +53,9 @@ def largest_change(tensor: torch.Tensor, bits: bytes) -> Optional[float]:
                 now = flat[start : start + CHUNK]
                 piece = bits[start * size : (start + len(now)) * size]
                 was = from_bits(piece, tuple(now.shape), tensor.dtype)
-                gap = (was.to(torch.float64) - now.to(torch.float64)).abs().max()
+                if tensor.dtype is not torch.float32:
+                    was, now = was.to(torch.float64), now.to(torch.float64)
+                gap = was.sub_(now).abs_().max()
                 largest = max(largest, float(gap)) if gap == gap else float("nan")
             return largest
     except RuntimeError:  # of a quantized dtype
