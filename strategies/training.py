@@ -66,7 +66,9 @@ class TrainingRun:
         generator.manual_seed(self.seed + 1_000_003)
         width = self.network.width_at(self.network.depth)
         inputs, targets = (
-            torch.rand(self.batch, features, generator=generator, dtype=torch.float64) * 3 - 1.5
+            torch.empty(self.batch, features, dtype=torch.float64).uniform_(
+                -1.5, 1.5, generator=generator
+            )
             for features in (self.network.inputs, width)
         )
         return inputs.to(device=device, dtype=dtype), targets.to(device=device, dtype=dtype)

@@ -44,7 +44,10 @@ def fail(sentence: str) -> NoReturn:
 def check_equal(actual: Any, expected: Any, what: str) -> None:
     """``actual == expected`` for plain Python values."""
     __tracebackhide__ = True
-    check(actual == expected, f"{what}: expected {expected!r}, got {actual!r}")
+    if actual == expected:
+        check(True, what)
+    else:
+        fail(f"{what}: expected {expected!r}, got {actual!r}")
 
 
 def check_same_bits(actual: torch.Tensor, expected: Any, what: str) -> None:

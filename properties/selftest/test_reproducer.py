@@ -187,7 +187,7 @@ def test_a_tensors_program_has_its_bits(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("blocks", [False, True])
-@pytest.mark.parametrize("width", [1, 2, 9])
+@pytest.mark.parametrize("width", [1, 2, 9, 70])  # the last is drawn in float32
 def test_a_networks_program_has_its_weights(dtype: torch.dtype, blocks: bool, width: int) -> None:
     layers: Tuple[Layer, ...] = (
         Layer(width, activation="tanh", norm="layer"),

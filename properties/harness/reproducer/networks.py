@@ -92,16 +92,19 @@ def emit_network(script: Script, mlp: MLP, dtype: torch.dtype, *, blocks: bool =
             script.add("p.data.copy_(torch.tensor(value, dtype=dtype))")
         return
     script.add(f"generator = torch.Generator().manual_seed({mlp.seed})")
-    scaled = "value * (2 / p.shape[1] ** 0.5) if p.dim() == 2 else value"
+    few = sum(p.numel() for _, p in named) <= 4096
+    drawn = f"torch.empty(p.shape, dtype=torch.float{64 if few else 32})"
     names = program_names(mlp, blocks)
     norms = [names[name] for name, _ in named if name.endswith("norm.weight")]
-    if norms:
-        scaled += f" * 0.5 + 1 if name in {norms} else value"
     with script.block(
         "for name, p in net.named_parameters():" if norms else "for p in net.parameters():"
     ):
-        script.add("value = torch.rand(p.shape, generator=generator, dtype=torch.float64) * 2 - 1")
-        script.add(f"p.data.copy_({scaled})")
+        script.add("reach = 2 / p.shape[1] ** 0.5 if p.dim() == 2 else 1")
+        ends = "-reach, reach"
+        if norms:
+            script.add(f"ends = (0.5, 1.5) if name in {norms} else (-reach, reach)")
+            ends = "*ends"
+        script.add(f"p.data.copy_({drawn}.uniform_({ends}, generator=generator))")
 
 
 def layers_slice(mlp: MLP, first: int, last: int, blocks: bool = False) -> str:

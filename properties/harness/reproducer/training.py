@@ -234,8 +234,9 @@ def emit_data(script: Script, run: TrainingRun, case: Case) -> None:
     script.note("generator", f"generator = torch.Generator().manual_seed({run.seed + 1_000_003})")
     for name, tensor in (("x", inputs), ("target", targets)):
         shape = ", ".join(map(str, tensor.shape))
-        drawn = f"torch.rand({shape}, generator=generator, dtype=torch.float64)"
-        script.note(name, f"{name} = ({drawn} * 3 - 1.5).to(device, dtype)")
+        drawn = f"torch.empty({shape}, dtype=torch.float64)"
+        drawn = f"{drawn}.uniform_(-1.5, 1.5, generator=generator)"
+        script.note(name, f"{name} = {drawn}.to(device, dtype)")
 
 
 def options_text(spec: OptimizerSpec, more: Optional[Dict[str, Any]] = None) -> str:
