@@ -195,13 +195,16 @@ class OwnModel:
         return [leaf for key, leaf in first.items() if key in second and key not in inputs]
 
     def keep_gradients(self) -> None:
-        """Take the gradients as those to compare with: moved where they lie on the CPU, else copied."""
+        """Copy the gradients, dense and on the CPU, as those to compare with."""
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 gradient, parameter.grad = parameter.grad, None
-                if gradient is not None and gradient.device.type != "cpu":
-                    gradient = gradient.to("cpu")
-                self.gradients[name] = gradient
+                if gradient is None:
+                    self.gradients[name] = None
+                    continue
+                dense = gradient.to_dense() if gradient.is_sparse else gradient
+                kept = torch.empty(tuple(dense.shape), dtype=dense.dtype).copy_(dense)
+                self.gradients[name] = kept
 
     def dead(self) -> List[str]:
         """Names that get no gradient even where nothing is frozen."""
