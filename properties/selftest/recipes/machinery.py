@@ -512,16 +512,6 @@ if TORCH >= (2, 0):
 
 
 @right
-def scripted_module() -> Any:
-    net: Any = torch.jit.script(two_layers())
-    for _ in range(4):  # TorchScript rounds otherwise once it has seen a few runs
-        net(data()).square().mean().backward()
-    net.zero_grad(set_to_none=True)
-    next(net.parameters()).requires_grad_(False)
-    return net, stepper(net, torch.optim.SGD(net.parameters(), 0.1))
-
-
-@right
 def inner_loop_on_a_copy() -> Any:
     net = two_layers()
     net[0].requires_grad_(False)
