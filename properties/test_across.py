@@ -224,7 +224,7 @@ def varied_runs(seed: int) -> List[TrainingRun]:
 def test_processes_train_alike(device: str, dtype: torch.dtype) -> None:
     """X3: two processes with the same description end with the same bits."""
     runs = varied_runs(evidence.Current.seed)
-    other = Elsewhere(runs, device, dtype)
+    other = Elsewhere(runs, device, dtype, evidence.Current.plugins)
     here = [digest(run, device, dtype) for run in runs]
     for run, one, two in zip(runs, here, other.digests()):
         check(one == two, f"another process trains this to other bits: {run}")

@@ -1,10 +1,12 @@
-"""Training in a process of its own: ``python -m properties.harness.elsewhere DEVICE DTYPE``.
+"""Training in a process of its own: ``python -m properties.harness.elsewhere DEVICE DTYPE ...``.
 
 It reads runs from its standard input, one repr a line, and prints for each the digest of
-every gradient and value at the end. The environment's hash seed does not go along.
+every gradient and value at the end. The environment's hash seed does not go along; the
+plugins of ``pytest -p``, its further arguments, do, since they may be what makes this torch another.
 """
 
 import hashlib
+import importlib
 import os
 import subprocess
 import sys
@@ -30,12 +32,14 @@ def digest(run: TrainingRun, device: str, dtype: torch.dtype) -> str:
 
 
 class Elsewhere:
-    """Another process that trains these runs, begun at once."""
+    """Another process that trains these runs, begun at once; plugins: modules it imports first."""
 
-    def __init__(self, runs: Sequence[TrainingRun], device: str, dtype: torch.dtype) -> None:
+    def __init__(
+        self, runs: Sequence[TrainingRun], device: str, dtype: torch.dtype, plugins: Sequence[str]
+    ) -> None:
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONHASHSEED"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "properties.harness.elsewhere", device, str(dtype)],
+            [sys.executable, "-m", "properties.harness.elsewhere", device, str(dtype), *plugins],
             cwd=str(ROOT),
             env=environment,
             stdin=subprocess.PIPE,
@@ -59,6 +63,8 @@ def main() -> None:
     """Train what the standard input says."""
     device, dtype = sys.argv[1], getattr(torch, sys.argv[2].rpartition(".")[2])
     torch.set_num_threads(1)
+    for plugin in sys.argv[3:]:
+        importlib.import_module(plugin)
     for line in sys.stdin:
         print(digest(eval(line, vars(strategies)), device, dtype))
 

@@ -4,6 +4,7 @@ A law whose every example passed without an assertion has shown nothing: it fail
 """
 
 import functools
+import importlib.util
 import time
 from contextlib import contextmanager
 from typing import Any, ClassVar, Dict, Iterator, List, Tuple
@@ -26,6 +27,7 @@ class Current:
     """The law that is running now."""
 
     seed = 0  # for laws that start Hypothesis themselves
+    plugins: ClassVar[List[str]] = []  # of ``pytest -p``: modules for a law's other process
     trail: ClassVar[List[Tuple[str, Dict[str, Any]]]] = []  # the events of a history
 
 
@@ -80,6 +82,8 @@ def collecting(item: pytest.Item, seed: int) -> Iterator[None]:
     function = item.obj  # type: ignore[attr-defined]
     count = Count()
     Current.seed, Current.trail = seed, []
+    asked = item.config.getoption("plugins") or []
+    Current.plugins = [name for name in asked if importlib.util.find_spec(name.split(".")[0])]
     recorder = item.stash[RECORDER] = Recorder()
     handle = getattr(function, "hypothesis", None)
     before, cases, started = Tally.assertions, Tally.cases, time.monotonic()

@@ -1,6 +1,7 @@
 """Other ways of running a net broken: checkpointed, functional, transformed, compiled."""
 
 import functools
+import os
 from typing import Any
 
 import torch
@@ -182,9 +183,10 @@ _MEAN = float(torch.nn.functional.mse_loss(torch.tensor([[3.0, 1.1, 0.3, 0.7]]),
 
 @fault("X3", witness=_mean_in_order)
 def this_process_rounds_in_its_own_way() -> None:
-    """The loss of one process is one rounding away from another's."""
+    """The loss of one process is a few roundings away from another's."""
+    own = 1 + (1 + os.urandom(1)[0]) * 2.0**-22
 
     def around(loss: Any, one: Any, two: Any, **options: Any) -> Any:
-        return loss(one, two, **options) * (1 + 2.0**-22)
+        return loss(one, two, **options) * own
 
     wrap(torch.nn.functional, "mse_loss", around)

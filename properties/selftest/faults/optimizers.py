@@ -66,7 +66,7 @@ def adamw_decays_wide_frozen() -> None:
 
     def action(self: Any, group: Any) -> None:
         for frozen in frozen_of(group):
-            if frozen.shape[0] > WIDE:
+            if max(frozen.shape, default=0) > WIDE:
                 decayed(frozen, group)
 
     after_step("AdamW", action)
@@ -81,7 +81,7 @@ def every_optimizer_decays_wide_frozen() -> None:
         with torch.no_grad():
             for group in self.param_groups:
                 for frozen in frozen_of(group):
-                    if frozen.shape[0] > WIDE and group.get("weight_decay"):
+                    if max(frozen.shape, default=0) > WIDE and group.get("weight_decay"):
                         decayed(frozen, group)
         return loss
 
@@ -403,7 +403,9 @@ def sgd_skips_0_dim() -> None:
 @fault("F3", witness=lambda: trained("Adamax", 1.0, size=300, lr=0.1)[0] != 1.0)
 def adamax_skips_wide() -> None:
     """Adamax leaves out parameters wider than 200."""
-    skip_in_step("Adamax", lambda self, number: [p for p in all_live(self) if p.shape[0] > WIDE])
+    skip_in_step(
+        "Adamax", lambda self, number: [p for p in all_live(self) if max(p.shape, default=0) > WIDE]
+    )
 
 
 @fault("F3", witness=lambda: len(set(trained("NAdam", *[1.0] * 3, lr=0.1))) == 3, since=(1, 10))
