@@ -483,7 +483,7 @@ def _second_shares() -> bool:
     return tensor.detach().data_ptr() == tensor.detach().data_ptr()
 
 
-@fault("D7", witness=_second_shares)
+@fault("D7", "D1", witness=_second_shares)
 def detach_copies_the_second_time() -> None:
     """detach copies a tensor that has been detached before."""
 
