@@ -61,6 +61,7 @@ class History(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        torch.set_grad_enabled(True)  # whatever the example before has left behind
         self.events = 0
         self.trail = evidence.Current.trail = []
         running.example()

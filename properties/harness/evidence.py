@@ -47,6 +47,7 @@ def counted(test: Any, count: Count, recorder: Recorder) -> Any:
         __tracebackhide__ = True
         before = Tally.assertions
         count.examples += 1
+        torch.set_grad_enabled(True)  # whatever the example before has left behind
         running.example()
         recorder.current = named = recorder.watched(named)
         try:

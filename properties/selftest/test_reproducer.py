@@ -213,6 +213,7 @@ SMALLEST = "MLP(inputs=1, layers=(Layer(width=1),))"
 # Fault: the law that it breaks, and whether it hits every net, so that the smallest shows it.
 # At least one for each file of laws.
 FAULTS = {
+    "checkpoint_bends_gradients": ("test_across.py::test_other_ways_train_alike", False),
     "detach_copies": ("test_article.py::test_detached_values_follow", False),
     "clone_detaches": ("test_clone.py::test_is_a_node_of_the_graph", False),
     "clone_doubles_gradients": ("test_clone.py::test_is_the_identity_in_training", True),
@@ -312,7 +313,7 @@ def test_a_program_shows_its_fault_and_nothing_else(fault: str, tmp_path: Path) 
     assert code == 1 and healthy == 0, f"{text}\n{error}\n{nothing}"
     assert len(error.strip().splitlines()) == 1, error
     lines = [line for line in text.splitlines() if line.strip()]
-    assert len(lines) <= 28, text
+    assert len(lines) <= 34, text
     assert text.strip() in result.stdout
     failed = [case for case in ElementTree.parse(record).iter("testcase") if len(case) > 1]
     (facts,) = [{p.get("name"): str(p.get("value")) for p in c.iter("property")} for c in failed]

@@ -50,7 +50,7 @@ def test_shards_differ_add_up_and_repeat(tmp_path: Path) -> None:
     assert len(runs[0]) == 4
     assert len({tuple(seeds) for seeds in runs[0].values()}) == 4
     entries = read(tmp_path / "record.xml")
-    assert [entry.examples for entry in entries if "seeds" in entry.test] == [60]
+    assert sum(entry.examples for entry in entries if "seeds" in entry.test) == 60
 
 
 def test_shards_auto_is_the_number_of_workers(tmp_path: Path) -> None:

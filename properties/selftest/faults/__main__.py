@@ -102,7 +102,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     table = report.rows(faults, outcomes)
     print(f"\n{report.text_table(table)}\n\n{report.summary(faults, outcomes)}")
     for fault in absent:
-        print(f"  {fault.name}: not applicable, needs torch {'.'.join(map(str, fault.since))}")
+        wanted = f"torch {'.'.join(map(str, fault.since))} {fault.needs}".strip()
+        print(f"  {fault.name}: not applicable, needs {wanted}")
     kind = (
         "that caught nothing that another did not" if options.every_law else "never the first to catch"
     )

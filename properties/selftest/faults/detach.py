@@ -595,7 +595,7 @@ def _array_shares() -> bool:
     return bool(tensor.numpy().ctypes.data == tensor.data_ptr())
 
 
-@fault("D9", witness=_array_shares)
+@fault("D9", witness=_array_shares, needs="numpy")
 def numpy_copies_transposed() -> None:
     """numpy() copies what is not contiguous, and keeps its shape."""
 

@@ -14,7 +14,7 @@ class Fault:
     laws: the ids of the laws of which one should catch it; witness: plain torch,
     True where torch is healthy and False under the fault, so that a fault that
     does nothing is never counted; smoke: part of the short set; since: the first
-    torch version that has what is broken.
+    torch version that has what is broken; needs: a package without which it cannot be.
     """
 
     name: str
@@ -24,13 +24,18 @@ class Fault:
     witness: Callable[[], bool]
     smoke: bool = False
     since: Tuple[int, int] = (1, 8)
+    needs: str = ""
 
 
 FAULTS: Dict[str, Fault] = {}
 
 
 def fault(
-    *laws: str, witness: Callable[[], bool], smoke: bool = False, since: Tuple[int, int] = (1, 8)
+    *laws: str,
+    witness: Callable[[], bool],
+    smoke: bool = False,
+    since: Tuple[int, int] = (1, 8),
+    needs: str = "",
 ) -> Callable[[Callable[[], None]], Callable[[], None]]:
     """Register the function that breaks torch; its docstring's first line is the sentence."""
 
@@ -41,7 +46,7 @@ def fault(
         sentence = (apply.__doc__ or "").strip().split("\n")[0]
         if not sentence or not laws:
             raise ValueError(f"the fault {name} needs a docstring and the laws that catch it")
-        FAULTS[name] = Fault(name, sentence, laws, apply, witness, smoke, since)
+        FAULTS[name] = Fault(name, sentence, laws, apply, witness, smoke, since, needs)
         return apply
 
     return register

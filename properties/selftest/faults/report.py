@@ -1,5 +1,6 @@
 """What a run over the faults has shown, as a table for the terminal and for the README."""
 
+import importlib.util
 from statistics import median
 from typing import Any, Dict, List, Sequence, Set, Tuple
 
@@ -97,8 +98,12 @@ def idle_laws(laws: Dict[str, str], outcomes: Sequence[Outcome], first: bool) ->
 
 
 def not_applicable(faults: Sequence[Fault], version: Tuple[int, int]) -> List[Fault]:
-    """The faults in what this torch does not have yet."""
-    return [fault for fault in faults if fault.since > version]
+    """The faults in what this torch does not have yet, or in what needs a missing package."""
+    return [
+        fault
+        for fault in faults
+        if fault.since > version or (fault.needs and importlib.util.find_spec(fault.needs) is None)
+    ]
 
 
 def facts(profile: str, limit: float, first: bool) -> Dict[str, Any]:

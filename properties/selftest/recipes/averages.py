@@ -3,6 +3,7 @@
 import copy
 from typing import Any, Dict, List
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional
@@ -228,6 +229,7 @@ def best_weights_in_a_shallow_copy() -> Any:
 
 @mistake("R4", "shared storage")
 def best_weights_as_numpy() -> Any:
+    pytest.importorskip("numpy")
     net = two_layers()
     best: List[Any] = [parameter.detach().numpy() for parameter in net.parameters()]
     return net, stepper(net, torch.optim.Adam(net.parameters())), best

@@ -219,6 +219,7 @@ def processes(case: Case, script: Script) -> None:
     run: TrainingRun = next((each for each in runs if repr(each) in text), runs[0])
     inner = Script([])
     inner.header = script.header
+    inner.add("torch.set_num_threads(1)")  # sums of several threads may round otherwise
     Recipe(inner, case, run).setup().steps()
     inner.add("values = repr([p.tolist() for p in net.parameters()])")
     script.add(f'code = """{inner.text()}"""', "exec(code)")
