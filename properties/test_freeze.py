@@ -660,7 +660,7 @@ def test_schedulers_leave_frozen(device: str, dtype: torch.dtype, data: st.DataO
 @given(data=st.data())
 def test_added_group_leaves_frozen(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
     """F9: parameters added by add_param_group: the frozen among them stand still, others train."""
-    network = data.draw(mlps(min_depth=2))
+    network = data.draw(mlps(min_depth=2, tied=False))
     mask = data.draw(freeze_masks(network))
     run = TrainingRun(network, frozen=mask, batch=4, seed=network.seed)
     trainer = Trainer(run, device, dtype)
