@@ -95,17 +95,25 @@ def training_runs(
     gradient. Shrinks towards one SGD step on one pair, one linear layer, nothing frozen
     or cut.
     """
-    nets = _nets(max_depth) if networks is None else networks
     classes = optimizer_classes(names, device, dtype)
+    options = (classes, cuts, learns, max_depth, max_steps, device, dtype)
+    return _common_runs(*options) if networks is None else _runs(networks, *options)
+
+
+@cache  # laws ask for it in every example; not of nets given, which may be new each time
+def _common_runs(
+    classes: Tuple[str, ...],
+    cuts: bool,
+    learns: bool,
+    max_depth: int,
+    max_steps: int,
+    device: str,
+    dtype: torch.dtype,
+) -> st.SearchStrategy[TrainingRun]:
+    nets = mlps(max_depth=max_depth)
     return _runs(nets, classes, cuts, learns, max_depth, max_steps, device, dtype)
 
 
-@cache
-def _nets(max_depth: int) -> st.SearchStrategy[MLP]:
-    return mlps(max_depth=max_depth)
-
-
-@cache  # laws ask for it in every example
 def _runs(
     nets: st.SearchStrategy[MLP],
     classes: Tuple[str, ...],

@@ -102,6 +102,8 @@ def collecting(item: pytest.Item, seed: int) -> Iterator[None]:
         if Current.trail:
             recorder.failed = {"events": list(Current.trail)}
         raise
+    else:
+        recorder.current = None  # it holds all that Hypothesis knows of the law
     finally:
         if handle is not None:
             handle.inner_test = inner
