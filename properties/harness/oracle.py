@@ -79,6 +79,8 @@ def activate(kind: str, z: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
     raise ValueError(f"no such activation: {kind}")
 
 
+# Their derivatives are differences of terms of size 1: next to zero, little of them is exact.
+CANCELLING = frozenset(("tanh", "sigmoid", "silu", "gelu"))
 KINKED = frozenset(("relu", "leaky_relu"))  # the derivative jumps at zero
 
 
@@ -108,6 +110,7 @@ class _Step:
     taken: torch.Tensor
     taken_size: torch.Tensor
     derivative: torch.Tensor
+    derivative_size: torch.Tensor
     normalized: Optional[torch.Tensor] = None
     spread: Optional[torch.Tensor] = None
     fixed: bool = False  # the statistics are no function of the input
@@ -184,7 +187,8 @@ def _expect(
             nearness = torch.where(terms > 0, z.abs() / terms, terms + math.inf)
             margin = min(margin, float(nearness.min()))
         value, derivative = activate(layer.activation, z)
-        steps.append(_Step(at[-1], sizes[-1], derivative, normalized, spread, fixed))
+        steep = derivative.abs() + (1 / 16 if layer.activation in CANCELLING else 0)
+        steps.append(_Step(at[-1], sizes[-1], derivative, steep, normalized, spread, fixed))
         size = torch.maximum(value.abs(), terms * derivative.abs())
         sizes.append(size + at[-layer.skip].abs() if layer.skip else size)
         at.append(value + at[-layer.skip] if layer.skip else value)
@@ -240,7 +244,7 @@ def _backward(
         bias_name = own.pop(0) if layer.bias else None
         if layer.skip:
             arrive(index + 1 - layer.skip, pair)
-        g, m = pair[0] * step.derivative, pair[1] * step.derivative.abs()
+        g, m = pair[0] * step.derivative, pair[1] * step.derivative_size
         if step.normalized is not None and step.spread is not None:
             axis = 1 if layer.norm == "layer" else 0
             hat, gamma = step.normalized, weights[own[0]]
