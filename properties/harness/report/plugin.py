@@ -15,7 +15,8 @@ def add(group: Any) -> None:
     group.addoption(
         "--report",
         metavar="FILE.html",
-        help="write one self-contained page of the run: laws by torch, device and dtype, what broke",
+        help="write one self-contained page of the run: laws by torch, device and dtype, what broke; "
+        "with =, or pytest takes an existing file for one of tests",
     )
 
 
