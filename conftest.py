@@ -4,6 +4,7 @@ It only wires; what is tried lives in ``strategies``, what must hold in ``proper
 """
 
 import hashlib
+import importlib.util
 import platform
 import random
 import sys
@@ -85,6 +86,10 @@ def pytest_configure(config: pytest.Config) -> None:
             f"--hypothesis-profile {profile}: unknown; use one of {', '.join(PROFILES)}"
         )
     config.frostproof_profile = profile  # type: ignore[attr-defined]
+    plugins = config.getoption("plugins") or []
+    evidence.Current.plugins = [
+        name for name in plugins if importlib.util.find_spec(name.split(".")[0])
+    ]
     config.frostproof_seed = _session_seed(config, profile)  # type: ignore[attr-defined]
     shared = getattr(config, "workerinput", {})
     where = config.getoption("--example-database")

@@ -365,13 +365,9 @@ def follow_the_rule(listing: Listing, device: str, dtype: torch.dtype) -> None:
     for step, kind in enumerate(listing.steps, 1):
         run.prepare(step)
         run.feed(kind)
-        old = run.values()
-        bits = [read_bits(parameter) for parameter in run.parameters]
-        given = [None if p.grad is None else read_bits(p.grad) for p in run.parameters]
-        states = [state_bits(run.optimizer, p) for p in run.parameters]
-        rates = run.rates()
+        before = run.look()
         run.apply()
-        check_equal(run.rates(), rates, f"the rates after step {step} of {name}")
+        check_equal(run.rates(), before.rates, f"the rates after step {step} of {name}")
         for place, parameter in enumerate(run.parameters):
             where = f"parameter {place} after step {step} of {name}"
             check_equal(parameter.requires_grad, listing.live(place, step), f"{where}: requires_grad")
@@ -379,13 +375,13 @@ def follow_the_rule(listing: Listing, device: str, dtype: torch.dtype) -> None:
             if gradient is None:
                 check(parameter.grad is None, f"{where} has a gradient, and had none before")
             elif run.keeps_gradient(place):
-                check_same_bits(parameter.grad, given[place], f"the gradient of {where}")  # type: ignore[arg-type]
+                check_same_bits(parameter.grad, before.gradients[place], f"the gradient of {where}")  # type: ignore[arg-type]
             if gradient is not None and run.listed(place, step):
-                check_update(parameter, old[place], gradient, run.rules[place], where)
+                check_update(parameter, before.values[place], gradient, run.rules[place], where)
                 continue
-            check_same_bits(parameter, bits[place], f"{where}, without a gradient,")
+            check_same_bits(parameter, before.bits[place], f"{where}, without a gradient,")
             # Adagrad makes state for all when it is built; none may grow or change
-            check_equal(state_bits(run.optimizer, parameter), states[place], f"state of {where}")
+            check_equal(state_bits(run.optimizer, parameter), before.states[place], f"state of {where}")
 
 
 LEFT_BEHIND = ("stale", "zeros", "none")  # what freezing midway leaves in .grad

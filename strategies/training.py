@@ -1,7 +1,7 @@
 """A whole training run as plain values: net, mask, cuts, optimizer, data, steps."""
 
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from typing import FrozenSet, Optional, Sequence, Tuple
 
 import torch
@@ -96,24 +96,16 @@ def training_runs(
     or cut.
     """
     classes = optimizer_classes(names, device, dtype)
-    options = (classes, cuts, learns, max_depth, max_steps, device, dtype)
-    return _common_runs(*options) if networks is None else _runs(networks, *options)
-
-
-@cache  # laws ask for it in every example; not of nets given, which may be new each time
-def _common_runs(
-    classes: Tuple[str, ...],
-    cuts: bool,
-    learns: bool,
-    max_depth: int,
-    max_steps: int,
-    device: str,
-    dtype: torch.dtype,
-) -> st.SearchStrategy[TrainingRun]:
-    nets = mlps(max_depth=max_depth)
+    nets = _nets(max_depth) if networks is None else networks
     return _runs(nets, classes, cuts, learns, max_depth, max_steps, device, dtype)
 
 
+@cache
+def _nets(max_depth: int) -> st.SearchStrategy[MLP]:
+    return mlps(max_depth=max_depth)
+
+
+@lru_cache(maxsize=64)  # laws ask in every example; nets that are given may be new each time
 def _runs(
     nets: st.SearchStrategy[MLP],
     classes: Tuple[str, ...],

@@ -13,8 +13,6 @@ import torch
 
 # torch 1.8 has no views that negate or conjugate only when they are read
 LAZY_VIEWS = hasattr(torch.Tensor, "is_conj") and hasattr(torch.Tensor, "is_neg")
-INTEGER_VIEW = {1: ctypes.c_int8, 2: ctypes.c_int16, 4: ctypes.c_int32, 8: ctypes.c_int64}
-
 PIECE, MANY = 2**16, 2**20  # bytes that are compared at once; differences after which counting stops
 
 

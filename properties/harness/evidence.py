@@ -4,7 +4,6 @@ A law whose every example passed without an assertion has shown nothing: it fail
 """
 
 import functools
-import importlib.util
 import time
 from contextlib import contextmanager
 from typing import Any, ClassVar, Dict, Iterator, List, Tuple
@@ -83,8 +82,6 @@ def collecting(item: pytest.Item, seed: int) -> Iterator[None]:
     function = item.obj  # type: ignore[attr-defined]
     count = Count()
     Current.seed, Current.trail = seed, []
-    asked = item.config.getoption("plugins") or []
-    Current.plugins = [name for name in asked if importlib.util.find_spec(name.split(".")[0])]
     recorder = item.stash[RECORDER] = Recorder()
     handle = getattr(function, "hypothesis", None)
     before, cases, started = Tally.assertions, Tally.cases, time.monotonic()

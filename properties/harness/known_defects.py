@@ -132,13 +132,7 @@ def mark(items: Sequence[pytest.Item], whole: bool) -> None:
                     pytest.mark.xfail(
                         reason=f"known defect: {defect.sentence} ({defect.issue})",
                         strict=shards.whole(item.nodeid) == item.nodeid,  # shards are judged together
-                        raises=(
-                            AssertionError,
-                            RuntimeError,
-                            TypeError,
-                            UnboundLocalError,
-                            UserWarning,
-                        ),
+                        raises=RAISED,
                     )
                 )
 

@@ -39,6 +39,17 @@ def state_bits(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> Dic
     return found
 
 
+@dataclasses.dataclass
+class Look:
+    """A run as it stands: values in float64, bits of values and gradients, states, rates."""
+
+    values: List[torch.Tensor]
+    bits: List[bytes]
+    gradients: List[Optional[bytes]]
+    states: List[Dict[str, Any]]
+    rates: List[float]
+
+
 class ListingRun:
     """A live listing.
 
@@ -98,6 +109,17 @@ class ListingRun:
     def values(self) -> List[torch.Tensor]:
         """The parameters in float64."""
         return [oracle.as_float64(parameter) for parameter in self.parameters]
+
+    def look(self) -> Look:
+        """Everything that a step may change, or must leave alone."""
+        grads = [parameter.grad for parameter in self.parameters]
+        return Look(
+            self.values(),
+            [read_bits(parameter) for parameter in self.parameters],
+            [None if gradient is None else read_bits(gradient) for gradient in grads],
+            [state_bits(self.optimizer, parameter) for parameter in self.parameters],
+            self.rates(),
+        )
 
     def keeps_gradient(self, place: int) -> bool:
         """Whether a step leaves a parameter's gradient as it was.

@@ -18,6 +18,7 @@ from properties.harness import axes, evidence
 from properties.harness.machine import crash, describe, faults, files, gpus, hang, progress, running
 from properties.harness.own import options as own
 from properties.harness.reproducer import message
+from properties.harness.reproducer.report import RECORDER
 
 UNMEASURED = 2  # workers on each GPU where its memory cannot be measured
 DESCRIBED = 5  # dead laws whose example is drawn again
@@ -225,7 +226,7 @@ class Machine:
         known = f"number {noted.number} of this seed" if noted.number else "none had begun"
         if trail:
             known += f", after the events {trail!r}"
-        recorder = item.stash.get(message_recorder(), None)
+        recorder = item.stash.get(RECORDER, None)
         if recorder is not None and recorder.current:
             known = message.described(message.case_of(item, recorder.current, None)) or known
         text = crash.message(noted, str(problem), known)
@@ -363,13 +364,6 @@ class Machine:
             self.stacks = None
         if self.folder is not None and not self.is_worker:
             shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def message_recorder() -> Any:
-    """The key of an item's recorder."""
-    from properties.harness.reproducer.report import RECORDER
-
-    return RECORDER
 
 
 def configure(config: Any, devices: List[str]) -> Machine:

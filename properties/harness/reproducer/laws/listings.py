@@ -54,30 +54,26 @@ def worst_move(case: Case, listing: Listing) -> Tuple[Optional[Move], Optional[S
     for step, kind in enumerate(listing.steps, 1):
         run.prepare(step)
         run.feed(kind)
-        old = run.values()
-        bits = [read_bits(parameter) for parameter in run.parameters]
-        given = [None if p.grad is None else read_bits(p.grad) for p in run.parameters]
-        states = [state_bits(run.optimizer, p) for p in run.parameters]
-        rates = run.rates()
+        before = run.look()
         run.apply()
-        if run.rates() != rates:
+        if run.rates() != before.rates:
             return found, Stray(0, step, "rates")
         for place, parameter in enumerate(run.parameters):
             rule, gradient = run.rules[place], run.exact[place]
             now = None if parameter.grad is None else read_bits(parameter.grad)
             if parameter.requires_grad != listing.live(place, step):
                 return found, Stray(place, step, "flag")
-            if now != given[place] and (gradient is None or run.keeps_gradient(place)):
+            if now != before.gradients[place] and (gradient is None or run.keeps_gradient(place)):
                 return found, Stray(place, step, "gradient")
             if gradient is None or not run.listed(place, step):
-                if read_bits(parameter) != bits[place]:
+                if read_bits(parameter) != before.bits[place]:
                     return found, Stray(place, step, "value")
-                if state_bits(run.optimizer, parameter) != states[place]:
+                if state_bits(run.optimizer, parameter) != before.states[place]:
                     return found, Stray(place, step, "state")
                 continue
             history[place].append(gradient)
-            expected = rule.step(old[place], gradient)
-            allowed = allowed_error(rule, case.dtype, old[place], expected)
+            expected = rule.step(before.values[place], gradient)
+            allowed = allowed_error(rule, case.dtype, before.values[place], expected)
             excess, worst = furthest(parameter, expected, allowed)
             if found is None or excess > found.excess:
                 past = list(history[place])
