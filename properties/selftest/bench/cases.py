@@ -39,16 +39,33 @@ def bare(run: TrainingRun) -> None:
     network = torch.nn.Sequential(*layers)
     parameters = list(network.parameters())
     frozen = [p for p, name in zip(parameters, description.parameter_names()) if name in run.frozen]
+    inputs = torch.rand(run.batch, description.inputs) * 3 - 1.5
+    targets = torch.rand(run.batch, width) * 3 - 1.5
+    spec = run.optimizer
+    train(
+        frozen,
+        lambda: getattr(torch.optim, spec.name)(parameters, **dict(spec.options)),
+        lambda: torch.nn.functional.mse_loss(network(inputs), targets),
+        run.steps,
+        run.clearing == "none",
+    )
+
+
+def train(
+    frozen: List[torch.nn.Parameter],
+    build: Callable[[], torch.optim.Optimizer],
+    loss_of: Callable[[], torch.Tensor],
+    steps: int,
+    set_to_none: bool,
+) -> None:
+    """Freeze, build the optimizer, train, and compare after each step, as users do."""
     for parameter in frozen:
         parameter.requires_grad = False
     before = [parameter.detach().clone() for parameter in frozen]
-    spec = run.optimizer
-    optimizer = getattr(torch.optim, spec.name)(parameters, **dict(spec.options))
-    inputs = torch.rand(run.batch, description.inputs) * 3 - 1.5
-    targets = torch.rand(run.batch, width) * 3 - 1.5
-    for _ in range(run.steps):
-        optimizer.zero_grad(set_to_none=run.clearing == "none")
-        loss = torch.nn.functional.mse_loss(network(inputs), targets)
+    optimizer = build()
+    for _ in range(steps):
+        optimizer.zero_grad(set_to_none=set_to_none)
+        loss = loss_of()
         if loss.requires_grad:
             loss.backward()
         optimizer.step()
@@ -153,20 +170,14 @@ def in_peer(seed: int, examples: int) -> int:
         cases += 1
         parameters = list(network.parameters())
         frozen = [parameter for place, parameter in enumerate(parameters) if mask >> place & 1]
-        for parameter in frozen:
-            parameter.requires_grad = False
-        before = [parameter.detach().clone() for parameter in frozen]
-        optimizer = torch.optim.Adam(parameters, lr=0.01)
         inputs = torch.rand(batch, parameters[0].shape[1])
-        for _ in range(steps):
-            optimizer.zero_grad()
-            loss = network(inputs).square().mean()
-            if loss.requires_grad:
-                loss.backward()
-            optimizer.step()
-            for parameter, old in zip(frozen, before):
-                if not torch.equal(parameter, old) or parameter.grad is not None:
-                    raise AssertionError("a frozen parameter moved")
+        train(
+            frozen,
+            lambda: torch.optim.Adam(parameters, lr=0.01),
+            lambda: network(inputs).square().mean(),
+            steps,
+            True,
+        )
 
     test()
     return cases

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from properties.selftest.recipes.mistakes import data, mistake, stepper, two_layers
+from properties.selftest.recipes.mistakes import closing, data, mistake, stepper, two_layers
 from properties.selftest.recipes.right import right
 
 TORCH = tuple(int(part) for part in str(torch.__version__).split(".")[:2])
@@ -66,13 +66,7 @@ def sharpness_aware_over_all() -> Any:
     net = two_layers()
     net[0].requires_grad_(False)
     optimizer = SharpnessAware(net.parameters(), torch.optim.SGD, lr=0.1)
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = net(data()).square().mean()
-        loss.backward()
-        return loss
-
+    closure = closing(net, optimizer)
     return net, lambda: optimizer.step(closure)
 
 
@@ -89,13 +83,7 @@ def lbfgs_over_what_trains() -> Any:
     net = two_layers()
     net[0].requires_grad_(False)
     optimizer = torch.optim.LBFGS(net[2].parameters(), lr=0.1, max_iter=3)
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = net(data()).square().mean()
-        loss.backward()
-        return loss
-
+    closure = closing(net, optimizer)
     return net, lambda: optimizer.step(closure)
 
 

@@ -30,6 +30,18 @@ def two_layers(*between: nn.Module) -> Any:
     return nn.Sequential(nn.Linear(4, 6), *between, nn.Tanh(), nn.Linear(6, 2))
 
 
+def closing(net: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], torch.Tensor]:
+    """What an optimizer calls that wants a closure."""
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss: torch.Tensor = net(data()).square().mean()
+        loss.backward()
+        return loss
+
+    return closure
+
+
 def stepper(
     net: nn.Module,
     optimizer: torch.optim.Optimizer,
