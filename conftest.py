@@ -31,6 +31,7 @@ collect_ignore: List[str] = []
 
 COMMON: Dict[str, Any] = {
     "deadline": None,  # first calls import a lot: a deadline makes healthy runs flaky
+    "derandomize": False,  # Hypothesis's own default where CI is set: the same examples every night
     "print_blob": True,
     "report_multiple_bugs": False,  # one smallest example says more than several
     "suppress_health_check": [HealthCheck.too_slow],  # shared machines pause
@@ -39,7 +40,7 @@ settings.register_profile(
     "quick", max_examples=10, phases=[Phase.explicit, Phase.generate, Phase.shrink], **COMMON
 )
 settings.register_profile("default", max_examples=60, **COMMON)
-settings.register_profile("ci", max_examples=60, derandomize=True, database=None, **COMMON)
+settings.register_profile("ci", max_examples=60, **{**COMMON, "derandomize": True, "database": None})
 settings.register_profile("nightly", max_examples=2000, **COMMON)
 OWN = ROOT / "properties" / "own"
 PROFILES = ("quick", "default", "ci", "nightly")
@@ -95,8 +96,7 @@ def pytest_configure(config: pytest.Config) -> None:
     where = config.getoption("--example-database")
     examples = database.choose(where, config.invocation_params.dir, shared.get("frostproof_database"))
     config.frostproof_examples = examples  # type: ignore[attr-defined]
-    derandomized = settings.get_profile(profile).derandomize
-    if examples.database is not None and (where or not derandomized):
+    if where or not settings.get_profile(profile).derandomize:
         kept = settings(settings.get_profile(profile), derandomize=False, database=examples.database)
         settings.register_profile(profile, kept)
     settings.load_profile(profile)

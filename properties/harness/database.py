@@ -131,10 +131,10 @@ def _ask(database: Forgiving) -> None:
 
 
 class Examples:
-    """The run's database, or None for the profile's own, and what is wrong with it."""
+    """The run's database, and what is wrong with it."""
 
     def __init__(self) -> None:
-        self.database: Optional[ExampleDatabase] = None
+        self.database: ExampleDatabase = local()  # Hypothesis has none where CI is set
         self.shared: Optional[Forgiving] = None
         self.warning = ""
 
@@ -159,8 +159,6 @@ def choose(where: Optional[str], here: Path, known: Optional[str]) -> Examples:
     """
     examples = Examples()
     if not where:
-        if not _writable(_home()):  # Hypothesis would warn in every law
-            examples.database = local()
         return examples
     if where.startswith(REDIS):
         shared = Forgiving(_redis(where), where.rpartition("@")[2])
@@ -181,7 +179,6 @@ def choose(where: Optional[str], here: Path, known: Optional[str]) -> Examples:
             examples.database = local(folder)
         except OSError as problem:
             examples.warning = warning_of(where, problem.strerror or str(problem))
-            examples.database = local()
         return examples
     if known is None:
         _ask(shared)

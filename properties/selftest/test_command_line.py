@@ -12,10 +12,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(*arguments: str, cwd: Any = ROOT) -> "subprocess.CompletedProcess[str]":
-    """pytest in a process of its own, on this project."""
+def run(*arguments: str, cwd: Any = ROOT, **more: str) -> "subprocess.CompletedProcess[str]":
+    """pytest in a process of its own, on this project; ``more`` for its environment."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
-    return subprocess.run(command, cwd=str(cwd), capture_output=True, text=True, timeout=300)
+    environment = {**os.environ, **more}
+    return subprocess.run(
+        command, cwd=str(cwd), env=environment, capture_output=True, text=True, timeout=300
+    )
 
 
 @pytest.mark.parametrize(
@@ -39,6 +42,14 @@ def test_ids_hold_device_and_dtype_and_selftests_stay_out() -> None:
     result = run("--collect-only", "-q", "--device", "cpu", "--dtype", "float32")
     assert "test_detach.py::test_shares_storage[cpu-float32]" in result.stdout
     assert "float64" not in result.stdout and "selftest" not in result.stdout
+
+
+@pytest.mark.parametrize("profile", ["default", "nightly"])
+def test_a_ci_job_has_a_seed_of_its_own(profile: str) -> None:
+    options = ("--collect-only", "-q", "--device", "cpu", "--hypothesis-profile", profile)
+    headers = [run("properties/test_article.py", "-v", *options, CI="true").stdout for _ in range(2)]
+    seeds = [re.findall(r"--hypothesis-seed=(\d+)", header) for header in headers]
+    assert seeds[0] and seeds[0] != seeds[1]
 
 
 def test_runs_from_another_folder(tmp_path: Path) -> None:
