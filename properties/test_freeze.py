@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import functools
 import math
-from typing import Any, Dict, Iterable, List
+from typing import Any, Dict, Iterable, List, Tuple
 
 import torch
 from hypothesis import event, given
@@ -32,6 +32,7 @@ from properties.harness.layout import (
     storage_address,
 )
 from properties.harness.listing_run import state_bits
+from properties.harness.reproducer.recording import each_of
 from properties.harness.trainer import Trainer, freeze
 from strategies import (
     MLP,
@@ -88,9 +89,21 @@ def check_live(trainer: Trainer, storages: Dict[str, int], step: int) -> None:
 @given(data=st.data())
 def test_frozen_stay(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
     """F1: after every step a frozen parameter has its bits, no gradient, no state, its version."""
-    run: TrainingRun = data.draw(training_runs(device=device, dtype=dtype))
-    event(f"optimizer {run.optimizer.name}")
-    trainer = Trainer(run, device, dtype)
+    drawn: TrainingRun = data.draw(training_runs(device=device, dtype=dtype))
+    event(f"optimizer {drawn.optimizer.name}")
+    for run in each_of(data, both_ways(drawn)):
+        watch_training(Trainer(run, device, dtype))
+
+
+def both_ways(run: TrainingRun) -> Tuple[TrainingRun, TrainingRun]:
+    """A run, and the same one with the frozen parameters live and the live ones frozen."""
+    return run, dataclasses.replace(run, frozen=run.unfrozen())
+
+
+def watch_training(trainer: Trainer) -> None:
+    """Train, and look after every step at what is frozen and what is not."""
+    __tracebackhide__ = True
+    run = trainer.run
     versions = {name: trainer.named[name]._version for name in run.frozen}
     states = {name: _state_bits(trainer, name) for name in run.frozen}
     if run.optimizer.name != "Adagrad":

@@ -1,12 +1,14 @@
 """Keeps the example that broke a law. A passing example costs one reference for each draw."""
 
 import functools
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, TypeVar
 
 from hypothesis import strategies as st
 
 from properties.harness.machine import running
 from strategies.digits import SHARED, Digits, blocks, reader_of
+
+Value = TypeVar("Value")
 
 
 class RecordedData:
@@ -37,6 +39,17 @@ class RecordedData:
         if self._digits.left < reader.size:
             self._digits = Digits(self._data.draw(blocks(max(SHARED, reader.size)), label))
         return reader.read(self._digits)
+
+
+def each_of(data: Any, values: Iterable[Value]) -> Iterator[Value]:
+    """Several values made of the one drawn last, one after the other; a report shows the one at hand.
+
+    One draw for several cases: a small case costs no more than a draw.
+    """
+    for value in values:
+        if isinstance(data, RecordedData):
+            data.drawn[-1] = value
+        yield value
 
 
 class Recorder:

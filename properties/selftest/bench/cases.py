@@ -108,7 +108,7 @@ class _Narrowed:
 
     def draw(self, strategy: Any, label: Any = None) -> TrainingRun:
         run: TrainingRun = self.data.draw(self.runs)
-        self.seen.append(run)
+        self.seen.extend(test_freeze.both_ways(run))
         return run
 
 
@@ -125,7 +125,7 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def in_harness(runs: st.SearchStrategy[TrainingRun], seed: int, examples: int) -> List[TrainingRun]:
-    """Law F1 as pytest runs it, over runs of one kind; returns the runs that it drew."""
+    """Law F1 as pytest runs it, over runs of one kind; returns the runs that it tried."""
     law = test_freeze.test_frozen_stay.hypothesis.inner_test  # type: ignore[attr-defined]
     seen: List[TrainingRun] = []
 
