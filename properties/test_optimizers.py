@@ -224,6 +224,71 @@ def norm_case(
     return norm, (drawn[:rows] * 4 - 2).requires_grad_(), drawn[rows : 2 * rows] * 2 - 1
 
 
+@law("F3 F2", "the formula in the torch.nn.Linear documentation", FLOATING)
+@given(
+    leading=st.lists(st.integers(1, 3), max_size=3).map(tuple),
+    inputs=st.integers(1, 40),
+    outputs=st.integers(1, 40),
+    frozen=st.sets(st.sampled_from(("input", "weight", "bias"))).map(sorted),
+    seed=st.integers(0, 1023),
+)
+def test_linear_of_every_rank(
+    device: str,
+    dtype: torch.dtype,
+    leading: Tuple[int, ...],
+    inputs: int,
+    outputs: int,
+    frozen: List[str],
+    seed: int,
+) -> None:
+    """F3: a linear layer's output and gradients are exact on small whole numbers, of every rank."""
+    layer, value, upstream = linear_case(leading, inputs, outputs, seed, device, dtype)
+    leaves = {"input": value, "weight": layer.weight, "bias": layer.bias}
+    for name, leaf in leaves.items():
+        leaf.requires_grad_(name not in frozen)
+    output = layer(value)
+    rows, slopes, weight, bias = (
+        oracle.as_float64(t).reshape(-1, t.shape[-1])
+        for t in (value, upstream, layer.weight, layer.bias)
+    )
+    check_whole_numbers(output, rows @ weight.T + bias, "the output")
+    if len(frozen) < len(leaves):
+        output.backward(upstream)
+    gradients = {"input": slopes @ weight, "weight": slopes.T @ rows, "bias": slopes.sum(0)}
+    for name, leaf in leaves.items():
+        what = f"the gradient of {name} on an input of {len(leading) + 1} dimensions"
+        check((leaf.grad is None) == (name in frozen), f"{what} exists: {leaf.grad is not None}")
+        if leaf.grad is not None:
+            check_whole_numbers(leaf.grad, gradients[name], what)
+
+
+def linear_case(
+    leading: Tuple[int, ...], inputs: int, outputs: int, seed: int, device: str, dtype: torch.dtype
+) -> Tuple[torch.nn.Linear, torch.Tensor, torch.Tensor]:
+    """A layer, an input (*leading, inputs), a gradient to feed back: whole numbers from -2 to 2.
+
+    No sum of their products exceeds 162, so that every one is exact, in bfloat16 too.
+    """
+    generator = torch.Generator()
+    generator.manual_seed(seed)
+
+    def numbers(*shape: int) -> torch.Tensor:
+        return torch.randint(-2, 3, shape, generator=generator).to(device=device, dtype=dtype)
+
+    layer = torch.nn.Linear(inputs, outputs).to(device=device, dtype=dtype)
+    with torch.no_grad():
+        layer.weight.copy_(numbers(outputs, inputs))
+        layer.bias.copy_(numbers(outputs))
+    return layer, numbers(*leading, inputs), numbers(*leading, outputs)
+
+
+def check_whole_numbers(found: torch.Tensor, expected: torch.Tensor, what: str) -> None:
+    """Equal in value; the expected ones as rows."""
+    __tracebackhide__ = True
+    gap = (oracle.as_float64(found).reshape(expected.shape) - expected).abs().max()
+    check(bool(gap == 0), f"{what} is off by {float(gap):.3g} of whole numbers")
+
+
 @law("F3 F8", "torch.nn.BatchNorm1d documentation, evaluation", PRECISE)
 @given(network=mlps(max_depth=3, max_width=40), batch=st.integers(3, 6))
 def test_gradients_in_eval_mode(device: str, dtype: torch.dtype, network: MLP, batch: int) -> None:

@@ -294,6 +294,37 @@ def _hidden_gradient(width: int) -> bool:
     return value.grad is not None and value.grad.tolist() == [[float(width)] * 2]
 
 
+def _bias_slope(*leading: int) -> float:
+    layer = torch.nn.Linear(2, 1)
+    layer(torch.ones(*leading, 2)).sum().backward()
+    assert layer.bias.grad is not None
+    return layer.bias.grad.tolist()[0]  # type: ignore[no-any-return]
+
+
+def _linear_with_bias_hook(rank: int, factor: float) -> None:
+    """linear multiplies its bias's gradient where the input has so many dimensions."""
+
+    def around(linear: Any, value: Any, weight: Any, bias: Any = None) -> Any:
+        if value.dim() == rank and bias is not None and bias.requires_grad and torch.is_grad_enabled():
+            bias = bias.view_as(bias)
+            bias.register_hook(lambda gradient: gradient * factor)
+        return linear(value, weight, bias)
+
+    wrap(FUNCTIONAL, "linear", around)
+
+
+@fault("F3", witness=lambda: _bias_slope(2, 3) == 6.0)
+def linear_halves_the_bias_on_sequences() -> None:
+    """linear gives its bias half of the gradient where the input is (batch, length, features)."""
+    _linear_with_bias_hook(3, 0.5)
+
+
+@fault("F3", witness=lambda: _bias_slope() == 1.0)
+def linear_doubles_the_bias_on_a_vector() -> None:
+    """linear gives its bias twice the gradient where the input is one vector."""
+    _linear_with_bias_hook(1, 2.0)
+
+
 @fault("F3", witness=lambda: _hidden_gradient(33))
 def linear_bends_odd_widths() -> None:
     """linear passes a gradient 0.1% too large to its input where it is 33 wide."""

@@ -319,6 +319,46 @@ def slopes_of_activations(case: Case, script: Script) -> None:
             )
 
 
+@reproduces(FILE + "test_linear_of_every_rank")
+def linear_of_every_rank(case: Case, script: Script) -> None:
+    """A linear layer alone, on small whole numbers."""
+    leading, inputs, outputs = tuple(case["leading"]), case["inputs"], case["outputs"]
+    frozen = case["frozen"]
+    places = {"input": "x", "weight": "layer.weight", "bias": "layer.bias"}
+    script.add(
+        f"generator = torch.Generator().manual_seed({case['seed']})",
+        "numbers = lambda *shape: torch.randint(-2, 3, shape, generator=generator).to(device, dtype)",
+        f"layer = nn.Linear({inputs}, {outputs}).to(device, dtype)",
+    )
+    with script.block("with torch.no_grad():"):
+        script.add(f"layer.weight.copy_(numbers({outputs}, {inputs}))")
+        script.add(f"layer.bias.copy_(numbers({outputs}))")
+    script.add(f"x = numbers(*{leading}, {inputs})", f"slopes = numbers(*{leading}, {outputs})")
+    for name, place in places.items():
+        script.add(f"{place}.requires_grad_({name not in frozen})")
+    script.add(
+        "y = layer(x)",
+        f"rows, g = x.detach().double().reshape(-1, {inputs}), slopes.double().reshape(-1, {outputs})",
+        "weight, bias = layer.weight.detach().double(), layer.bias.detach().double()",
+    )
+    rules = {"input": "g @ weight", "weight": "g.T @ rows", "bias": "g.sum(0)"}
+    equal = "torch.equal({0}.double().reshape(({1}).shape), {1})"
+    script.check(
+        equal.format("y.detach()", "rows @ weight.T + bias"), "the output is not x @ weight.T + bias"
+    )
+    if len(frozen) < len(places):
+        script.add("y.backward(slopes)")
+    for name, place in places.items():
+        if name in frozen:
+            script.check(f"{place}.grad is None", f"{name} is frozen, but got a gradient")
+        else:
+            script.check(f"{place}.grad is not None", f"{name} got no gradient")
+            script.check(
+                equal.format(f"{place}.grad", rules[name]),
+                f"the gradient of {name} is not {rules[name]}",
+            )
+
+
 @reproduces(FILE + "test_norms_alone")
 def norms_alone(case: Case, script: Script) -> None:
     """A norm alone, at the elements that are furthest off."""
