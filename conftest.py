@@ -14,6 +14,10 @@ from typing import Any, Dict, Generator, List, Optional, Tuple
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT))  # so that it runs from any directory, installed or not
 
+from properties.harness.machine import memory  # noqa: E402
+
+memory.limit_caches()
+
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -221,8 +225,11 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
         if describe.asked():
             describe.prepare(item)
             return (yield)
-        with evidence.collecting(item, digest):
-            return (yield)
+        try:
+            with evidence.collecting(item, digest):
+                return (yield)
+        finally:
+            memory.give_back()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
