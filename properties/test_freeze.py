@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import functools
 import math
-from typing import Any, Dict, Iterable, List, Tuple
+from typing import Any, Dict, Iterable, Iterator, List
 
 import torch
 from hypothesis import event, given
@@ -91,13 +91,15 @@ def test_frozen_stay(device: str, dtype: torch.dtype, data: st.DataObject) -> No
     """F1: after every step a frozen parameter has its bits, no gradient, no state, its version."""
     drawn: TrainingRun = data.draw(training_runs(device=device, dtype=dtype))
     event(f"optimizer {drawn.optimizer.name}")
-    for run in each_of(data, both_ways(drawn)):
-        watch_training(Trainer(run, device, dtype))
+    for run in each_of(data, ways(drawn)):
+        watch_training(Trainer(run, device, dtype, stays=True))
 
 
-def both_ways(run: TrainingRun) -> Tuple[TrainingRun, TrainingRun]:
-    """A run, and the same one with the frozen parameters live and the live ones frozen."""
-    return run, dataclasses.replace(run, frozen=run.unfrozen())
+def ways(run: TrainingRun) -> Iterator[TrainingRun]:
+    """A run, with the other parameters frozen, with the frozen ones listed or not: (4) runs."""
+    for listed in (run.listed, "trainable" if run.listed == "all" else "all"):
+        for frozen in (run.frozen, run.unfrozen()):
+            yield dataclasses.replace(run, frozen=frozen, listed=listed)
 
 
 def watch_training(trainer: Trainer) -> None:

@@ -142,13 +142,13 @@ class MLP:
     def build(self, device: str = "cpu", dtype: torch.dtype = torch.float32) -> "Network":
         """A fresh module on a device, weights drawn on the CPU from ``seed`` alone."""
         network = Network(self, device, dtype)
-        named = list(network.named_parameters())
+        parameters = network.made()
         generator = torch.Generator()
         generator.manual_seed(self.seed)
-        few = sum(parameter.numel() for _, parameter in named) <= 4096
+        few = sum(parameter.numel() for parameter in parameters) <= 4096
         drawn = torch.float64 if few else torch.float32  # half the time where it counts
         with torch.no_grad():
-            for name, parameter in named:
+            for name, parameter in zip(self.parameter_names(), parameters):
                 middle, reach = 0.0, 1.0
                 if parameter.dim() == 2:  # keeps the values at ordinary sizes at any width
                     reach = 2.0 / parameter.shape[1] ** 0.5
@@ -210,6 +210,17 @@ class Network(torch.nn.Module):
         self.layers = torch.nn.Sequential(*blocks)
         if not MADE_IN_PLACE:
             self.to(device=device, dtype=dtype)
+
+    def made(self) -> List[torch.nn.Parameter]:
+        """The parameters in order, a tied one once; ``parameters()`` takes as long as a layer."""
+        found: Dict[int, torch.nn.Parameter] = {}
+        for block in self.blocks():
+            for module in (block.linear, block.norm):
+                if module is not None:
+                    for parameter in module._parameters.values():  # type: ignore[union-attr]
+                        if parameter is not None:
+                            found.setdefault(id(parameter), parameter)
+        return list(found.values())
 
     def blocks(self) -> Iterator[torch.nn.Module]:
         """The layers' modules, first to last, however they are nested."""

@@ -22,8 +22,9 @@ def freeze(parameters: Mapping[str, torch.Tensor], names: Iterable[str], how: st
 class Trainer:
     """A live run on one device and dtype.
 
-    named: parameters by name; before: their bits at the start; optimizer: built
-    after freezing, as the description lists and groups the parameters.
+    named: parameters by name; before: their bits at the start, or only of those that must
+    stay where ``stays`` is True; optimizer: built after freezing, as the description lists
+    and groups the parameters.
     """
 
     def __init__(
@@ -35,12 +36,16 @@ class Trainer:
         listed: Optional[str] = None,
         order: Callable[[List[str]], List[str]] = list,
         options: Optional[Dict[str, Any]] = None,
+        stays: bool = False,
     ) -> None:
         self.run = run
         self.network = run.network.build(device, dtype)
         self.named: Dict[str, torch.nn.Parameter] = dict(self.network.named_parameters())
         freeze(self.named, run.frozen, run.freezing)
-        self.before: Dict[str, bytes] = snapshot(self.named)
+        moves = run.gets_gradient() if stays else frozenset()
+        self.before: Dict[str, bytes] = snapshot(
+            {name: parameter for name, parameter in self.named.items() if name not in moves}
+        )
         self.inputs, self.targets = run.data(device, dtype)
         self.listed = order(self._listed(run.listed if listed is None else listed))
         spec = run.optimizer

@@ -108,7 +108,7 @@ class _Narrowed:
 
     def draw(self, strategy: Any, label: Any = None) -> TrainingRun:
         run: TrainingRun = self.data.draw(self.runs)
-        self.seen.extend(test_freeze.both_ways(run))
+        self.seen.extend(test_freeze.ways(run))
         return run
 
 
