@@ -24,8 +24,11 @@ def write(result: Dict[str, Any], path: Path) -> None:
         if axis == "width":
             panel.set_xscale("log", base=2)
             panel.set_yscale("log")
+            panel.minorticks_off()
+            panel.yaxis.set_major_formatter("{x:g}")
         else:
             panel.set_ylim(bottom=0)
+        panel.set_xticks(places, [str(place) for place in places])
         panel.grid(alpha=0.3)
         panel.legend(frameon=False)
     figure.savefig(path, metadata={"Date": None, "Creator": None})
