@@ -1,7 +1,9 @@
 """Every optimizer against its reference: what moves, by how much, and what must not."""
 
+import contextlib
 import dataclasses
 import random
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
@@ -224,62 +226,98 @@ def norm_case(
     return norm, (drawn[:rows] * 4 - 2).requires_grad_(), drawn[rows : 2 * rows] * 2 - 1
 
 
-@law("F3 F2", "the formula in the torch.nn.Linear documentation", FLOATING)
-@given(
+@dataclass(frozen=True)
+class LinearCase:
+    """A linear layer, an input (*leading, inputs) and what of "input", "weight", "bias" is frozen."""
+
+    leading: Tuple[int, ...]
+    inputs: int
+    outputs: int
+    frozen: Tuple[str, ...]
+    seed: int
+
+    def build(
+        self, device: str, dtype: torch.dtype
+    ) -> Tuple[torch.nn.Linear, torch.Tensor, torch.Tensor]:
+        """Layer, input, and a gradient to feed back: whole numbers from -2 to 2.
+
+        No sum of their products exceeds 162, so that every one is exact, in bfloat16 too.
+        """
+        generator = torch.Generator()
+        generator.manual_seed(self.seed)
+
+        def numbers(*shape: int) -> torch.Tensor:
+            return torch.randint(-2, 3, shape, generator=generator).to(device=device, dtype=dtype)
+
+        layer = torch.nn.Linear(self.inputs, self.outputs).to(device=device, dtype=dtype)
+        with torch.no_grad():
+            layer.weight.copy_(numbers(self.outputs, self.inputs))
+            layer.bias.copy_(numbers(self.outputs))
+        return layer, numbers(*self.leading, self.inputs), numbers(*self.leading, self.outputs)
+
+
+LINEAR_CASES = st.builds(
+    LinearCase,
     leading=st.lists(st.integers(1, 3), max_size=3).map(tuple),
     inputs=st.integers(1, 40),
     outputs=st.integers(1, 40),
-    frozen=st.sets(st.sampled_from(("input", "weight", "bias"))).map(sorted),
+    frozen=st.sets(st.sampled_from(("input", "weight", "bias"))).map(
+        lambda names: tuple(sorted(names))
+    ),
     seed=st.integers(0, 1023),
 )
-def test_linear_of_every_rank(
+
+
+@law("F3 F2", "the formula in the torch.nn.Linear documentation", FLOATING)
+@given(case=LINEAR_CASES)
+def test_linear_of_every_rank(device: str, dtype: torch.dtype, case: LinearCase) -> None:
+    """F3: a linear layer's output and gradients are exact on small whole numbers, of every rank."""
+    check_linear(case, device, dtype)
+
+
+if hasattr(torch, "autocast"):  # since 1.10
+
+    @law("F3 F2", "the formula in the torch.nn.Linear documentation; torch.amp documentation")
+    @pytest.mark.parametrize("evaluated", [False, True], ids=["trained", "evaluated-first"])
+    @given(case=LINEAR_CASES)
+    def test_linear_under_autocast(device: str, evaluated: bool, case: LinearCase) -> None:
+        """F3: autocast to bfloat16 gives exact gradients of small whole numbers."""
+        check_linear(case, device, torch.float32, autocast=True, evaluated=evaluated)
+
+
+def check_linear(
+    case: LinearCase,
     device: str,
     dtype: torch.dtype,
-    leading: Tuple[int, ...],
-    inputs: int,
-    outputs: int,
-    frozen: List[str],
-    seed: int,
+    autocast: bool = False,
+    evaluated: bool = False,
 ) -> None:
-    """F3: a linear layer's output and gradients are exact on small whole numbers, of every rank."""
-    layer, value, upstream = linear_case(leading, inputs, outputs, seed, device, dtype)
+    """Output and gradients by the formula; no gradient of what is frozen."""
+    __tracebackhide__ = True
+    layer, value, upstream = case.build(device, dtype)
     leaves = {"input": value, "weight": layer.weight, "bias": layer.bias}
     for name, leaf in leaves.items():
-        leaf.requires_grad_(name not in frozen)
-    output = layer(value)
+        leaf.requires_grad_(name not in case.frozen)
+    kind = torch.device(device).type
+    with torch.autocast(kind, dtype=torch.bfloat16) if autocast else contextlib.nullcontext():
+        if evaluated:  # what autocast keeps of this must not be taken for what trains
+            with torch.no_grad():
+                layer(value)
+        output = layer(value)
     rows, slopes, weight, bias = (
         oracle.as_float64(t).reshape(-1, t.shape[-1])
         for t in (value, upstream, layer.weight, layer.bias)
     )
     check_whole_numbers(output, rows @ weight.T + bias, "the output")
-    if len(frozen) < len(leaves):
-        output.backward(upstream)
+    if len(case.frozen) < len(leaves):
+        output.backward(upstream.to(output.dtype))
     gradients = {"input": slopes @ weight, "weight": slopes.T @ rows, "bias": slopes.sum(0)}
     for name, leaf in leaves.items():
-        what = f"the gradient of {name} on an input of {len(leading) + 1} dimensions"
-        check((leaf.grad is None) == (name in frozen), f"{what} exists: {leaf.grad is not None}")
+        what = f"the gradient of {name} on an input of {len(case.leading) + 1} dimensions"
+        check((leaf.grad is None) == (name in case.frozen), f"{what} exists: {leaf.grad is not None}")
         if leaf.grad is not None:
+            check_equal(leaf.grad.dtype, leaf.dtype, f"dtype of {what}")
             check_whole_numbers(leaf.grad, gradients[name], what)
-
-
-def linear_case(
-    leading: Tuple[int, ...], inputs: int, outputs: int, seed: int, device: str, dtype: torch.dtype
-) -> Tuple[torch.nn.Linear, torch.Tensor, torch.Tensor]:
-    """A layer, an input (*leading, inputs), a gradient to feed back: whole numbers from -2 to 2.
-
-    No sum of their products exceeds 162, so that every one is exact, in bfloat16 too.
-    """
-    generator = torch.Generator()
-    generator.manual_seed(seed)
-
-    def numbers(*shape: int) -> torch.Tensor:
-        return torch.randint(-2, 3, shape, generator=generator).to(device=device, dtype=dtype)
-
-    layer = torch.nn.Linear(inputs, outputs).to(device=device, dtype=dtype)
-    with torch.no_grad():
-        layer.weight.copy_(numbers(outputs, inputs))
-        layer.bias.copy_(numbers(outputs))
-    return layer, numbers(*leading, inputs), numbers(*leading, outputs)
 
 
 def check_whole_numbers(found: torch.Tensor, expected: torch.Tensor, what: str) -> None:

@@ -9,23 +9,27 @@ from properties.harness.shards import whole
 OUTCOMES = ("failed", "error", "xfailed", "skipped", "passed", "xpassed")
 
 
-def laws(terminal: Any) -> Dict[str, Tuple[str, int, int]]:
-    """(outcome, examples, shards) of each law's test that was reported, shards taken together."""
-    found: Dict[str, Tuple[str, int, int]] = {}
+def laws(terminal: Any) -> Dict[str, Tuple[str, int, int, str]]:
+    """(outcome, examples, shards, cell) of each law's test that was reported, shards together.
+
+    cell: "DEVICE-DTYPE", or as much of it as the law has.
+    """
+    found: Dict[str, Tuple[str, int, int, str]] = {}
     for outcome in OUTCOMES:
         for report in terminal.stats.get(outcome, []):
             properties = dict(getattr(report, "user_properties", ()))
             if "examples" in properties:
                 name = whole(report.nodeid)
-                worst, examples, shards = found.get(name, (outcome, 0, 0))
-                found[name] = worst, examples + int(properties["examples"]), shards + 1
+                worst, examples, shards, _ = found.get(name, (outcome, 0, 0, ""))
+                cell = "-".join(properties[key] for key in ("device", "dtype") if key in properties)
+                found[name] = worst, examples + int(properties["examples"]), shards + 1, cell
     return found
 
 
 def unsound(terminal: Any) -> List[str]:
     """What no shard can say alone: a law that checked nothing, a known defect that none showed."""
     sentences = []
-    for name, (outcome, examples, shards) in laws(terminal).items():
+    for name, (outcome, examples, shards, _) in laws(terminal).items():
         if outcome == "xpassed":
             sentences.append(f"{name}: a known defect, but all of {shards} shards passed")
         elif outcome == "passed" and not examples:
@@ -37,9 +41,8 @@ def write(terminal: Any) -> None:
     """Write the table of a finished run to pytest's terminal reporter."""
     counts: Dict[Tuple[str, str], Dict[str, int]] = defaultdict(lambda: defaultdict(int))
     total = 0
-    for nodeid, (outcome, examples, _) in laws(terminal).items():
-        name, _, cell = nodeid.rpartition("/")[2].partition("[")
-        key = (name.split("::")[0], cell.rstrip("]") or "-")
+    for nodeid, (outcome, examples, _, cell) in laws(terminal).items():
+        key = (nodeid.partition("::")[0].rpartition("/")[2], cell or "-")
         counts[key][outcome] += 1
         counts[key]["examples"] += examples
         total += examples

@@ -1,6 +1,6 @@
 """Grad mode broken: no_grad that leaks out, or lets the graph in."""
 
-from typing import Any
+from typing import Any, Dict
 
 import torch
 
@@ -153,3 +153,27 @@ def _inference_mode_can_be_off() -> bool:
 def inference_mode_ignores_its_argument() -> None:
     """inference_mode(False) is inference mode."""
     wrap(torch.inference_mode, "__init__", lambda original, self, mode=True: original(self, True))
+
+
+def _autocast_trains_after_a_look() -> bool:
+    layer = torch.nn.Linear(2, 1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.no_grad():
+            layer(torch.ones(1, 2))
+        layer(torch.ones(1, 2)).sum().backward()
+    return layer.weight.grad is not None
+
+
+@fault("F2", "F3", witness=_autocast_trains_after_a_look, since=(2, 4))
+def autocast_keeps_what_no_grad_cast() -> None:
+    """Autocast uses a weight that it has cast under no_grad again outside, without gradient."""
+    cast: Dict[int, torch.Tensor] = {}
+
+    def around(linear: Any, value: Any, weight: Any, bias: Any = None) -> Any:
+        if not torch.is_autocast_enabled("cpu"):
+            cast.clear()
+        elif not torch.is_grad_enabled():
+            cast[id(weight)] = weight.to(torch.bfloat16)
+        return linear(value, cast.get(id(weight), weight), bias)
+
+    wrap(torch.nn.functional, "linear", around)

@@ -20,6 +20,7 @@ from properties.harness.update_rules import allowed_error, rule_for
 from properties.test_optimizers import (
     NORM_ROUNDINGS,
     STEADY,
+    LinearCase,
     activation_points,
     expected_of,
     norm_case,
@@ -322,11 +323,11 @@ def slopes_of_activations(case: Case, script: Script) -> None:
 @reproduces(FILE + "test_linear_of_every_rank")
 def linear_of_every_rank(case: Case, script: Script) -> None:
     """A linear layer alone, on small whole numbers."""
-    leading, inputs, outputs = tuple(case["leading"]), case["inputs"], case["outputs"]
-    frozen = case["frozen"]
+    drawn: LinearCase = case["case"]
+    leading, inputs, outputs = drawn.leading, drawn.inputs, drawn.outputs
     places = {"input": "x", "weight": "layer.weight", "bias": "layer.bias"}
     script.add(
-        f"generator = torch.Generator().manual_seed({case['seed']})",
+        f"generator = torch.Generator().manual_seed({drawn.seed})",
         "numbers = lambda *shape: torch.randint(-2, 3, shape, generator=generator).to(device, dtype)",
         f"layer = nn.Linear({inputs}, {outputs}).to(device, dtype)",
     )
@@ -335,9 +336,16 @@ def linear_of_every_rank(case: Case, script: Script) -> None:
         script.add(f"layer.bias.copy_(numbers({outputs}))")
     script.add(f"x = numbers(*{leading}, {inputs})", f"slopes = numbers(*{leading}, {outputs})")
     for name, place in places.items():
-        script.add(f"{place}.requires_grad_({name not in frozen})")
+        script.add(f"{place}.requires_grad_({name not in drawn.frozen})")
+    if "evaluated" in case.values:
+        with script.block("with torch.autocast(torch.device(device).type, dtype=torch.bfloat16):"):
+            if case["evaluated"]:
+                with script.block("with torch.no_grad():"):
+                    script.add("layer(x)")
+            script.add("y = layer(x)")
+    else:
+        script.add("y = layer(x)")
     script.add(
-        "y = layer(x)",
         f"rows, g = x.detach().double().reshape(-1, {inputs}), slopes.double().reshape(-1, {outputs})",
         "weight, bias = layer.weight.detach().double(), layer.bias.detach().double()",
     )
@@ -346,17 +354,24 @@ def linear_of_every_rank(case: Case, script: Script) -> None:
     script.check(
         equal.format("y.detach()", "rows @ weight.T + bias"), "the output is not x @ weight.T + bias"
     )
-    if len(frozen) < len(places):
-        script.add("y.backward(slopes)")
+    if len(drawn.frozen) < len(places):
+        script.add("y.backward(slopes.to(y.dtype))")
     for name, place in places.items():
-        if name in frozen:
+        if name in drawn.frozen:
             script.check(f"{place}.grad is None", f"{name} is frozen, but got a gradient")
         else:
             script.check(f"{place}.grad is not None", f"{name} got no gradient")
             script.check(
+                f"{place}.grad.dtype is dtype", f"{name} got a gradient of {{{place}.grad.dtype}}"
+            )
+            script.check(
                 equal.format(f"{place}.grad", rules[name]),
                 f"the gradient of {name} is not {rules[name]}",
             )
+
+
+if hasattr(torch, "autocast"):
+    reproduces(FILE + "test_linear_under_autocast")(linear_of_every_rank)
 
 
 @reproduces(FILE + "test_norms_alone")
