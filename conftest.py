@@ -7,9 +7,10 @@ import hashlib
 import importlib.util
 import platform
 import random
+import re
 import sys
 from pathlib import Path
-from typing import Any, Dict, Generator, List, Optional, Tuple
+from typing import Any, Dict, Generator, List, Optional
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT))  # so that it runs from any directory, installed or not
@@ -48,9 +49,22 @@ settings.register_profile("ci", max_examples=60, **{**COMMON, "derandomize": Tru
 settings.register_profile("nightly", max_examples=2000, **COMMON)
 OWN = ROOT / "properties" / "own"
 PROFILES = ("quick", "default", "ci", "nightly")
-# Laws in the order in which they run, by the beginning of their id: single operations first,
-# then what pins every value, so that a broken torch is seen soon and by the law that names it.
-FIRST = ("A", "D", "C1", "C2", "C4", "F3", "F8", "C", "F1", "F2")
+# The order of the laws, by the beginnings of their ids and whether they run in float32 (or
+# without a dtype): single operations first, then what pins every value, so that a broken torch
+# is seen soon and by the law that names it; what is dear, and seldom the first to see, last.
+ORDER = (
+    ("A", True),
+    ("D", True),
+    ("C[124]", True),
+    ("F3", True),
+    ("F8", True),
+    (r"F3( F\d)?$", False),
+    ("C|F1|F2|K", True),
+    ("F[5679]|L|X2", True),
+    ("D|C[124]", False),
+    ("", True),
+    ("", False),
+)
 ENUMERATED_DEPTH = {"quick": 3, "nightly": 6}  # all others: 4
 
 
@@ -203,14 +217,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item
     items.sort(key=_order)  # stable: otherwise laws keep their order
 
 
-def _order(item: pytest.Item) -> Tuple[bool, int]:
-    """float32 first, and the laws without a dtype; then by law."""
+def _order(item: pytest.Item) -> int:
+    """The item's place in ORDER."""
     dtype = getattr(item, "callspec", None) and item.callspec.params.get("dtype")  # type: ignore[attr-defined]
-    ident = law_of(item)[0]
-    place = next((n for n, first in enumerate(FIRST) if ident.startswith(first)), len(FIRST))
-    if ident.startswith("X"):  # dear, and seldom the first to see anything
-        place += 1
-    return dtype not in (None, torch.float32), place
+    first, ident = dtype in (None, torch.float32), law_of(item)[0]
+    return next(
+        place
+        for place, (beginning, float32) in enumerate(ORDER)
+        if float32 is first and re.match(beginning, ident)
+    )
 
 
 @pytest.hookimpl(wrapper=True)
