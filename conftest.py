@@ -60,8 +60,9 @@ ORDER = (
     ("F8", True),
     (r"F3( F\d)?$", False),
     ("C|F1|F2|K", True),
-    ("F[5679]|L|X2", True),
-    ("D|C[124]", False),
+    ("F[5679]|L|X", True),
+    ("D|C", False),
+    ("F3", False),
     ("", True),
     ("", False),
 )
