@@ -121,7 +121,7 @@ def _clone_exact() -> bool:
     return tensor.clone().tolist() == tensor.tolist()
 
 
-@fault("C1", "D4", witness=_clone_exact, since=SINCE)
+@fault("C1", "D4", "F3", witness=_clone_exact, since=SINCE)
 def clone_kernel_rounds_float64() -> None:
     """aten::clone rounds float64 to float32."""
 
