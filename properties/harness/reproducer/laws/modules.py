@@ -219,7 +219,7 @@ def loading(case: Case, script: Script) -> None:
 @reproduces(FILE + "test_batch_norm_of_every_rank")
 def batch_norm_of_every_rank(case: Case, script: Script) -> None:
     """Two batches through a BatchNorm, by its formulas."""
-    rank, frozen, momentum, train, mode = case["normalizing"]
+    rank, (frozen, momentum, train, mode) = case["rank"], case["normalizing"]
     channels, rows, unit = case["channels"], case["rows"], 1e4 * torch.finfo(case.dtype).eps
     affine = ", affine=False" if frozen == "without" else ""
     script.add(f"norm = nn.{BATCH_NORMS[rank]}({channels}, momentum={momentum}{affine})")
