@@ -104,7 +104,7 @@ def _batch_statistics(trainer: Trainer) -> Tuple[torch.Tensor, torch.Tensor]:
     """Mean and unbiased variance over the batch of what the first, frozen, layer computes: float64."""
     weight = oracle.as_float64(trainer.named["layers.0.linear.weight"])
     bias = oracle.as_float64(trainer.named["layers.0.linear.bias"])
-    values = oracle.as_float64(trainer.inputs) @ weight.t() + bias
+    values = oracle.product(oracle.as_float64(trainer.inputs), weight.t()) + bias
     mean = values.sum(0) / len(values)
     return mean, ((values - mean) ** 2).sum(0) / (len(values) - 1)
 

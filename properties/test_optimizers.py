@@ -308,10 +308,14 @@ def check_linear(
         oracle.as_float64(t).reshape(-1, t.shape[-1])
         for t in (value, upstream, layer.weight, layer.bias)
     )
-    check_whole_numbers(output, rows @ weight.T + bias, "the output")
+    check_whole_numbers(output, oracle.product(rows, weight.t()) + bias, "the output")
     if len(case.frozen) < len(leaves):
         output.backward(upstream.to(output.dtype))
-    gradients = {"input": slopes @ weight, "weight": slopes.T @ rows, "bias": slopes.sum(0)}
+    gradients = {
+        "input": oracle.product(slopes, weight),
+        "weight": oracle.product(slopes.t(), rows),
+        "bias": slopes.sum(0),
+    }
     for name, leaf in leaves.items():
         what = f"the gradient of {name} on an input of {len(case.leading) + 1} dimensions"
         check((leaf.grad is None) == (name in case.frozen), f"{what} exists: {leaf.grad is not None}")

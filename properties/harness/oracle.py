@@ -1,7 +1,8 @@
 """What a described net must compute: output, loss and gradients, without autograd.
 
 Forward and backward are written out by hand in float64 plain arithmetic on the
-CPU: no ``torch.nn``, no ``torch.nn.functional``, no autograd, no detach or clone.
+CPU: no ``torch.nn``, no ``torch.nn.functional``, no autograd, no detach or clone, and
+no kernel of matrix products, which the nets under test share.
 Beside every gradient goes its magnitude: the same sums with every term taken
 absolutely. Rounding is bounded by a small multiple of it, so the tolerance is
 tight where nothing cancels and no wider than it must be where much does.
@@ -19,11 +20,26 @@ from strategies import MLP
 Pair = Tuple[torch.Tensor, torch.Tensor]  # a gradient and its magnitude
 INPUTS = "the input"
 
+MANY = 2**18  # numbers that a product may hold at once
+
 LAYER_NORM_EPS = BATCH_NORM_EPS = 1e-5
 LEAKY_SLOPE = 0.01
 
 
 REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
+
+
+def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """The matrix product of (n, m) and (m, k), by element-wise products and sums: (n, k)."""
+    rows, inner = left.shape
+    if rows * inner * right.shape[1] <= MANY:
+        return (left.unsqueeze(2) * right.unsqueeze(0)).sum(1)
+    if rows < inner:
+        return torch.stack([(right.t() * row).sum(1) for row in left])
+    total = torch.zeros(rows, right.shape[1], dtype=left.dtype)
+    for column, row in zip(left.t(), right):
+        total += column.unsqueeze(1) * row
+    return total
 
 
 def as_float64(tensor: torch.Tensor) -> torch.Tensor:
@@ -158,8 +174,8 @@ def _expect(
     for index, layer in enumerate(mlp.layers):
         own = list(names[index])
         weight = weights[own.pop(0)]
-        terms = at[-1].abs() @ weight.abs().t()
-        z = at[-1] @ weight.t()
+        terms = product(at[-1].abs(), weight.abs().t())
+        z = product(at[-1], weight.t())
         if layer.bias:
             bias = weights[own.pop(0)]
             z = z + bias
@@ -259,12 +275,12 @@ def _backward(
                     + (hat.abs() + 1) * (m * (hat.abs() + 1)).mean(axis, keepdim=True)
                 )
             g, m = g / step.spread, m / step.spread
-        give(weight_name, g.t() @ step.taken, m.t() @ step.taken_size)
+        give(weight_name, product(g.t(), step.taken), product(m.t(), step.taken_size))
         if bias_name is not None:
             give(bias_name, g.sum(0), m.sum(0))
         if index not in cuts:
             weight = weights[weight_name]
-            arrive(index, (g @ weight, m @ weight.abs()))
+            arrive(index, (product(g, weight), product(m, weight.abs())))
     at_inputs = arriving[0]
     if at_inputs is not None:
         give(INPUTS, *at_inputs)

@@ -126,7 +126,7 @@ def _hook_calls() -> int:
     return len(seen)
 
 
-@fault("F2", witness=lambda: _hook_calls() == 1)
+@fault("F2", "D4", witness=lambda: _hook_calls() == 1)
 def parameter_hooks_run_twice() -> None:
     """A hook on a Parameter is called twice for each gradient."""
 

@@ -356,13 +356,13 @@ def _at_second(change: Any, number: int) -> None:
     around_backward(around)
 
 
-@fault("F9", witness=lambda: backward_holds(times=2))
+@fault("F2", "F9", witness=lambda: backward_holds(times=2))
 def second_backward_overwrites() -> None:
     """A second backward overwrites gradients where it should add to them."""
     _at_second(lambda before, after: after - before, 1)
 
 
-@fault("F9", witness=lambda: backward_holds(times=2))
+@fault("F2", "F9", witness=lambda: backward_holds(times=2))
 def second_backward_counts_twice() -> None:
     """A second backward adds its gradients twice."""
     _at_second(lambda before, after: after + (after - before), 1)

@@ -126,7 +126,7 @@ def _features_are_right() -> bool:
         return layer(torch.ones(1, 1)).tolist() == [[1.0]]
 
 
-@fault("F4", "K1", witness=_features_are_right)
+@fault("F3", "F4", "K1", witness=_features_are_right)
 def linear_differs_under_no_grad() -> None:
     """A linear layer's output is one part in a million off where grad mode is off."""
 

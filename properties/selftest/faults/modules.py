@@ -133,7 +133,7 @@ def _long_sequence_trains() -> bool:
     return net[0].weight.grad is not None
 
 
-@fault("F2", "F3", "F1", "D3", witness=_long_sequence_trains)
+@fault("F2", "F3", "F1", witness=_long_sequence_trains)
 def fifth_linear_of_a_forward_detaches() -> None:
     """The fifth call of a linear layer since the last backward detaches its input."""
     counted = [0]

@@ -226,7 +226,7 @@ def non_leaves_ignore_freezing() -> None:
     """requires_grad = False on a non-leaf is ignored instead of refused."""
     _tensor_sets(
         lambda original, tensor, flag: (
-            tensor if tensor.grad_fn is not None else original(tensor, flag) or tensor
+            tensor if tensor.grad_fn is not None else (original(tensor, flag), tensor)[1]
         )
     )
 
