@@ -181,7 +181,7 @@ def _mean_in_order() -> bool:
 _MEAN = float(torch.nn.functional.mse_loss(torch.tensor([[3.0, 1.1, 0.3, 0.7]]), torch.zeros(1, 4)))
 
 
-@fault("X3", witness=_mean_in_order)
+@fault("F3", "X3", witness=_mean_in_order)
 def this_process_rounds_in_its_own_way() -> None:
     """The loss of one process is a few roundings away from another's."""
     own = 1 + (1 + os.urandom(1)[0]) * 2.0**-22

@@ -705,7 +705,7 @@ def zero_grad_zeros_instead() -> None:
     wrap(torch.optim.Optimizer, "zero_grad", around)
 
 
-@fault("F3", "F4", witness=lambda: _zero_grad_holds(False, 1, set_to_none=True))
+@fault("F3", "F4", "F9", witness=lambda: _zero_grad_holds(False, 1, set_to_none=True))
 def zero_grad_leaves_second_group() -> None:
     """Optimizer.zero_grad clears the first group only."""
 
