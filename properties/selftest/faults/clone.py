@@ -95,7 +95,7 @@ def clone_aliases_integers() -> None:
     _clone_gives(_alias, lambda tensor: tensor.dtype is torch.int16)
 
 
-@fault("C1", "C4", witness=lambda: _owns(torch.ones(2, dtype=torch.bfloat16)))
+@fault("C1", "C4", "F3", witness=lambda: _owns(torch.ones(2, dtype=torch.bfloat16)))
 def clone_aliases_bfloat16() -> None:
     """clone of bfloat16 tensors shares memory."""
     _clone_gives(_alias, lambda tensor: tensor.dtype is torch.bfloat16)
