@@ -122,13 +122,15 @@ def test_one_process_alone(tmp_path: Path) -> None:
 
 
 def test_one_process_that_is_ended_is_told_by_the_next_run(tmp_path: Path) -> None:
-    code, output = run(tmp_path, "-n", "0", "-k", "deaf or fine", "--law-timeout", "2")
+    # any other run in this checkout would take the note along: these have a folder of their own
+    alone = {"TMPDIR": str(tmp_path)}
+    code, output = run(tmp_path, "-n", "0", "-k", "deaf or fine", "--law-timeout", "2", env=alone)
     assert code == 1
     assert "Timeout (0:00:04)!" in output and "test_hanging_deaf" in output
-    code, output = run(tmp_path, "-n", "0", "-k", "fine")
+    code, output = run(tmp_path, "-n", "0", "-k", "fine", env=alone)
     assert code == 0
     assert "an earlier run died in" in output and "network=MLP(" in output
-    code, output = run(tmp_path, "-n", "0", "-k", "fine")
+    code, output = run(tmp_path, "-n", "0", "-k", "fine", env=alone)
     assert "an earlier run" not in output
 
 
