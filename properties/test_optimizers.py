@@ -373,6 +373,9 @@ def test_input_gradients_pass_the_frozen(device: str, dtype: torch.dtype, data: 
     check_gradient(trainer.inputs, expected, oracle.INPUTS, dtype)
 
 
+ORDINARY = 1e12  # gradients beyond belong to a run that diverges; float32 holds their squares
+
+
 @law("F3 F1", "the formulas in the torch.optim documentation", PRECISE)
 @given(data=st.data())
 def test_values_follow_the_rule(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
@@ -397,6 +400,8 @@ def test_values_follow_the_rule(device: str, dtype: torch.dtype, data: st.DataOb
         gradients = {
             name: oracle.as_float64(p.grad) for name, p in trainer.named.items() if p.grad is not None
         }
+        if step > 1 and not all(float(slope.abs().max()) <= ORDINARY for slope in gradients.values()):
+            return  # it diverges: the next numbers may be none
         bits = trainer.bits()
         trainer.apply()
         for name, parameter in trainer.named.items():
