@@ -95,8 +95,8 @@ def training_runs(
     gradient. Shrinks towards one SGD step on one pair, one linear layer, nothing frozen
     or cut.
     """
-    classes = optimizer_classes(names, device, dtype)
     nets = _nets(max_depth) if networks is None else networks
+    classes = optimizer_classes(names, device, dtype)
     return _runs(nets, classes, cuts, learns, max_depth, max_steps, device, dtype)
 
 
