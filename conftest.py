@@ -59,6 +59,7 @@ ORDER = (
     ("C[124]", True),
     ("F3", True),
     ("F8", True),
+    ("F2 F3 test_layers", True),
     (r"F3( F\d)? test|.* test_rule_on_given", False),
     ("C|F1|F2|K", True),
     ("F[5679]|L", True),

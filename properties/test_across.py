@@ -13,7 +13,7 @@ from properties.harness import evidence, oracle
 from properties.harness.bits import read_bits
 from properties.harness.checks import check, check_equal, check_same_bits, count_cases
 from properties.harness.elsewhere import Elsewhere, digest
-from properties.harness.law import PRECISE, law
+from properties.harness.law import PRECISE, law, part
 from properties.harness.trainer import Trainer
 from properties.harness.update_rules import Rule, allowed_error, referenced, rule_for
 from properties.harness.ways import (
@@ -132,12 +132,6 @@ def test_devices_train_alike(device: str, dtype: torch.dtype, data: st.DataObjec
             check_near(parameter, other, allowed_error(rule, dtype, old[name], wanted), what, device)
             with torch.no_grad():
                 other.copy_(parameter)
-
-
-def part(share: int, least: int) -> settings:
-    """The profile's settings with a share of its examples: these laws cost more than others."""
-    profile = settings.default or settings()
-    return settings(max_examples=max(least, profile.max_examples // share))
 
 
 @law("X2", "torch.func and torch.utils.checkpoint documentation", PRECISE)

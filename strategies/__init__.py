@@ -6,6 +6,7 @@ to an equal object, and it builds the same thing on any device and dtype.
 
 from strategies.detaching import Cuts, detach_positions
 from strategies.freezing import freeze_masks
+from strategies.layer_kinds import LayerCase, layer_cases
 from strategies.listings import Listing, listings
 from strategies.networks import MLP, Layer, Network, mlps
 from strategies.optimizers import OptimizerSpec, optimizer_names, optimizers
@@ -16,6 +17,7 @@ __all__ = [
     "MLP",
     "Cuts",
     "Layer",
+    "LayerCase",
     "Listing",
     "Network",
     "OptimizerSpec",
@@ -24,6 +26,7 @@ __all__ = [
     "all_dtypes",
     "detach_positions",
     "freeze_masks",
+    "layer_cases",
     "listings",
     "mlps",
     "optimizer_names",

@@ -7,6 +7,7 @@ them in from the command line, and puts them in the test's id.
 from typing import Any, Callable, Tuple
 
 import pytest
+from hypothesis import settings
 
 # Named groups of dtypes. Which of a group run by default is decided in axes.py.
 ANY = "any"  # every dtype that torch has
@@ -26,6 +27,12 @@ def law(
     beside_cpu: it compares a device with the CPU, and is collected for other devices only.
     """
     return pytest.mark.law(ident, source=source, dtypes=dtypes, beside_cpu=beside_cpu)
+
+
+def part(share: int, least: int) -> settings:
+    """The profile's settings with a share of its examples: these laws cost more than others."""
+    profile = settings.default or settings()
+    return settings(max_examples=max(least, profile.max_examples // share))
 
 
 def law_of(item: pytest.Item) -> Tuple[str, str]:

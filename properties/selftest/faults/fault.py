@@ -64,6 +64,7 @@ FAULT_MODULES = (
     "functional",
     "groups",
     "kernels",
+    "layers",
     "modes",
     "modules",
     "optimizer_options",

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import traceback
 from typing import Any, Dict, Sequence
 
 from properties.selftest.faults.fault import all_faults
@@ -16,18 +17,24 @@ def probe(name: str) -> Dict[str, Any]:
     return {"fault": name, "healthy": bool(healthy), "broken": not chosen.witness()}
 
 
-def probe_each(names: Sequence[str]) -> None:
-    """Print one line of JSON for each fault; a fault that crashes prints none."""
+def probe_each(names: Sequence[str]) -> bool:
+    """Print one line of JSON for each fault; False where a witness raised, and so printed none."""
+    crashed = False
     all_faults()  # before the forks: torch is imported once
     for name in names:
         child = os.fork()
         if child == 0:
+            code = 1
             try:
                 print(json.dumps(probe(name)), flush=True)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
             finally:
-                os._exit(0)
-        os.waitpid(child, 0)
+                os._exit(code)
+        crashed |= os.waitpid(child, 0)[1] != 0
+    return not crashed
 
 
 if __name__ == "__main__":
-    probe_each(sys.argv[1:])
+    sys.exit(not probe_each(sys.argv[1:]))

@@ -1,0 +1,148 @@
+"""Layers of every kind of torch.nn: what is frozen of them, and what their gradients are."""
+
+import dataclasses
+from typing import Dict, List, Tuple
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from properties.harness import oracle
+from properties.harness.checks import (
+    check,
+    check_close,
+    check_equal,
+    check_same_bits,
+    check_unchanged,
+    fail,
+    snapshot,
+)
+from properties.harness.law import PRECISE, law, part
+from strategies import LayerCase, layer_cases
+from strategies.layer_kinds import LAYER_KINDS
+
+SHIFT = 1e-5  # how far a central difference looks to both sides
+# What a value, and a slope, may be off by, relative to their size: seen at most 3e-8 in float64.
+ROOM = {torch.float64: 1e-6, torch.float32: 1e-3}
+
+
+def apply(case: LayerCase, layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """The layer's output."""
+    output: torch.Tensor = eval(LAYER_KINDS[case.kind].call, {"layer": layer, "x": x})
+    return output
+
+
+def waves(shape: torch.Size) -> torch.Tensor:
+    """Numbers from -1 to 1, no two alike: float64, on the CPU."""
+    count = torch.Size(shape).numel()
+    return torch.arange(1, count + 1, dtype=torch.float64).mul(2.4).sin().reshape(tuple(shape))
+
+
+def leaves_of(layer: torch.nn.Module, x: torch.Tensor) -> Dict[str, torch.Tensor]:
+    """Parameters by name, and the input where it requires grad."""
+    return {**dict(layer.named_parameters()), **({"input": x} if x.requires_grad else {})}
+
+
+@law("F2 F3", "central differences; PyTorch notes, Autograd mechanics", PRECISE)
+@part(6, least=10)
+@pytest.mark.parametrize("kind", list(LAYER_KINDS))
+@given(data=st.data())
+def test_layers_of_every_kind(device: str, dtype: torch.dtype, kind: str, data: st.DataObject) -> None:
+    """F2: what is frozen of a layer gets no gradient; all else gets the slope of the output."""
+    case: LayerCase = data.draw(layer_cases(kind))
+    layer, x = case.build(device, dtype)
+    leaves = leaves_of(layer, x)
+    before = snapshot(leaves)
+    output = apply(case, layer, x)
+    live = [name for name in leaves if name not in case.frozen]
+    check_equal(output.requires_grad, bool(live), "whether the output requires grad")
+    if live:
+        output.backward(waves(output.shape).to(device, dtype))
+    check_unchanged(leaves, before, "forward and backward changed")
+    for name, leaf in leaves.items():
+        check_equal(leaf.grad is not None, name in live, f"whether {name} has a gradient")
+    check_slopes(case, output, {name: leaves[name] for name in live})
+
+
+def check_slopes(case: LayerCase, output: torch.Tensor, live: Dict[str, torch.Tensor]) -> None:
+    """Output and gradients are those of the layer in float64 with nothing frozen."""
+    __tracebackhide__ = True
+    room = ROOM[output.dtype]
+    gradients = {n: oracle.as_float64(leaf.grad) for n, leaf in live.items() if leaf.grad is not None}
+    twin, x = dataclasses.replace(case, frozen=()).build("cpu", torch.float64)
+    leaves = leaves_of(twin, x)
+    check_close(output, apply(case, twin, x), f"output of {case.kind}", room, room)
+
+    def slope(names: List[str]) -> float:
+        """The slope of the output, weighted, where all of these leaves move along their waves."""
+        sides = []
+        for shift in (SHIFT, -2 * SHIFT, SHIFT):
+            with torch.no_grad():
+                for name in names:
+                    leaves[name].add_(directions[name], alpha=shift)
+                value = apply(case, twin, x)
+                sides.append(float((value * waves(value.shape)).sum()))
+        return (sides[0] - sides[1]) / (2 * SHIFT)
+
+    directions = {name: waves(leaves[name].shape) for name in gradients}
+    padding = getattr(twin, "padding_idx", None)
+    if padding is not None and "weight" in gradients:
+        directions["weight"][padding] = 0  # its value counts, and yet it never gets a gradient
+        check(not gradients["weight"][padding].any(), "the gradient of the padding is not zero")
+    found, size = {}, 1.0
+    for name, gradient in gradients.items():
+        found[name] = float((gradient * directions[name]).sum())
+        size += float(gradient.abs().sum())
+
+    def off(names: List[str]) -> float:
+        """How far the slope along these leaves is from what their gradients say."""
+        return abs(sum(found[name] for name in names) - slope(names)) / (room * size)
+
+    if off(list(gradients)) <= 1:  # each alone only where together they are wrong
+        return
+    wrong = {name: off([name]) for name in gradients}
+    worst = max(wrong, key=lambda name: wrong[name])
+    fail(
+        f"the gradient of {worst} of {case.kind} is not the slope of its output: off by "
+        f"{wrong[worst]:.3g} times the allowed error"
+    )
+
+
+@law("F1", "torch.nn.Embedding documentation, max_norm", PRECISE)
+@given(
+    rows=st.integers(1, 6),
+    tokens=st.lists(st.integers(0, 5), min_size=1, max_size=5),
+    frozen=st.booleans(),
+    seed=st.integers(0, 255),
+)
+def test_max_norm_moves_frozen(
+    device: str, dtype: torch.dtype, rows: int, tokens: List[int], frozen: bool, seed: int
+) -> None:
+    """F1: a trap: looking up an Embedding with max_norm shortens those rows, frozen or not."""
+    layer, used = bounded_embedding(rows, tokens, frozen, seed, device, dtype)
+    before = snapshot({str(row): layer.weight[row] for row in range(rows)})
+    old = torch.empty(rows, 3, dtype=torch.float64).copy_(layer.weight.data)
+    output = layer(torch.tensor(used, device=device))
+    check_equal(output.requires_grad, not frozen, "whether the output requires grad")
+    for row in range(rows):
+        length = float((old[row] ** 2).sum()) ** 0.5
+        if row in used and length > 1.001:
+            wanted = old[row] / length
+            check_close(layer.weight[row], wanted, f"row {row}, looked up", 1e-5, 1e-5)
+        elif row not in used or length < 0.999:
+            check_same_bits(layer.weight[row], before[str(row)], f"row {row}, short or not looked up")
+    for place, row in enumerate(used):
+        check_same_bits(output[place], layer.weight[row], f"what is looked up of row {row}")
+
+
+def bounded_embedding(
+    rows: int, tokens: List[int], frozen: bool, seed: int, device: str, dtype: torch.dtype
+) -> Tuple[torch.nn.Embedding, List[int]]:
+    """An embedding of rows of 3 values, no longer than 1 once looked up; the rows to look up."""
+    layer = torch.nn.Embedding(rows, 3, max_norm=1.0).to(device, dtype).requires_grad_(not frozen)
+    generator = torch.Generator()
+    generator.manual_seed(seed)
+    with torch.no_grad():
+        layer.weight.copy_(torch.rand(rows, 3, generator=generator, dtype=torch.float64) * 2 - 1)
+    return layer, [token % rows for token in tokens]
