@@ -1,5 +1,6 @@
 """Kernels of the dispatcher replaced: whoever calls the operation, from Python or C++, is hit."""
 
+import math
 import warnings
 from typing import Any, Callable, List, Tuple
 
@@ -364,6 +365,37 @@ def fused_adam_kernel_decouples_decay() -> None:
         ATEN._fused_adamw_(*args, **kwargs)
 
     _replace("_fused_adam_", kernel)
+
+
+def _scaled(optimizer: str, gradient: float, **options: Any) -> float:
+    """A value of 1.0 after a fused step of GradScaler with a scale of 4 and this scaled gradient."""
+    made = torch.nn.Parameter(torch.ones(1))
+    made.grad = torch.full_like(made, gradient)
+    live = getattr(torch.optim, optimizer)([made], lr=0.1, fused=True, **options)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    scaler.scale(torch.ones(1))
+    scaler.step(live)
+    return float(made.tolist()[0])
+
+
+@fault("F9", witness=lambda: near(_scaled("AdamW", 4.0, eps=1.0), 0.949), since=(2, 4))
+def fused_adamw_keeps_the_scale() -> None:
+    """_fused_adamw_ steps with the gradient times GradScaler's scale."""
+
+    def around(kernel: Any, *args: Any, grad_scale: Any = None, **options: Any) -> None:
+        kernel(*args, grad_scale=None, **options)
+
+    wrap(torch, "_fused_adamw_", around)
+
+
+@fault("F9", witness=lambda: _scaled("Adagrad", math.inf, eps=1.0) == 1.0, since=(2, 5))
+def fused_adagrad_steps_on_overflow() -> None:
+    """_fused_adagrad_ takes the step although a gradient is infinite."""
+
+    def around(kernel: Any, *args: Any, found_inf: Any = None, **options: Any) -> None:
+        kernel(*args, found_inf=None, **options)
+
+    wrap(torch, "_fused_adagrad_", around)
 
 
 @fault(

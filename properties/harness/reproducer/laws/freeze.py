@@ -639,8 +639,8 @@ def loading_state(case: Case, script: Script) -> None:
 @reproduces(FILE + "test_gradient_scaling_leaves_frozen")
 def gradient_scaling(case: Case, script: Script) -> None:
     """A scaled loss, by hand and by GradScaler."""
-    network, mask = case.draws(None, ())
-    run = TrainingRun(network, frozen=mask, batch=4, seed=network.seed)
+    network, mask, spec = case.draws(None, (), OptimizerSpec("SGD", (("lr", 0.1),)))
+    run = TrainingRun(network, frozen=mask, optimizer=spec, batch=4, seed=network.seed)
     if not run.gets_gradient():
         run = dataclasses.replace(run, frozen=())
     recipe = Recipe(script, case, run).setup()
