@@ -165,7 +165,8 @@ CONSTRAINTS: Sequence[Constraint] = (
 # How the update is computed: exclusive of each other. Left out: differentiable, which
 # turns grad mode on inside step(), even under no_grad, and so refuses every parameter
 # that is a leaf and requires grad ("a leaf Variable that requires grad is being used in
-# an in-place operation"): measured with torch 2.13, every optimizer that has it.
+# an in-place operation"): measured with torch 2.13, every optimizer that has it. It has a
+# law of its own, on what is no leaf: test_differentiable.py.
 IMPLEMENTATIONS: Mapping[str, Mapping[str, bool]] = {
     "default": {},
     "for-loop": {"foreach": False},

@@ -51,6 +51,13 @@ def _frozen_midway(optimizer: str, **options: Any) -> bool:
     return one.tolist() == before
 
 
+def _stays_beside_a_differentiable_step() -> bool:
+    frozen, live = parameter(1.0), parameter(1.0) * 1
+    live.grad = torch.ones_like(live)
+    torch.optim.SGD([live, frozen.requires_grad_(False)], lr=0.1, differentiable=True).step()
+    return frozen.tolist() == [1.0]
+
+
 # What is frozen moves.
 
 
@@ -58,6 +65,17 @@ def _frozen_midway(optimizer: str, **options: Any) -> bool:
 def sgd_decays_frozen() -> None:
     """SGD applies weight decay to parameters without a gradient too."""
     move_frozen("SGD", decayed)
+
+
+@fault("F1", witness=_stays_beside_a_differentiable_step, since=(2, 0))
+def differentiable_sgd_decays_frozen() -> None:
+    """SGD halves parameters without a gradient, only in its differentiable implementation."""
+
+    def halved(frozen: torch.Tensor, group: Any) -> None:
+        if group["differentiable"]:
+            frozen.mul_(0.5)
+
+    move_frozen("SGD", halved)
 
 
 @fault("F1", witness=lambda: stays("AdamW", size=300, lr=0.1), smoke=True)
