@@ -69,6 +69,7 @@ FAULT_MODULES = (
     "modules",
     "optimizer_options",
     "optimizers",
+    "refusals",
     "requires_grad",
 )
 
