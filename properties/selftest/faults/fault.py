@@ -61,6 +61,7 @@ FAULT_MODULES = (
     "clone",
     "detach",
     "exact",
+    "flags",
     "functional",
     "groups",
     "kernels",
