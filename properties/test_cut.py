@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import threading
 from itertools import product
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
@@ -216,3 +217,38 @@ def test_modes_nest(device: str, dtype: torch.dtype) -> None:
         check((leaf * 2).requires_grad, "no graph is recorded after set_grad_enabled(True)")
     finally:
         torch.set_grad_enabled(before)
+
+
+@law("K1", "PyTorch notes, Autograd mechanics, Multithreaded Autograd", "float32")
+def test_modes_belong_to_their_thread(device: str, dtype: torch.dtype) -> None:
+    """K1: a thread begins with grad mode on, whatever the others' is, and keeps its own to itself."""
+    leaf = torch.ones(2, dtype=dtype, device=device, requires_grad=True)
+    for outside, inside in product(MODES, repeat=2):
+        here, first, there = in_two_threads(leaf, outside, inside)
+        what = f"a graph is recorded, with {inside} in another thread"
+        check_equal(here, MODES[outside][1], f"whether, inside {outside}, {what}")
+        check_equal(first, True, f"whether a new thread, begun inside {outside}, records a graph")
+        check_equal(there, MODES[inside][1], f"whether a thread inside {inside} records a graph")
+        count_cases(1)
+
+
+def in_two_threads(leaf: torch.Tensor, outside: str, inside: str) -> List[bool]:
+    """Whether a graph is recorded: here, in a thread as it begins, and there inside its mode."""
+    seen: List[bool] = []
+    met = threading.Barrier(2)
+
+    def elsewhere() -> None:
+        seen.append((leaf * 2).requires_grad)
+        with MODES[inside][0]():
+            seen.append((leaf * 2).requires_grad)
+            met.wait(60)
+            met.wait(60)
+
+    with MODES[outside][0]():
+        other = threading.Thread(target=elsewhere)
+        other.start()
+        met.wait(60)  # the other thread is inside its own mode now
+        here = (leaf * 2).requires_grad
+        met.wait(60)
+        other.join()
+    return [here, *seen]

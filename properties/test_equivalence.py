@@ -1,15 +1,16 @@
 """Different ways to train the same part of a net, compared bit for bit."""
 
 import dataclasses
-from typing import List
+from typing import Any, List
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from properties.harness import oracle
-from properties.harness.checks import check, check_moved, check_same_bits
-from properties.harness.law import FLOATING, law
+from properties.harness.bits import read_bits
+from properties.harness.checks import check, check_equal, check_moved, check_same_bits
+from properties.harness.law import FLOATING, PRECISE, law, part
 from properties.harness.trainer import Trainer
 from properties.harness.update_rules import allowed_error, rule_for
 from strategies import Cuts, OptimizerSpec, TrainingRun, mlps, optimizers, training_runs
@@ -122,6 +123,48 @@ def test_the_frozen_stay_in_every_implementation(
         moved = {name for name in after if after[name] != trainer.before[name]}
         stray = moved - run.gets_gradient()
         check(not stray, f"{spec.name} ({way}) moved {sorted(stray)}, frozen or cut off")
+
+
+@law("F4 F1", "torch.optim.Optimizer.step documentation", PRECISE)
+@part(2, least=10)
+@given(data=st.data())
+def test_step_takes_a_closure(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
+    """F4: step(closure) calls it once, in grad mode, gives its loss, and moves as step() after it."""
+    spec: OptimizerSpec = data.draw(optimizers(device=device, dtype=dtype))
+    if spec.needs_closure:  # LBFGS calls it as often as it likes
+        spec = OptimizerSpec("SGD", (("lr", 0.1), ("momentum", 0.9)))
+    steps, recording = data.draw(st.integers(1, 3)), data.draw(st.booleans())
+    plain, closed = Cube(spec, device, dtype), Cube(spec, device, dtype)
+    for step in range(1, steps + 1):
+        before = plain.closure().tolist()
+        plain.optimizer.step()
+        with torch.set_grad_enabled(recording):
+            loss: Any = closed.optimizer.step(closed.closure)  # type: ignore[arg-type]
+        what = f"step {step} of {spec.name} with a closure"
+        check_equal(closed.modes, [True] * step, f"{what}: the grad modes that it was called in")
+        check(isinstance(loss, torch.Tensor), f"{what} returned {loss}, not the loss")
+        check_equal(loss.tolist(), before, f"{what} returned another loss")
+        check_same_bits(closed.live, read_bits(plain.live), f"after {what} the live parameter")
+        check_same_bits(closed.frozen, torch.full_like(closed.frozen, 0.75), f"after {what} the frozen")
+
+
+class Cube:
+    """A live and a frozen parameter, (2, 2) each, their optimizer, and their loss as a closure."""
+
+    def __init__(self, spec: OptimizerSpec, device: str, dtype: torch.dtype) -> None:
+        full = torch.full((2, 2), 0.75, device=device, dtype=dtype)
+        self.live = torch.nn.Parameter(full * 1)
+        self.frozen = torch.nn.Parameter(full * 1, requires_grad=False)
+        self.optimizer = spec.build([self.live, self.frozen])
+        self.modes: List[bool] = []  # whether grad mode was on at each call
+
+    def closure(self) -> torch.Tensor:
+        self.modes.append(torch.is_grad_enabled())
+        self.live.grad = None
+        loss = (self.live * self.live * self.live).sum() + self.frozen.sum()
+        if loss.requires_grad:
+            loss.backward()
+        return loss
 
 
 def check_first_step(

@@ -6,6 +6,7 @@ import functools
 import math
 from typing import Any, Dict, Iterable, Iterator, List
 
+import pytest
 import torch
 from hypothesis import event, given
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ from properties.harness.checks import (
     fail,
     snapshot,
 )
-from properties.harness.law import ANY, DIFFERENTIABLE, FLOATING, PRECISE, law
+from properties.harness.law import ANY, DIFFERENTIABLE, FLOATING, PRECISE, law, part
 from properties.harness.layout import (
     ATTACHED,
     attach,
@@ -582,6 +583,24 @@ def test_clipping_leaves_frozen(device: str, dtype: torch.dtype, data: st.DataOb
         trainer.apply()
     for name in run.frozen:
         check_same_bits(trainer.named[name], trainer.before[name], f"frozen {name} after clipping")
+
+
+@law("F9", "torch.nn.utils.clip_grad_norm_ documentation", "float32")
+@part(6, least=10)
+@pytest.mark.parametrize("kind", ["norm", "value"])
+@given(network=mlps(max_depth=3, max_width=8))
+def test_clipping_without_gradients(device: str, dtype: torch.dtype, kind: str, network: MLP) -> None:
+    """F9: where everything is frozen, clipping finds a norm of zero, and does nothing."""
+    run = TrainingRun(network, frozen=network.parameter_names(), seed=network.seed)
+    trainer = Trainer(run, device, dtype)
+    if kind == "value":
+        torch.nn.utils.clip_grad_value_(trainer.network.parameters(), 1.0)
+    else:
+        norm = torch.nn.utils.clip_grad_norm_(trainer.network.parameters(), 1.0)
+        check_equal(float(norm), 0.0, "the norm of no gradients")
+    check_unchanged(trainer.named, trainer.before, "clipping without gradients moved")
+    for name, parameter in trainer.named.items():
+        check(parameter.grad is None, f"clipping gave {name} a gradient")
 
 
 @law("F9", "PyTorch examples, gradient accumulation", FLOATING)

@@ -18,9 +18,9 @@ from properties.harness.checks import (
     fail,
     snapshot,
 )
-from properties.harness.law import PRECISE, law, part
+from properties.harness.law import EXACT, PRECISE, law, part
 from strategies import LayerCase, layer_cases
-from strategies.layer_kinds import LAYER_KINDS
+from strategies.layer_kinds import FUNCTION_KINDS, KINDS, LAYER_KINDS
 
 SHIFT = 1e-5  # how far a central difference looks to both sides
 # What a value, and a slope, may be off by, relative to their size: seen at most 3e-8 in float64.
@@ -29,7 +29,8 @@ ROOM = {torch.float64: 1e-6, torch.float32: 1e-3}
 
 def apply(case: LayerCase, layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     """The layer's output."""
-    output: torch.Tensor = eval(LAYER_KINDS[case.kind].call, {"layer": layer, "x": x})
+    scope = {"torch": torch, "nn": torch.nn, "layer": layer, "x": x}
+    output: torch.Tensor = eval(KINDS[case.kind].call, scope)
     return output
 
 
@@ -50,7 +51,23 @@ def leaves_of(layer: torch.nn.Module, x: torch.Tensor) -> Dict[str, torch.Tensor
 @given(data=st.data())
 def test_layers_of_every_kind(device: str, dtype: torch.dtype, kind: str, data: st.DataObject) -> None:
     """F2: what is frozen of a layer gets no gradient; all else gets the slope of the output."""
-    case: LayerCase = data.draw(layer_cases(kind))
+    check_layer(data.draw(layer_cases(kind)), device, dtype)
+
+
+@law("F3 F2", "central differences; torch.nn.functional documentation", EXACT)
+@part(6, least=10)
+@pytest.mark.parametrize("kind", list(FUNCTION_KINDS))
+@given(data=st.data())
+def test_functions_of_every_kind(
+    device: str, dtype: torch.dtype, kind: str, data: st.DataObject
+) -> None:
+    """F3: through losses, activations, pooling and attention every gradient is the output's slope."""
+    check_layer(data.draw(layer_cases(kind)), device, dtype)
+
+
+def check_layer(case: LayerCase, device: str, dtype: torch.dtype) -> None:
+    """Forward and backward of one case: who gets a gradient, and which."""
+    __tracebackhide__ = True
     layer, x = case.build(device, dtype)
     leaves = leaves_of(layer, x)
     before = snapshot(leaves)

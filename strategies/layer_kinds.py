@@ -1,4 +1,4 @@
-"""The layers of torch.nn that have parameters, as code, and cases of them with a freeze mask."""
+"""The layers and functions of torch.nn, as code, and cases of them with a freeze mask."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +12,7 @@ from strategies.freezing import Mask, freeze_masks
 
 @dataclass(frozen=True)
 class LayerKind:
-    """A layer as code, with ``nn`` in its scope.
+    """A layer as code, with ``nn`` and ``torch`` in its scope.
 
     make: builds it; shape: of its input ``x``; call: its output, from ``layer`` and ``x``;
     tokens: 0 where x is floating, else x holds whole numbers below it.
@@ -25,7 +25,7 @@ class LayerKind:
 
 
 # Every family of layers with parameters, in the ways that have kernels of their own.
-_KINDS: Dict[str, LayerKind] = {
+_LAYERS: Dict[str, LayerKind] = {
     "Linear": LayerKind("nn.Linear(3, 2)", (2, 3, 3)),
     "Bilinear": LayerKind("nn.Bilinear(3, 3, 2)", (4, 3), "layer(x, x)"),
     "PReLU": LayerKind("nn.PReLU(3)", (4, 3)),
@@ -56,11 +56,44 @@ _KINDS: Dict[str, LayerKind] = {
     "InstanceNorm": LayerKind("nn.InstanceNorm1d(3, affine=True)", (2, 3, 4)),
     "BatchNorm": LayerKind("nn.BatchNorm2d(3)", (2, 3, 2, 2)),
 }
-LAYER_KINDS = {  # those that this torch has
+# Functions behind a linear layer, by name, and what they are given: ``y``, its output, and
+# ``x``, its input, (4, 3) both.
+_FUNCTIONS: Dict[str, str] = {
+    "l1_loss": "(y, x)",
+    "smooth_l1_loss": "(y, x)",
+    "huber_loss": "(y, x, delta=0.5)",
+    "mse_loss": "(y, x, reduction='sum')",
+    "binary_cross_entropy_with_logits": "(y, x.sigmoid())",
+    "cross_entropy": "(y, torch.arange(4, device=x.device) % 3)",
+    "nll_loss": "(y.log_softmax(1), torch.arange(4, device=x.device) % 3, reduction='none')",
+    "kl_div": "(y.log_softmax(1), x.softmax(1), reduction='batchmean')",
+    "cosine_similarity": "(y, x)",
+    "softmax": "(y, 1)",
+    "logsigmoid": "(y)",
+    "mish": "(y)",
+    "hardswish": "(y)",
+    "selu": "(y)",
+    "glu": "(y[:, :2])",
+    "normalize": "(y)",
+    "max_pool1d": "(y[:, None], 2)",
+    "avg_pool1d": "(y[:, None], 2)",
+    "interpolate": "(y[:, None], scale_factor=2.0, mode='linear', align_corners=False)",
+    "scaled_dot_product_attention": "(y, x, x)",
+}
+# Those that this torch has.
+LAYER_KINDS = {
     name: kind
-    for name, kind in _KINDS.items()
+    for name, kind in _LAYERS.items()
     if hasattr(torch.nn, kind.make.partition("(")[0].rpartition(".")[2])
 }
+FUNCTION_KINDS = {
+    name: LayerKind(
+        "nn.Linear(3, 3)", (4, 3), f"nn.functional.{name}{given.replace('y', 'layer(x)', 1)}"
+    )
+    for name, given in _FUNCTIONS.items()
+    if hasattr(torch.nn.functional, name)
+}
+KINDS = {**LAYER_KINDS, **FUNCTION_KINDS}
 
 
 @dataclass(frozen=True)
@@ -78,7 +111,7 @@ class LayerCase:
 
     def build(self, device: str, dtype: torch.dtype) -> Tuple[torch.nn.Module, torch.Tensor]:
         """The layer, frozen as described, and its input; every value from -1 to 1."""
-        kind = LAYER_KINDS[self.kind]
+        kind = KINDS[self.kind]
         layer: torch.nn.Module = eval(kind.make, {"nn": torch.nn})
         layer.to(device, dtype).train(self.train)
         generator = torch.Generator()
@@ -100,7 +133,7 @@ def _masks(kind: str) -> st.SearchStrategy[Mask]:
 
 
 def layer_cases(kind: str) -> st.SearchStrategy[LayerCase]:
-    """Cases of a kind of layer, a key of ``LAYER_KINDS``.
+    """Cases of a kind of layer, a key of ``KINDS``.
 
     Shrinks towards nothing frozen, train mode, an input that requires no grad, seed 0.
     """

@@ -65,6 +65,13 @@ DEFECTS: Sequence[Defect] = (
         first=(2, 4),
     ),
     Defect(
+        test="test_freeze.py::test_clipping_without_gradients",
+        sentence="clip_grad_value_ raises RuntimeError where no parameter has a gradient",
+        issue="measured on 2.13",
+        first=(2, 1),
+        cells=".*-value",
+    ),
+    Defect(
         test="test_detach.py::test_detach_in_place_refuses_chunks",
         sentence="detach_ of a chunk warns where it should refuse",
         issue="measured on 1.8.1, whose warning says that it will be forbidden",

@@ -207,7 +207,7 @@ ONE_SENTENCE = (
     "sys.excepthook = lambda kind, error, trace: "
     'print(f"line {trace.tb_lineno}: {kind.__name__}: {error}", file=sys.stderr)'
 )
-MODULES = ("contextlib", "copy", "ctypes", "io", "pickle", "sys", "warnings")
+MODULES = ("contextlib", "copy", "ctypes", "io", "pickle", "sys", "threading", "warnings")
 
 
 def _all(nodes: List[Node]) -> Iterator[Node]:

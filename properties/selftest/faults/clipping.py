@@ -106,3 +106,23 @@ def module_zero_grad_skips_frozen() -> None:
             each.grad = gradient
 
     wrap(torch.nn.Module, "zero_grad", around)
+
+
+def _norm_of_nothing() -> bool:
+    try:
+        return float(torch.nn.utils.clip_grad_norm_([torch.nn.Parameter(torch.ones(1))], 1.0)) == 0.0
+    except RuntimeError:
+        return False
+
+
+@fault("F9", witness=_norm_of_nothing)
+def clipping_nothing_raises() -> None:
+    """clip_grad_norm_ raises where no parameter has a gradient."""
+
+    def around(clip: Any, parameters: Any, *args: Any, **options: Any) -> Any:
+        found = [parameters] if isinstance(parameters, torch.Tensor) else list(parameters)
+        if all(parameter.grad is None for parameter in found):
+            raise RuntimeError("stack expects a non-empty TensorList")
+        return clip(found, *args, **options)
+
+    wrap(torch.nn.utils, "clip_grad_norm_", around)

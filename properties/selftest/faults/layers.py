@@ -197,3 +197,46 @@ def prelu_slope_counts_positive_inputs() -> None:
         return prelu(value, weight) + more
 
     wrap(FUNCTIONAL, "prelu", around)
+
+
+def _loss_slopes(loss: Any, value: float, target: Any) -> Any:
+    made = torch.full((2, 3), value, dtype=torch.float64, requires_grad=True)
+    loss(made, target).backward()
+    assert made.grad is not None
+    return made.grad.flatten().tolist()
+
+
+@fault(
+    "F3",
+    "F2",
+    witness=lambda: near(_loss_slopes(FUNCTIONAL.cross_entropy, 0.5, torch.tensor([0, 1]))[0], -1 / 3),
+)
+def cross_entropy_sums_its_gradient() -> None:
+    """cross_entropy passes the gradient of the sum over the batch, where it gives the mean."""
+
+    def around(loss: Any, value: Any, target: Any, *rest: Any, **options: Any) -> Any:
+        return loss(altered(value, lambda g: g * len(value)), target, *rest, **options)
+
+    wrap(FUNCTIONAL, "cross_entropy", around)
+
+
+@fault(
+    "F3",
+    "F2",
+    witness=lambda: near(
+        _loss_slopes(FUNCTIONAL.smooth_l1_loss, 0.5, torch.zeros(2, 3, dtype=torch.float64))[0], 0.5 / 6
+    ),
+)
+def smooth_l1_loss_has_the_slope_of_l1() -> None:
+    """smooth_l1_loss passes the slope of l1_loss where the distance is below one."""
+
+    def around(loss: Any, value: Any, target: Any, *rest: Any, **options: Any) -> Any:
+        gap = (value - target).data
+
+        def sharpened(gradient: torch.Tensor) -> torch.Tensor:
+            small = (gap.abs() < 1) & (gap != 0)
+            return torch.where(small, gradient / torch.where(small, gap.abs(), gap * 0 + 1), gradient)
+
+        return loss(altered(value, sharpened), target, *rest, **options)
+
+    wrap(FUNCTIONAL, "smooth_l1_loss", around)

@@ -1,5 +1,6 @@
 """Grad mode broken: no_grad that leaks out, or lets the graph in."""
 
+import threading
 from typing import Any, Dict
 
 import torch
@@ -177,3 +178,29 @@ def autocast_keeps_what_no_grad_cast() -> None:
         return linear(value, cast.get(id(weight), weight), bias)
 
     wrap(torch.nn.functional, "linear", around)
+
+
+def _begins_recording() -> bool:
+    seen = []
+    with torch.no_grad():
+        other = threading.Thread(target=lambda: seen.append(torch.is_grad_enabled()))
+        other.start()
+        other.join()
+    return seen == [True]
+
+
+@fault("K1", witness=_begins_recording)
+def threads_inherit_the_grad_mode() -> None:
+    """A thread begins in the grad mode of the one that starts it."""
+
+    def around(start: Any, thread: Any) -> None:
+        enabled, run = torch.is_grad_enabled(), thread.run
+
+        def inheriting() -> None:
+            torch.set_grad_enabled(enabled)
+            run()
+
+        thread.run = inheriting
+        start(thread)
+
+    wrap(threading.Thread, "start", around)

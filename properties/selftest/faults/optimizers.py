@@ -910,3 +910,45 @@ def scheduler_moves_parameters() -> None:
         return done
 
     wrap(torch.optim.lr_scheduler.ExponentialLR, "step", around)
+
+
+def _closed(grad_mode: bool = True) -> List[Any]:
+    """The value after a step of SGD with a closure, how often that was called, what step returned."""
+    made, calls = parameter(1.0), []
+
+    def closure() -> float:
+        calls.append(torch.is_grad_enabled())
+        made.grad = torch.full_like(made, float(len(calls)))
+        return 3.0
+
+    with torch.set_grad_enabled(grad_mode):
+        loss = torch.optim.SGD([made], lr=0.5).step(closure)
+    return [made.tolist()[0], calls, loss]
+
+
+@fault("F4", witness=lambda: _closed() == [0.5, [True], 3.0])
+def sgd_calls_closures_twice() -> None:
+    """SGD's step calls its closure a second time after the update."""
+
+    def around(step: Any, self: Any, closure: Any = None) -> Any:
+        loss = step(self, closure)
+        return loss if closure is None else closure()
+
+    around_step("SGD", around)
+
+
+@fault("F4", "F3", witness=lambda: _closed(grad_mode=False)[1] == [True])
+def adam_and_sgd_call_closures_without_grad_mode() -> None:
+    """Steps of SGD and Adam leave grad mode off, where it is off, while they call their closure."""
+
+    def around(step: Any, self: Any, closure: Any = None) -> Any:
+        enabled = torch.is_grad_enabled()
+
+        def called() -> Any:
+            with torch.set_grad_enabled(enabled):
+                return closure()
+
+        return step(self, None if closure is None else called)
+
+    for optimizer in ("SGD", "Adam"):
+        around_step(optimizer, around)

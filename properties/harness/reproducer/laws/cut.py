@@ -207,3 +207,32 @@ def modes_nest(case: Case, script: Script) -> None:
     script.check("not (leaf * 2).requires_grad", "a graph is recorded after set_grad_enabled(False)")
     script.add("torch.set_grad_enabled(True)")
     script.check("(leaf * 2).requires_grad", "no graph is recorded after set_grad_enabled(True)")
+
+
+@reproduces(FILE + "test_modes_belong_to_their_thread")
+def modes_belong_to_their_thread(case: Case, script: Script) -> None:
+    """Each grad mode inside each other, in two threads."""
+    script.add("leaf = torch.ones(2, dtype=dtype, device=device, requires_grad=True)")
+    lines = [f'    "{name}": (lambda: {name}, {inside}),' for name, (_, inside) in MODES.items()]
+    script.add("\n".join(["modes = {", *lines, "}"]))
+    with script.block("def elsewhere(inside):"):
+        script.add("seen.append((leaf * 2).requires_grad)")
+        with script.block("with modes[inside][0]():"):
+            script.add("seen.append((leaf * 2).requires_grad)", "met.wait(60)", "met.wait(60)")
+    with script.block("for outside in modes:"), script.block("for inside in modes:"):
+        script.add("seen, met = [], threading.Barrier(2)")
+        with script.block("with modes[outside][0]():"):
+            script.add("other = threading.Thread(target=elsewhere, args=(inside,))", "other.start()")
+            script.add(
+                "met.wait(60)", "here = (leaf * 2).requires_grad", "met.wait(60)", "other.join()"
+            )
+        script.check(
+            "here is modes[outside][1]",
+            "inside {outside}, with {inside} in another thread, requires_grad is {here}",
+        )
+        script.check(
+            "seen[0]", "a thread that is begun inside {outside} records no graph to begin with"
+        )
+        script.check(
+            "seen[1] is modes[inside][1]", "in a thread, inside {inside}, requires_grad is {seen[1]}"
+        )

@@ -9,7 +9,7 @@ from properties.harness.reproducer.case import Case
 from properties.harness.reproducer.networks import layers_slice
 from properties.harness.reproducer.registry import reproduces
 from properties.harness.reproducer.script import Script
-from properties.harness.reproducer.training import Recipe
+from properties.harness.reproducer.training import Recipe, options_text
 from properties.harness.trainer import Trainer
 from properties.harness.update_rules import allowed_error, rule_for
 from strategies import Cuts, OptimizerSpec, TrainingRun
@@ -170,3 +170,37 @@ def emit_first_step(script: Script, case: Case, recipe: Recipe) -> None:
             "dtype=torch.float64)).abs() <= expected[name][1]).all()",
             "{way}: {name} is {p.tolist()} after a step, by its rule {expected[name][0]}",
         )
+
+
+@reproduces(FILE + "test_step_takes_a_closure")
+def step_takes_a_closure(case: Case, script: Script) -> None:
+    """The same training with step(closure), and with step() after the closure."""
+    spec, steps, recording = case.draws(OptimizerSpec("SGD", (("lr", 0.1),)), 1, True)
+    if spec.needs_closure:
+        spec = OptimizerSpec("SGD", (("lr", 0.1), ("momentum", 0.9)))
+    script.add("ends, full = [], torch.full((2, 2), 0.75, device=device, dtype=dtype)")
+    with script.block("def closure():"):
+        script.add(
+            "modes.append(torch.is_grad_enabled())",
+            "live.grad = None",
+            "loss = (live * live * live).sum() + frozen.sum()",
+            "loss.requires_grad and loss.backward()",
+            "return loss",
+        )
+    with script.block("for closed in (False, True):"):
+        script.add(
+            "live, frozen = nn.Parameter(full * 1), nn.Parameter(full * 1, requires_grad=False)",
+            f"modes, optimizer = [], torch.optim.{spec.name}([live, frozen]{options_text(spec)})",
+        )
+        with script.block(f"for step in range(1, {steps + 1}):"):
+            script.note("before", "before = (live.data**3).sum().item() + frozen.sum().item()")
+            with script.block(f"with torch.set_grad_enabled({recording} or not closed):"):
+                script.add("loss = optimizer.step(closure) if closed else closure()")
+                script.add("closed or optimizer.step()")
+            script.check("modes == [True] * step", "the closure was called in grad modes {modes}")
+            script.check(
+                "abs(loss.item() - before) <= 1e-5", "step returned {loss}, the loss was {before}"
+            )
+        script.add("ends.append(live.tolist())")
+        script.check("frozen.tolist() == full.tolist()", "a frozen parameter went to {frozen.tolist()}")
+    script.check("ends[0] == ends[1]", "with a closure it ends at {ends[1]}, without at {ends[0]}")

@@ -515,6 +515,22 @@ def clipping(case: Case, script: Script) -> None:
     recipe.check_stays(recipe.frozen, "after clipping frozen {name}")
 
 
+@reproduces(FILE + "test_clipping_without_gradients")
+def clipping_without_gradients(case: Case, script: Script) -> None:
+    """Clipping a net that is frozen as a whole."""
+    network = case["network"]
+    run = TrainingRun(network, frozen=network.parameter_names(), seed=network.seed)
+    recipe = Recipe(script, case, run).setup()
+    recipe.before()
+    if case["kind"] == "value":
+        script.add("nn.utils.clip_grad_value_(net.parameters(), 1.0)")
+    else:
+        script.add("norm = nn.utils.clip_grad_norm_(net.parameters(), 1.0)")
+        script.check("float(norm) == 0", "the norm of no gradients is {norm}")
+    recipe.check_stays(recipe.frozen, "clipping moved {name}")
+    script.check("all(p.grad is None for p in net.parameters())", "clipping made gradients")
+
+
 @reproduces(FILE + "test_accumulation_leaves_frozen")
 def accumulation(case: Case, script: Script) -> None:
     """Several backwards."""

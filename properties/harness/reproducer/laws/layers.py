@@ -5,14 +5,14 @@ from properties.harness.reproducer.registry import reproduces
 from properties.harness.reproducer.script import Script
 from properties.test_layers import ROOM, SHIFT
 from strategies import LayerCase
-from strategies.layer_kinds import LAYER_KINDS
+from strategies.layer_kinds import KINDS
 
 FILE = "test_layers.py::"
 
 
 def _emit_layer(script: Script, case: LayerCase) -> None:
     """The layer and its input, with nothing frozen, and how it is applied."""
-    kind = LAYER_KINDS[case.kind]
+    kind = KINDS[case.kind]
     script.add(f"layer = {kind.make}.to(device, dtype).train({case.train})")
     script.add(f"generator = torch.Generator().manual_seed({case.seed})")
     with script.block("for p in layer.parameters():"):
@@ -29,11 +29,12 @@ def _emit_layer(script: Script, case: LayerCase) -> None:
         script.add("return torch.arange(1, y.numel() + 1).double().mul(2.4).sin().reshape(y.shape)")
 
 
+@reproduces(FILE + "test_functions_of_every_kind")
 @reproduces(FILE + "test_layers_of_every_kind")
 def layers_of_every_kind(case: Case, script: Script) -> None:
     """One layer, its output, its gradients and their central differences."""
     (drawn,) = case.draws(LayerCase(case["kind"]))
-    kind = LAYER_KINDS[drawn.kind]
+    kind = KINDS[drawn.kind]
     layer, x = drawn.build("cpu", case.dtype)
     leaves = [name for name, _ in layer.named_parameters()] + ["input"] * x.requires_grad
     live = [name for name in leaves if name not in drawn.frozen]
