@@ -65,6 +65,7 @@ ORDER = (
     ("C|F1|F2|K", True),
     ("F[5679]|L", True),
     ("F5", False),
+    ("X2", True),
     ("D|C", False),
     ("X", True),
     ("F3", False),
