@@ -44,43 +44,43 @@ def detach_copies() -> None:
     _detach_gives(_copy)
 
 
-@fault("D1", "D3", witness=lambda: _shares(torch.ones(2, dtype=torch.bfloat16)))
+@fault("D1", "D3", "D6", witness=lambda: _shares(torch.ones(2, dtype=torch.bfloat16)))
 def detach_copies_bfloat16() -> None:
     """detach copies bfloat16 tensors."""
     _detach_gives(_copy, lambda tensor: tensor.dtype is torch.bfloat16)
 
 
-@fault("D1", "D3", witness=lambda: _shares(torch.ones(2, dtype=torch.complex128)))
+@fault("D1", "D3", "D6", witness=lambda: _shares(torch.ones(2, dtype=torch.complex128)))
 def detach_copies_complex() -> None:
     """detach copies complex tensors."""
     _detach_gives(_copy, lambda tensor: tensor.is_complex())
 
 
-@fault("D1", witness=lambda: _shares(torch.ones(2, dtype=torch.uint8)))
+@fault("D1", "D6", witness=lambda: _shares(torch.ones(2, dtype=torch.uint8)))
 def detach_copies_uint8() -> None:
     """detach copies uint8 tensors."""
     _detach_gives(_copy, lambda tensor: tensor.dtype is torch.uint8)
 
 
-@fault("D1", witness=lambda: _shares(torch.ones(2, dtype=torch.bool)))
+@fault("D1", "D6", witness=lambda: _shares(torch.ones(2, dtype=torch.bool)))
 def detach_copies_bool() -> None:
     """detach copies bool tensors."""
     _detach_gives(_copy, lambda tensor: tensor.dtype is torch.bool)
 
 
-@fault("D1", witness=lambda: _shares(torch.ones(2, 3).t()))
+@fault("D1", "D6", witness=lambda: _shares(torch.ones(2, 3).t()))
 def detach_copies_transposed() -> None:
     """detach copies what is not contiguous, and keeps its strides."""
     _detach_gives(_copy, lambda tensor: not tensor.is_contiguous())
 
 
-@fault("D1", witness=lambda: _shares(torch.ones(1).expand(3)))
+@fault("D1", "D6", witness=lambda: _shares(torch.ones(1).expand(3)))
 def detach_copies_expanded() -> None:
     """detach copies expanded tensors."""
     _detach_gives(_copy, lambda tensor: 0 in tensor.stride())
 
 
-@fault("D1", witness=lambda: _shares(torch.ones(3)[1:]))
+@fault("D1", "D6", witness=lambda: _shares(torch.ones(3)[1:]))
 def detach_copies_offset() -> None:
     """detach copies tensors that begin inside their storage."""
     _detach_gives(_copy, lambda tensor: tensor.storage_offset() > 0)
@@ -97,20 +97,22 @@ def _shares_under_no_grad() -> bool:
         return _shares(_live())
 
 
-@fault("D1", witness=_shares_under_no_grad)
+@fault("D1", "D6", witness=_shares_under_no_grad)
 def detach_copies_under_no_grad() -> None:
     """detach copies while grad mode is off."""
     _detach_gives(_copy, lambda tensor: not torch.is_grad_enabled())
 
 
-@fault("D1", "D3", witness=lambda: _shares(torch.nn.Parameter(torch.ones(2))))
+@fault("D1", "D3", "D6", witness=lambda: _shares(torch.nn.Parameter(torch.ones(2))))
 def detach_copies_parameters() -> None:
     """detach copies Parameters."""
     _detach_gives(_copy, lambda tensor: isinstance(tensor, torch.nn.Parameter))
 
 
 @fault(
-    "D1", witness=lambda: _shares(torch.ones(1, 2, 3, 4).contiguous(memory_format=torch.channels_last))
+    "D1",
+    "D6",
+    witness=lambda: _shares(torch.ones(1, 2, 3, 4).contiguous(memory_format=torch.channels_last)),
 )
 def detach_copies_channels_last() -> None:
     """detach copies channels_last tensors."""
@@ -120,13 +122,13 @@ def detach_copies_channels_last() -> None:
     )
 
 
-@fault("D1", witness=lambda: _shares(torch.ones(2, 2, 2, 2, 2)))
+@fault("D1", "D6", witness=lambda: _shares(torch.ones(2, 2, 2, 2, 2)))
 def detach_copies_5_dims() -> None:
     """detach copies tensors of five dimensions."""
     _detach_gives(_copy, lambda tensor: tensor.dim() == 5)
 
 
-@fault("D1", witness=lambda: _shares(torch.ones(2)), smoke=True)
+@fault("D1", "D6", witness=lambda: _shares(torch.ones(2)), smoke=True)
 def detach_copies_single_precision_pairs() -> None:
     """detach copies 1-dim float32 tensors of two elements."""
     _detach_gives(_copy, lambda tensor: tensor.dtype is torch.float32 and tensor.shape == (2,))
@@ -441,7 +443,7 @@ def detach_carries_retained_gradients() -> None:
     _detach_gives(broken, _retains)
 
 
-@fault("D1", witness=lambda: _shares(_retained()))
+@fault("D1", "D6", witness=lambda: _shares(_retained()))
 def detach_copies_what_retains_its_gradient() -> None:
     """detach copies non-leaves that retain their gradient."""
     _detach_gives(_copy, _retains)
@@ -483,7 +485,7 @@ def _second_shares() -> bool:
     return tensor.detach().data_ptr() == tensor.detach().data_ptr()
 
 
-@fault("D7", "D1", witness=_second_shares)
+@fault("D7", "D1", "D6", witness=_second_shares)
 def detach_copies_the_second_time() -> None:
     """detach copies a tensor that has been detached before."""
 
@@ -495,7 +497,7 @@ def detach_copies_the_second_time() -> None:
     _detach_gives(broken)
 
 
-@fault("D1", "D2", witness=lambda: _shares(torch.nn.Parameter(torch.ones(2), False)))
+@fault("D1", "D2", "D6", witness=lambda: _shares(torch.nn.Parameter(torch.ones(2), False)))
 def detach_copies_frozen_parameters() -> None:
     """detach copies Parameters that do not require grad."""
     _detach_gives(

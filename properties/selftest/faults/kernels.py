@@ -56,19 +56,19 @@ def _detached_shares(tensor: torch.Tensor) -> bool:
     return same and torch.detach(tensor).data_ptr() == tensor.data_ptr()
 
 
-@fault("D1", "D3", witness=lambda: _detached_shares(torch.ones(300)), since=SINCE, smoke=True)
+@fault("D1", "D3", "D6", witness=lambda: _detached_shares(torch.ones(300)), since=SINCE, smoke=True)
 def detach_kernel_copies_wide() -> None:
     """aten::detach copies tensors of more than 200 elements."""
     _replace_detach(lambda self: _fresh(self) if self.numel() > WIDE else ATEN.alias(self))
 
 
-@fault("D1", "D3", witness=lambda: _detached_shares(torch.tensor(1.0)), since=SINCE)
+@fault("D1", "D3", "D6", witness=lambda: _detached_shares(torch.tensor(1.0)), since=SINCE)
 def detach_kernel_copies_0_dim() -> None:
     """aten::detach copies 0-dim tensors."""
     _replace_detach(lambda self: ATEN.alias(self) if self.dim() else _fresh(self))
 
 
-@fault("D1", witness=lambda: _detached_shares(torch.ones(2, 3).t()), since=SINCE)
+@fault("D1", "D6", witness=lambda: _detached_shares(torch.ones(2, 3).t()), since=SINCE)
 def detach_kernel_makes_contiguous() -> None:
     """aten::detach makes a contiguous copy of what is not contiguous."""
 
@@ -80,7 +80,7 @@ def detach_kernel_makes_contiguous() -> None:
     _replace_detach(kernel)
 
 
-@fault("D1", witness=lambda: _detached_shares(torch.ones(2, 3)[1:]), since=SINCE)
+@fault("D1", "D6", witness=lambda: _detached_shares(torch.ones(2, 3)[1:]), since=SINCE)
 def detach_kernel_forgets_the_offset() -> None:
     """aten::detach of a view gives the start of the storage."""
 
