@@ -1,15 +1,16 @@
 """Random tensors of every dtype, layout and kind, drawn as plain descriptions."""
 
 import ctypes
+import math
 import warnings
 from dataclasses import dataclass
 from functools import cache
-from typing import Dict, Tuple
+from typing import Tuple
 
 import torch
 from hypothesis import strategies as st
 
-from strategies.digits import read_as
+from strategies.digits import Digits, read_as
 
 # Small shapes first, so that an index shrinks towards one element without axes.
 # The last few reach faults that depend on size; a zero extent holds no element.
@@ -198,30 +199,27 @@ def tensors(
 
     Shrinks towards a plain 0-dim leaf of ordinary value, contiguous, with seed 0.
     """
-    shapes = _shapes_up_to(max_elements)
-    return read_as(
-        TENSOR_DIGITS,
-        lambda digits: TensorSpec(
-            shape=digits.one_of(shapes),
-            layout=digits.one_of(layouts),
+
+    def read(digits: Digits) -> TensorSpec:
+        layout = digits.one_of(layouts)
+        return TensorSpec(
+            shape=digits.one_of(_shapes(layout, max_elements)),
+            layout=layout,
             kind=digits.one_of(kinds),
             special=digits.one_of(specials),
             seed=digits.bits(1),
-        ),
-    )
+        )
+
+    return read_as(TENSOR_DIGITS, read)
 
 
-_BY_SIZE: Dict[int, Tuple[Tuple[int, ...], ...]] = {}
+# Layouts that few shapes can have, so that they are drawn with those: their numbers of axes.
+AXES = {"overlapping": (1,), "channels_last": (4, 5)}
 
 
-def _shapes_up_to(most: int) -> Tuple[Tuple[int, ...], ...]:
-    if most not in _BY_SIZE:
-        kept = []
-        for shape in SHAPES:
-            count = 1
-            for extent in shape:
-                count *= extent
-            if count <= most:
-                kept.append(shape)
-        _BY_SIZE[most] = tuple(kept)
-    return _BY_SIZE[most]
+@cache
+def _shapes(layout: str, most: int) -> Tuple[Tuple[int, ...], ...]:
+    """The shapes of at most so many elements that a layout makes something of; all, if none."""
+    small = tuple(shape for shape in SHAPES if math.prod(shape) <= most)
+    fit = tuple(shape for shape in small if len(shape) in AXES.get(layout, (len(shape),)))
+    return fit or small
