@@ -23,9 +23,9 @@ from strategies import LayerCase, layer_cases
 from strategies.layer_kinds import FUNCTION_KINDS, KINDS, LAYER_KINDS
 
 SHIFT = 1e-5  # how far a central difference looks to both sides
-# What a value, and a slope, may be off by, relative to their size: seen at most 3e-8 in float64.
-ROOM = {torch.float64: 1e-6, torch.float32: 1e-3}
-ACCELERATED = 10  # times as much in float32 off the CPU, where convolutions may use TF32
+# What a value, and a slope, may be off by, relative to their size: seen at most 4e-8 and 2e-6.
+ROOM = {torch.float64: 1e-6, torch.float32: 1e-4}
+ACCELERATED = 100  # times as much in float32 off the CPU, where convolutions may use TF32
 
 
 def room_of(device: str, dtype: torch.dtype) -> float:
@@ -53,7 +53,7 @@ def leaves_of(layer: torch.nn.Module, x: torch.Tensor) -> Dict[str, torch.Tensor
 
 
 @law("F2 F3", "central differences; PyTorch notes, Autograd mechanics", PRECISE)
-@part(6, least=10)
+@part(4, least=10)
 @pytest.mark.parametrize("kind", list(LAYER_KINDS))
 @given(data=st.data())
 def test_layers_of_every_kind(device: str, dtype: torch.dtype, kind: str, data: st.DataObject) -> None:
