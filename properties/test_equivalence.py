@@ -125,7 +125,7 @@ def test_the_frozen_stay_in_every_implementation(
         check(not stray, f"{spec.name} ({way}) moved {sorted(stray)}, frozen or cut off")
 
 
-@law("F4 F1", "torch.optim.Optimizer.step documentation", PRECISE)
+@law("F1 F4", "torch.optim.Optimizer.step documentation", PRECISE)
 @part(2, least=10)
 @given(data=st.data())
 def test_step_takes_a_closure(device: str, dtype: torch.dtype, data: st.DataObject) -> None:

@@ -46,9 +46,9 @@ _LAYERS: Dict[str, LayerKind] = {
     "LSTMCell": LayerKind("nn.LSTMCell(3, 4)", (3, 3), "layer(x)[0]"),
     "GRUCell": LayerKind("nn.GRUCell(3, 4)", (3, 3)),
     "MultiheadAttention": LayerKind("nn.MultiheadAttention(4, 2)", (3, 2, 4), "layer(x, x, x)[0]"),
-    "TransformerEncoderLayer": LayerKind("nn.TransformerEncoderLayer(4, 2, 6, 0.0)", (3, 2, 4)),
+    "TransformerEncoderLayer": LayerKind("nn.TransformerEncoderLayer(4, 2, 6, 0.0, 'gelu')", (3, 2, 4)),
     "TransformerDecoderLayer": LayerKind(
-        "nn.TransformerDecoderLayer(4, 2, 6, 0.0)", (3, 2, 4), "layer(x, x)"
+        "nn.TransformerDecoderLayer(4, 2, 6, 0.0, 'gelu')", (3, 2, 4), "layer(x, x)"
     ),
     "LayerNorm": LayerKind("nn.LayerNorm((2, 3))", (4, 2, 3)),
     "RMSNorm": LayerKind("nn.RMSNorm(4)", (4, 4)),

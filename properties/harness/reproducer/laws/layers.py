@@ -3,7 +3,7 @@
 from properties.harness.reproducer.case import Case
 from properties.harness.reproducer.registry import reproduces
 from properties.harness.reproducer.script import Script
-from properties.test_layers import SHIFT, room_of
+from properties.test_layers import SHIFTS, room_of
 from strategies import LayerCase
 from strategies.layer_kinds import KINDS
 
@@ -57,7 +57,7 @@ def layers_of_every_kind(case: Case, script: Script) -> None:
         script.check(
             f"(leaf.grad is not None) == (name in {live})", "the gradient of {name} is {leaf.grad}"
         )
-    room = room_of(case.device, case.dtype)
+    room, near = room_of(case.device, case.dtype), SHIFTS[-1]
     script.note("wanted", "wanted = apply(twin, z)")
     script.check(
         f"((y.double().cpu() - wanted).abs() <= {room} * (1 + wanted.abs())).all()",
@@ -77,7 +77,7 @@ def layers_of_every_kind(case: Case, script: Script) -> None:
         script.note("leaf", "leaf = dict(twin.named_parameters(), input=z)[name]")
         script.note(
             "slope",
-            f"slope = (total(leaf, way, {SHIFT}) - total(leaf, way, -{SHIFT})) / {2 * SHIFT}",
+            f"slope = (total(leaf, way, {near}) - total(leaf, way, -{near})) / {2 * near}",
         )
         script.check(
             f"abs((gradient * way).sum() - slope) <= {room} * (1 + gradient.abs().sum())",
