@@ -21,10 +21,11 @@ def _live() -> torch.Tensor:
 
 
 def _accept(name: str, when: Callable[[torch.Tensor], bool] = lambda leaf: True) -> None:
-    """An in-place method works on the data of a leaf that requires grad, where it must refuse."""
+    """An in-place method works on the data of a live Parameter, where it must refuse."""
 
     def around(method: Any, tensor: Any, *args: Any, **kwargs: Any) -> Any:
-        if tensor.is_leaf and tensor.requires_grad and torch.is_grad_enabled() and when(tensor):
+        live = type(tensor) is torch.nn.Parameter and tensor.requires_grad
+        if live and torch.is_grad_enabled() and when(tensor):
             method(tensor.data, *args, **kwargs)
             return tensor
         return method(tensor, *args, **kwargs)
@@ -34,13 +35,13 @@ def _accept(name: str, when: Callable[[torch.Tensor], bool] = lambda leaf: True)
 
 @fault("F5", witness=lambda: _refuses(lambda: _live().add_(1)))
 def live_leaves_accept_add() -> None:
-    """add_ on a leaf that requires grad goes through, in grad mode."""
+    """add_ on a Parameter that requires grad goes through, in grad mode."""
     _accept("add_")
 
 
 @fault("F5", witness=lambda: _refuses(lambda: torch.nn.Parameter(torch.ones(80)).copy_(torch.ones(80))))
 def wide_live_leaves_accept_copy() -> None:
-    """copy_ into a leaf that requires grad goes through, only where it has over 64 elements."""
+    """copy_ into a live Parameter goes through, only where it has over 64 elements."""
     _accept("copy_", lambda leaf: leaf.numel() > 64)
 
 
