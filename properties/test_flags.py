@@ -22,6 +22,7 @@ from properties.harness.checks import (
     snapshot,
 )
 from properties.harness.law import FLOATING, law, part
+from properties.harness.trainer import freeze
 from properties.test_modules import with_other_weights
 from strategies import MLP, freeze_masks, mlps
 
@@ -62,8 +63,7 @@ def test_flags_survive(device: str, dtype: torch.dtype, way: str, data: st.DataO
     network: MLP = data.draw(mlps(max_depth=3, max_width=8))
     frozen, train = data.draw(freeze_masks(network)), data.draw(st.booleans())
     net = network.build(device, dtype).train(train)
-    for name, parameter in net.named_parameters():
-        parameter.requires_grad_(name not in frozen)
+    freeze(dict(net.named_parameters()), frozen, "method")
     before = {name: (p, read_bits(p)) for name, p in net.named_parameters()}
     code, copies, converted = WAYS[way]
     scope = {"copy": copy, "pickle": pickle, "torch": torch, "load": load, "device": device}
@@ -100,8 +100,7 @@ if "assign" in inspect.signature(torch.nn.Module.load_state_dict).parameters:  #
         network: MLP = data.draw(mlps(max_depth=3, max_width=8, tied=False))
         frozen = data.draw(freeze_masks(network))
         net = network.build(device, dtype)
-        for name, parameter in net.named_parameters():
-            parameter.requires_grad_(name not in frozen)
+        freeze(dict(net.named_parameters()), frozen, "method")
         given = with_other_weights(network).build(device, dtype).state_dict()
         bits = snapshot(given)
         net.load_state_dict(given, assign=True)

@@ -104,13 +104,17 @@ def check_slopes(case: LayerCase, output: torch.Tensor, live: Dict[str, torch.Te
     def slope(names: List[str], shift: float) -> float:
         """The slope of the output, weighted, where all of these leaves move along their waves."""
         sides = []
-        for step in (shift, -2 * shift, shift):
-            with torch.no_grad():
-                for name in names:
-                    leaves[name].add_(directions[name], alpha=step)
+        with torch.no_grad():
+            for step in (shift, -2 * shift):
+                move(names, step)
                 value = apply(case, twin, x)
                 sides.append(float((value * waves(value.shape)).sum()))
+            move(names, shift)  # back
         return (sides[0] - sides[1]) / (2 * shift)
+
+    def move(names: List[str], step: float) -> None:
+        for name in names:
+            leaves[name].add_(directions[name], alpha=step)
 
     directions = {name: waves(leaves[name].shape) for name in gradients}
     padding = getattr(twin, "padding_idx", None)
@@ -154,7 +158,7 @@ def test_max_norm_moves_frozen(
     """F1: a trap: looking up an Embedding with max_norm shortens those rows, frozen or not."""
     layer, used = bounded_embedding(rows, tokens, frozen, seed, device, dtype)
     before = snapshot({str(row): layer.weight[row] for row in range(rows)})
-    old = torch.empty(rows, 3, dtype=torch.float64).copy_(layer.weight.data)
+    old = oracle.as_float64(layer.weight)
     output = layer(torch.tensor(used, device=device))
     check_equal(output.requires_grad, not frozen, "whether the output requires grad")
     for row in range(rows):

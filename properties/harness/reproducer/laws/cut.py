@@ -170,13 +170,18 @@ def no_grad_records_nothing(case: Case, script: Script) -> None:
     )
 
 
+def _emit_modes(script: Script) -> None:
+    """A leaf that requires grad, and the grad modes with whether a graph is recorded inside."""
+    script.add("leaf = torch.ones(2, dtype=dtype, device=device, requires_grad=True)")
+    lines = [f'    "{name}": (lambda: {name}, {inside}),' for name, (_, inside) in MODES.items()]
+    script.add("\n".join(["modes = {", *lines, "}"]))
+
+
 @reproduces(FILE + "test_modes_nest")
 def modes_nest(case: Case, script: Script) -> None:
     """Grad modes in one another, as blocks and as decorators."""
     script.add("import itertools")
-    script.add("leaf = torch.ones(2, dtype=dtype, device=device, requires_grad=True)")
-    lines = [f'    "{name}": (lambda: {name}, {inside}),' for name, (_, inside) in MODES.items()]
-    script.add("\n".join(["modes = {", *lines, "}"]))
+    _emit_modes(script)
     with script.block("def recorded_in(nest):"):
         script.add(
             'inference = [name for name in nest if "inference" in name][-1:]',
@@ -215,9 +220,7 @@ def modes_nest(case: Case, script: Script) -> None:
 @reproduces(FILE + "test_modes_belong_to_their_thread")
 def modes_belong_to_their_thread(case: Case, script: Script) -> None:
     """Each grad mode inside each other, in two threads."""
-    script.add("leaf = torch.ones(2, dtype=dtype, device=device, requires_grad=True)")
-    lines = [f'    "{name}": (lambda: {name}, {inside}),' for name, (_, inside) in MODES.items()]
-    script.add("\n".join(["modes = {", *lines, "}"]))
+    _emit_modes(script)
     with script.block("def elsewhere(inside):"):
         script.add("seen.append((leaf * 2).requires_grad)")
         with script.block("with modes[inside][0]():"):
