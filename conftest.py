@@ -5,6 +5,7 @@ It only wires; what is tried lives in ``strategies``, what must hold in ``proper
 
 import hashlib
 import importlib.util
+import os
 import platform
 import random
 import re
@@ -13,9 +14,12 @@ from pathlib import Path
 from typing import Any, Dict, Generator, List, Optional
 
 ROOT = Path(__file__).parent
-sys.path.insert(0, str(ROOT))  # so that it runs from any directory, installed or not
+# a checkout runs without being installed, and so do the processes that it starts
+PACKAGE = str(ROOT / "properties" / "package")
+sys.path.insert(0, PACKAGE)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (PACKAGE, os.environ.get("PYTHONPATH", ""))))
 
-from properties.harness.machine import memory  # noqa: E402
+from frostproof.properties.harness.machine import memory  # noqa: E402
 
 memory.limit_caches()
 
@@ -24,13 +28,15 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import HealthCheck, Phase, settings  # noqa: E402
 
-from properties.harness import axes, database, evidence, known_defects, shards, summary  # noqa: E402
-from properties.harness.law import law_of  # noqa: E402
-from properties.harness.machine import describe  # noqa: E402
-from properties.harness.machine import plugin as machine  # noqa: E402
-from properties.harness.own import options as own  # noqa: E402
-from properties.harness.report import plugin as report  # noqa: E402
-from properties.harness.reproducer import report as explanation  # noqa: E402
+from frostproof.properties.harness.core import evidence  # noqa: E402
+from frostproof.properties.harness.core.law import law_of  # noqa: E402
+from frostproof.properties.harness.machine import describe  # noqa: E402
+from frostproof.properties.harness.machine import plugin as machine  # noqa: E402
+from frostproof.properties.harness.own import options as own  # noqa: E402
+from frostproof.properties.harness.report import plugin as report  # noqa: E402
+from frostproof.properties.harness.reproducer import report as explanation  # noqa: E402
+from frostproof.properties.harness.running import known_defects  # noqa: E402
+from frostproof.properties.harness.session import axes, database, shards, summary  # noqa: E402
 
 collect_ignore: List[str] = []
 

@@ -1,6 +1,6 @@
 """For your own pytest suite: assertions on what is frozen, around any code.
 
-from properties.assertions import assert_frozen, assert_only_trains
+from frostproof.properties.assertions import assert_frozen, assert_only_trains
 """
 
 from contextlib import contextmanager
@@ -8,9 +8,9 @@ from typing import Any, Collection, Iterator, List, Mapping, Union
 
 import torch
 
-from properties.harness.own.findings import named
-from properties.harness.own.recipe import flattened
-from properties.harness.own.watch import Watch, largest_change
+from frostproof.properties.harness.own.findings import named
+from frostproof.properties.harness.own.recipe import flattened
+from frostproof.properties.harness.own.watch import Watch, largest_change
 
 Watched = Union[torch.nn.Module, torch.Tensor, Mapping[str, Any]]
 

@@ -9,14 +9,18 @@ import torch
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from properties.harness import evidence, oracle
-from properties.harness.bits import read_bits
-from properties.harness.checks import check, check_equal, check_same_bits, count_cases
-from properties.harness.elsewhere import Elsewhere, digest
-from properties.harness.law import PRECISE, law, part
-from properties.harness.trainer import Trainer
-from properties.harness.update_rules import Rule, allowed_error, referenced, rule_for
-from properties.harness.ways import (
+from frostproof.properties.harness.core import evidence
+from frostproof.properties.harness.core.bits import read_bits
+from frostproof.properties.harness.core.checks import check, check_equal, check_same_bits, count_cases
+from frostproof.properties.harness.core.law import PRECISE, law, part
+from frostproof.properties.harness.reference import oracle
+from frostproof.properties.harness.reference.update_rules import (
+    Rule,
+    allowed_error,
+    referenced,
+    rule_for,
+)
+from frostproof.properties.harness.running.call_modes import (
     Compile,
     Eager,
     FunctionalCall,
@@ -24,9 +28,11 @@ from properties.harness.ways import (
     can_transform,
     ways,
 )
-from properties.test_optimizers import check_gradients, expected_of
-from strategies import MLP, Cuts, Layer, OptimizerSpec, TrainingRun, mlps, training_runs
-from strategies.networks import ACTIVATIONS, NORMS
+from frostproof.properties.harness.running.subprocesses import Subprocess, digest
+from frostproof.properties.harness.running.trainer import Trainer
+from frostproof.properties.test_optimizers import check_gradients, expected_of
+from frostproof.strategies import MLP, Cuts, Layer, OptimizerSpec, TrainingRun, mlps, training_runs
+from frostproof.strategies.networks import ACTIVATIONS, NORMS
 
 
 def check_alike(plain: Eager, other: Eager, way: str) -> None:
@@ -218,7 +224,7 @@ def varied_runs(seed: int) -> List[TrainingRun]:
 def test_processes_train_alike(device: str, dtype: torch.dtype) -> None:
     """X3: two processes with the same description end with the same bits."""
     runs = varied_runs(evidence.Current.seed)
-    other = Elsewhere(runs, device, dtype, evidence.Current.plugins)
+    other = Subprocess(runs, device, dtype, evidence.Current.plugins)
     here = [digest(run, device, dtype) for run in runs]
     for run, one, two in zip(runs, here, other.digests()):
         check(one == two, f"another process trains this to other bits: {run}")

@@ -10,7 +10,7 @@ from typing import Any, List, Tuple
 import pytest
 import torch
 
-from properties.harness.checks import (
+from frostproof.properties.harness.core.checks import (
     check,
     check_close,
     check_equal,
@@ -20,7 +20,7 @@ from properties.harness.checks import (
     check_unchanged,
     snapshot,
 )
-from properties.harness.law import PRECISE, law
+from frostproof.properties.harness.core.law import PRECISE, law
 
 SOURCE = "the source article's worked example"
 

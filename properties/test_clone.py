@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from properties.harness.bits import read_bits
-from properties.harness.checks import (
+from frostproof.properties.harness.core.bits import read_bits
+from frostproof.properties.harness.core.checks import (
     check,
     check_equal,
     check_moved,
@@ -17,8 +17,8 @@ from properties.harness.checks import (
     check_same_gradient,
     snapshot,
 )
-from properties.harness.law import ANY, DIFFERENTIABLE, FLOATING, PRECISE, law
-from properties.harness.layout import (
+from frostproof.properties.harness.core.law import ANY, DIFFERENTIABLE, FLOATING, PRECISE, law
+from frostproof.properties.harness.core.layout import (
     ATTACHED,
     attach,
     autograd_state,
@@ -26,9 +26,9 @@ from properties.harness.layout import (
     overlaps,
     storage_address,
 )
-from properties.harness.trainer import Trainer
-from properties.test_detach import SPARSE, modes, sparse_matrix
-from strategies import (
+from frostproof.properties.harness.running.trainer import Trainer
+from frostproof.properties.test_detach import SPARSE, modes, sparse_matrix
+from frostproof.strategies import (
     MLP,
     TensorSpec,
     TrainingRun,

@@ -10,7 +10,7 @@ import torch
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from properties.harness.checks import (
+from frostproof.properties.harness.core.checks import (
     check,
     check_equal,
     check_raises,
@@ -19,9 +19,9 @@ from properties.harness.checks import (
     check_unchanged,
     count_cases,
 )
-from properties.harness.law import FLOATING, law
-from properties.harness.trainer import Trainer
-from strategies import MLP, Cuts, Layer, TrainingRun, detach_positions, mlps, training_runs
+from frostproof.properties.harness.core.law import FLOATING, law
+from frostproof.properties.harness.running.trainer import Trainer
+from frostproof.strategies import MLP, Cuts, Layer, TrainingRun, detach_positions, mlps, training_runs
 
 
 def _run(network: MLP, cuts: Cuts, batch: int = 4) -> TrainingRun:

@@ -8,16 +8,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from properties.harness.bits import read_bits
-from properties.harness.checks import (
+from frostproof.properties.harness.core.bits import read_bits
+from frostproof.properties.harness.core.checks import (
     check,
     check_equal,
     check_moved,
     check_raises,
     check_same_bits,
 )
-from properties.harness.law import ANY, COMPLEX, DIFFERENTIABLE, FLOATING, PRECISE, law
-from properties.harness.layout import (
+from frostproof.properties.harness.core.law import ANY, COMPLEX, DIFFERENTIABLE, FLOATING, PRECISE, law
+from frostproof.properties.harness.core.layout import (
     ATTACHED,
     attach,
     autograd_state,
@@ -25,8 +25,8 @@ from properties.harness.layout import (
     overlaps,
     storage_address,
 )
-from properties.harness.trainer import Trainer
-from strategies import MLP, TensorSpec, TrainingRun, mlps, tensors
+from frostproof.properties.harness.running.trainer import Trainer
+from frostproof.strategies import MLP, TensorSpec, TrainingRun, mlps, tensors
 
 DOCUMENT = "torch.Tensor.detach documentation"
 # Both ways to call it, and the modes under which it must do the same.

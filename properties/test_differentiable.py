@@ -7,11 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from properties.harness.bits import read_bits
-from properties.harness.checks import check, check_close, check_same_bits
-from properties.harness.law import PRECISE, law, part
-from strategies import OptimizerSpec, optimizer_names, optimizers
-from strategies.optimizers import MATRICES
+from frostproof.properties.harness.core.bits import read_bits
+from frostproof.properties.harness.core.checks import check, check_close, check_same_bits
+from frostproof.properties.harness.core.law import PRECISE, law, part
+from frostproof.strategies import OptimizerSpec, optimizer_names, optimizers
+from frostproof.strategies.optimizers import MATRICES
 
 DIFFERENTIABLE = tuple(
     name

@@ -5,9 +5,8 @@ from typing import Any, Dict, FrozenSet, Iterable, List
 
 import torch
 
-from properties.harness import oracle
-from properties.harness.bits import from_bits, has_bits
-from properties.harness.checks import (
+from frostproof.properties.harness.core.bits import from_bits, has_bits
+from frostproof.properties.harness.core.checks import (
     check_equal,
     check_raises,
     check_same_bits,
@@ -15,11 +14,12 @@ from properties.harness.checks import (
     count_cases,
     fail,
 )
-from properties.harness.law import PRECISE, law
-from properties.harness.trainer import Trainer
-from properties.harness.update_rules import rule_for
-from properties.test_optimizers import check_gradients, check_update, expected_of
-from strategies import MLP, Cuts, Layer, OptimizerSpec, TrainingRun
+from frostproof.properties.harness.core.law import PRECISE, law
+from frostproof.properties.harness.reference import oracle
+from frostproof.properties.harness.reference.update_rules import rule_for
+from frostproof.properties.harness.running.trainer import Trainer
+from frostproof.properties.test_optimizers import check_gradients, check_update, expected_of
+from frostproof.strategies import MLP, Cuts, Layer, OptimizerSpec, TrainingRun
 
 SPECS = (
     OptimizerSpec("SGD", (("lr", 0.1), ("momentum", 0.9), ("weight_decay", 0.1))),

@@ -7,14 +7,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from properties.harness import oracle
-from properties.harness.bits import read_bits
-from properties.harness.checks import check, check_equal, check_moved, check_same_bits
-from properties.harness.law import FLOATING, PRECISE, law, part
-from properties.harness.trainer import Trainer
-from properties.harness.update_rules import allowed_error, rule_for
-from strategies import Cuts, OptimizerSpec, TrainingRun, mlps, optimizers, training_runs
-from strategies.optimizers import IMPLEMENTATIONS, implementations
+from frostproof.properties.harness.core.bits import read_bits
+from frostproof.properties.harness.core.checks import check, check_equal, check_moved, check_same_bits
+from frostproof.properties.harness.core.law import FLOATING, PRECISE, law, part
+from frostproof.properties.harness.reference import oracle
+from frostproof.properties.harness.reference.update_rules import allowed_error, rule_for
+from frostproof.properties.harness.running.trainer import Trainer
+from frostproof.strategies import Cuts, OptimizerSpec, TrainingRun, mlps, optimizers, training_runs
+from frostproof.strategies.optimizers import IMPLEMENTATIONS, implementations
 
 SOURCE = "PyTorch notes, Autograd mechanics"
 

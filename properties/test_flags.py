@@ -12,8 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from properties.harness.bits import read_bits
-from properties.harness.checks import (
+from frostproof.properties.harness.core.bits import read_bits
+from frostproof.properties.harness.core.checks import (
     check,
     check_equal,
     check_same_bits,
@@ -21,10 +21,10 @@ from properties.harness.checks import (
     fail,
     snapshot,
 )
-from properties.harness.law import FLOATING, law, part
-from properties.harness.trainer import freeze
-from properties.test_modules import with_other_weights
-from strategies import MLP, freeze_masks, mlps
+from frostproof.properties.harness.core.law import FLOATING, law, part
+from frostproof.properties.harness.running.trainer import freeze
+from frostproof.properties.test_modules import with_other_weights
+from frostproof.strategies import MLP, freeze_masks, mlps
 
 # Ways to copy or convert, as code on ``net``; what is a copy, and the dtype that the values get.
 WAYS: Dict[str, Tuple[str, bool, Any]] = {

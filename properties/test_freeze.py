@@ -11,9 +11,8 @@ import torch
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from properties.harness import oracle
-from properties.harness.bits import from_bits, read_bits
-from properties.harness.checks import (
+from frostproof.properties.harness.core.bits import from_bits, read_bits
+from frostproof.properties.harness.core.checks import (
     check,
     check_close,
     check_equal,
@@ -24,18 +23,19 @@ from properties.harness.checks import (
     fail,
     snapshot,
 )
-from properties.harness.law import ANY, DIFFERENTIABLE, FLOATING, PRECISE, law, part
-from properties.harness.layout import (
+from frostproof.properties.harness.core.law import ANY, DIFFERENTIABLE, FLOATING, PRECISE, law, part
+from frostproof.properties.harness.core.layout import (
     ATTACHED,
     attach,
     autograd_state,
     geometry,
     storage_address,
 )
-from properties.harness.listing_run import state_bits
-from properties.harness.reproducer.recording import each_of
-from properties.harness.trainer import Trainer, freeze
-from strategies import (
+from frostproof.properties.harness.reference import oracle
+from frostproof.properties.harness.reproducer.recording import each_of
+from frostproof.properties.harness.running.scenario import state_bits
+from frostproof.properties.harness.running.trainer import Trainer, freeze
+from frostproof.strategies import (
     MLP,
     Layer,
     OptimizerSpec,
@@ -47,7 +47,7 @@ from strategies import (
     tensors,
     training_runs,
 )
-from strategies.optimizers import implementations
+from frostproof.strategies.optimizers import implementations
 
 
 def _state_bits(trainer: Trainer, name: str) -> Dict[str, Any]:

@@ -16,9 +16,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from properties.harness import detours, evidence, oracle
-from properties.harness.bits import from_bits, read_bits
-from properties.harness.checks import (
+from frostproof.properties.harness.core import evidence
+from frostproof.properties.harness.core.bits import from_bits, read_bits
+from frostproof.properties.harness.core.checks import (
     check,
     check_equal,
     check_same_bits,
@@ -27,13 +27,15 @@ from properties.harness.checks import (
     fail,
     snapshot,
 )
-from properties.harness.law import PRECISE, law
-from properties.harness.machine import running
-from properties.harness.reproducer.recording import recorded
-from properties.harness.trainer import Trainer
-from properties.harness.update_rules import Rule, rule_for
-from properties.test_optimizers import check_update
-from strategies import MLP, OptimizerSpec, TrainingRun, mlps
+from frostproof.properties.harness.core.law import PRECISE, law
+from frostproof.properties.harness.machine import running
+from frostproof.properties.harness.reference import oracle
+from frostproof.properties.harness.reference.update_rules import Rule, rule_for
+from frostproof.properties.harness.reproducer.recording import recorded
+from frostproof.properties.harness.running import workarounds
+from frostproof.properties.harness.running.trainer import Trainer
+from frostproof.properties.test_optimizers import check_update
+from frostproof.strategies import MLP, OptimizerSpec, TrainingRun, mlps
 
 SPECS = (
     OptimizerSpec("SGD", (("lr", 0.02), ("momentum", 0.9), ("weight_decay", 0.1))),
@@ -156,7 +158,7 @@ class History(RuleBasedStateMachine):
         old = {name: oracle.as_float64(value) for name, value in self.named.items()}
         moving = [name for name in self.references if self.gradients[name] is not None]
         exact = {name: oracle.as_float64(self.named[name].grad) for name in moving}  # type: ignore[arg-type]
-        detours.step(self.optimizer)
+        workarounds.step(self.optimizer)
         for name in moving:
             where = f"{name} after a step"
             check_update(self.named[name], old[name], exact[name], self.references[name], where)

@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from properties.harness.bits import read_bits
-from properties.harness.checks import check, check_equal, check_raises, check_unchanged
-from properties.harness.law import FLOATING, law
-from properties.harness.trainer import Trainer
-from strategies import OptimizerSpec, TrainingRun, training_runs
+from frostproof.properties.harness.core.bits import read_bits
+from frostproof.properties.harness.core.checks import check, check_equal, check_raises, check_unchanged
+from frostproof.properties.harness.core.law import FLOATING, law
+from frostproof.properties.harness.running.trainer import Trainer
+from frostproof.strategies import OptimizerSpec, TrainingRun, training_runs
 
 INTEGERS = st.lists(st.integers(-1000, 1000), max_size=20)
 

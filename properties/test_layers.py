@@ -9,8 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from properties.harness import oracle
-from properties.harness.checks import (
+from frostproof.properties.harness.core.checks import (
     check,
     check_close,
     check_equal,
@@ -19,9 +18,10 @@ from properties.harness.checks import (
     fail,
     snapshot,
 )
-from properties.harness.law import EXACT, PRECISE, law, part
-from strategies import LayerCase, layer_cases
-from strategies.layer_kinds import FUNCTION_KINDS, KINDS, LAYER_KINDS
+from frostproof.properties.harness.core.law import EXACT, PRECISE, law, part
+from frostproof.properties.harness.reference import oracle
+from frostproof.strategies import LayerCase, layer_cases
+from frostproof.strategies.layer_kinds import FUNCTION_KINDS, KINDS, LAYER_KINDS
 
 # How far a central difference looks to both sides. Where a kink (of PReLU, a pooling's maximum)
 # lies between them it is wrong: then it looks closer.

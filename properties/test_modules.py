@@ -10,8 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from properties.harness import oracle
-from properties.harness.checks import (
+from frostproof.properties.harness.core.checks import (
     check,
     check_close,
     check_equal,
@@ -19,9 +18,10 @@ from properties.harness.checks import (
     check_same_bits,
     snapshot,
 )
-from properties.harness.law import FLOATING, PRECISE, law
-from properties.harness.trainer import Trainer
-from strategies import MLP, Layer, TrainingRun, freeze_masks, mlps
+from frostproof.properties.harness.core.law import FLOATING, PRECISE, law
+from frostproof.properties.harness.reference import oracle
+from frostproof.properties.harness.running.trainer import Trainer
+from frostproof.strategies import MLP, Layer, TrainingRun, freeze_masks, mlps
 
 DOCUMENT = "torch.nn.Module.requires_grad_ documentation"
 

@@ -11,9 +11,8 @@ import torch
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from properties.harness import detours, oracle
-from properties.harness.bits import read_bits
-from properties.harness.checks import (
+from frostproof.properties.harness.core.bits import read_bits
+from frostproof.properties.harness.core.checks import (
     check,
     check_close,
     check_equal,
@@ -21,33 +20,41 @@ from properties.harness.checks import (
     count_cases,
     fail,
 )
-from properties.harness.known_defects import version_tuple
-from properties.harness.law import COMPLEX, FLOATING, PRECISE, law
-from properties.harness.lbfgs import LBFGS, Bowl, lbfgs_steps, lbfgs_tolerance
-from properties.harness.listing_run import ListingRun, gradient_like, state_bits
-from properties.harness.trainer import Trainer
-from properties.harness.update_rules import Rule, SparseAdam, allowed_error, referenced, rule_for
-from strategies import (
+from frostproof.properties.harness.core.law import COMPLEX, FLOATING, PRECISE, law
+from frostproof.properties.harness.reference import oracle
+from frostproof.properties.harness.reference.lbfgs import LBFGS, Bowl, lbfgs_steps, lbfgs_tolerance
+from frostproof.properties.harness.reference.update_rules import (
+    Rule,
+    SparseAdam,
+    allowed_error,
+    referenced,
+    rule_for,
+)
+from frostproof.properties.harness.running import workarounds
+from frostproof.properties.harness.running.known_defects import version_tuple
+from frostproof.properties.harness.running.scenario import ListingRun, gradient_like, state_bits
+from frostproof.properties.harness.running.trainer import Trainer
+from frostproof.strategies import (
     MLP,
     Layer,
-    Listing,
+    OptimizerScenario,
     OptimizerSpec,
     TrainingRun,
     freeze_masks,
-    listings,
     mlps,
+    optimizer_scenarios,
     optimizers,
     training_runs,
 )
-from strategies.listings import (
+from frostproof.strategies.networks import ACTIVATION_MODULES, WIDE
+from frostproof.strategies.optimizer_scenarios import (
     BUILT_AT_ONCE,
     CAST_WHEN_LOADED,
     SHAPES,
     SLOW_TO_CHANGE,
     options_beside,
 )
-from strategies.networks import ACTIVATION_MODULES, WIDE
-from strategies.optimizers import (
+from frostproof.strategies.optimizers import (
     IMPLEMENTATIONS,
     MATRICES,
     choices,
@@ -446,7 +453,9 @@ def test_rule_on_given_gradients(device: str, dtype: torch.dtype, data: st.DataO
     names = referenced(1.0 if dtype in (torch.float32, torch.float64) else 1e-3)
     if dtype is torch.float16:
         names = [name for name in names if name in WITHOUT_SQUARES]
-    follow_the_rule(data.draw(listings(names=names, device=device, dtype=dtype)), device, dtype)
+    follow_the_rule(
+        data.draw(optimizer_scenarios(names=names, device=device, dtype=dtype)), device, dtype
+    )
 
 
 @law("F3 F1", "torch.optim documentation; complex numbers are pairs of real ones", COMPLEX)
@@ -454,7 +463,9 @@ def test_rule_on_given_gradients(device: str, dtype: torch.dtype, data: st.DataO
 def test_rule_on_complex_gradients(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
     """F3: a complex parameter moves as its real and imaginary parts would by themselves."""
     names = [name for name in complex_names() if implementations(name, device, dtype)]
-    follow_the_rule(data.draw(listings(names=names, device=device, dtype=dtype)), device, dtype)
+    follow_the_rule(
+        data.draw(optimizer_scenarios(names=names, device=device, dtype=dtype)), device, dtype
+    )
 
 
 def complex_names() -> List[str]:
@@ -463,12 +474,12 @@ def complex_names() -> List[str]:
     return referenced(1e-3) if version_tuple(str(torch.__version__)) >= (2, 1) else ["SGD"]
 
 
-def follow_the_rule(listing: Listing, device: str, dtype: torch.dtype) -> None:
+def follow_the_rule(scenario: OptimizerScenario, device: str, dtype: torch.dtype) -> None:
     """Each step of each parameter against its rule; without a gradient it stands still, state too."""
     __tracebackhide__ = True
-    run = ListingRun(listing, device, dtype)
-    listing, name = run.listing, run.spec.name
-    for step, kind in enumerate(listing.steps, 1):
+    run = ListingRun(scenario, device, dtype)
+    scenario, name = run.scenario, run.spec.name
+    for step, kind in enumerate(scenario.steps, 1):
         run.prepare(step)
         run.feed(kind)
         before = run.look()
@@ -476,7 +487,7 @@ def follow_the_rule(listing: Listing, device: str, dtype: torch.dtype) -> None:
         check_equal(run.rates(), before.rates, f"the rates after step {step} of {name}")
         for place, parameter in enumerate(run.parameters):
             where = f"parameter {place} after step {step} of {name}"
-            check_equal(parameter.requires_grad, listing.live(place, step), f"{where}: requires_grad")
+            check_equal(parameter.requires_grad, scenario.live(place, step), f"{where}: requires_grad")
             gradient = run.exact[place]
             if gradient is None:
                 check(parameter.grad is None, f"{where} has a gradient, and had none before")
@@ -505,29 +516,29 @@ class Fed:
     gradient: Optional[torch.Tensor]
 
 
-def frozen_midway(listing: Listing) -> Tuple[bool, ...]:
+def frozen_midway(scenario: OptimizerScenario) -> Tuple[bool, ...]:
     """Which parameters are frozen after two steps: as listed, or the first."""
-    return listing.frozen if any(listing.frozen) else (True, *listing.frozen[1:])
+    return scenario.frozen if any(scenario.frozen) else (True, *scenario.frozen[1:])
 
 
-def without_history(listing: Listing, device: str, dtype: torch.dtype) -> Listing:
+def without_history(scenario: OptimizerScenario, device: str, dtype: torch.dtype) -> OptimizerScenario:
     """The same optimizer and parameters: no group comes late, nothing is loaded, no flag turns."""
-    spec = detours.sound(listing.spec, device, dtype)
-    return dataclasses.replace(listing, spec=spec, turns=(), late=0, reload=0)
+    spec = workarounds.sound(scenario.spec, device, dtype)
+    return dataclasses.replace(scenario, spec=spec, turns=(), late=0, reload=0)
 
 
 def steps_with_left_behind(
-    listing: Listing, left: str, device: str, dtype: torch.dtype
+    scenario: OptimizerScenario, left: str, device: str, dtype: torch.dtype
 ) -> Iterator[Fed]:
     """Two steps on all, two with some frozen and a gradient left behind; after each step, all."""
     generator = torch.Generator()
-    generator.manual_seed(listing.seed)
-    parameters = dataclasses.replace(listing, frozen=(False,) * len(listing.shapes)).parameters(
+    generator.manual_seed(scenario.seed)
+    parameters = dataclasses.replace(scenario, frozen=(False,) * len(scenario.shapes)).parameters(
         device, dtype
     )
-    optimizer = listing.build(parameters)
+    optimizer = scenario.build(parameters)
     for step in range(1, 5):
-        for parameter, frozen in zip(parameters, frozen_midway(listing)):
+        for parameter, frozen in zip(parameters, frozen_midway(scenario)):
             if step == 3 and frozen:
                 parameter.requires_grad = False
                 if left == "zeros" and parameter.grad is not None:
@@ -547,7 +558,7 @@ def steps_with_left_behind(
             )
             for place, parameter in enumerate(parameters)
         ]
-        detours.step(optimizer)
+        workarounds.step(optimizer)
         yield from fed
 
 
@@ -557,14 +568,16 @@ def test_what_is_left_behind_moves_by_the_rule(
     device: str, dtype: torch.dtype, data: st.DataObject
 ) -> None:
     """F6: frozen midway, a parameter moves as its rule makes of a gradient left behind; else not."""
-    listing: Listing = data.draw(listings(names=referenced(), device=device, dtype=dtype))
+    scenario: OptimizerScenario = data.draw(
+        optimizer_scenarios(names=referenced(), device=device, dtype=dtype)
+    )
     left = data.draw(st.sampled_from(LEFT_BEHIND))
     event(left)
-    listing = without_history(listing, device, dtype)
-    rules = [rule_for(listing.spec_of(place), dtype) for place in range(len(listing.shapes))]
-    for fed in steps_with_left_behind(listing, left, device, dtype):
+    scenario = without_history(scenario, device, dtype)
+    rules = [rule_for(scenario.spec_of(place), dtype) for place in range(len(scenario.shapes))]
+    for fed in steps_with_left_behind(scenario, left, device, dtype):
         state = "live" if fed.parameter.requires_grad else f"frozen with {left} gradient"
-        where = f"parameter {fed.place}, {state}, after step {fed.step} of {listing.spec.name}"
+        where = f"parameter {fed.place}, {state}, after step {fed.step} of {scenario.spec.name}"
         rule = rules[fed.place]
         assert rule is not None
         if fed.gradient is None:
@@ -598,7 +611,7 @@ def option_rows(name: str, device: str, dtype: torch.dtype) -> Iterator[Optimize
             yield OptimizerSpec(name, tuple(sorted({**options, **IMPLEMENTATIONS[way]}.items())))
 
 
-def option_listings(name: str, device: str, dtype: torch.dtype) -> Iterator[Listing]:
+def option_listings(name: str, device: str, dtype: torch.dtype) -> Iterator[OptimizerScenario]:
     """Each row beside the next in a history: zeros first, flags that turn, a late group, a reload."""
     steps = ("zero", "ordinary", "ordinary", "half zero", "ordinary", "some", *("ordinary",) * 3)
     matrices = ((3, 2), (300, 2), (1, 1), (2, 4), (2, 3))  # wide: to meet faults that go by size
@@ -612,7 +625,7 @@ def option_listings(name: str, device: str, dtype: torch.dtype) -> Iterator[List
     for seed, (spec, other) in enumerate(zip(rows, (*rows[1:], rows[0]))):
         more = 20 if seed == 0 else 0
         late = 3 if seed % 3 == 1 and name not in BUILT_AT_ONCE else 0
-        yield Listing(
+        yield OptimizerScenario(
             spec,
             shapes,
             frozen,
@@ -638,8 +651,8 @@ def takes_tensor_rate(spec: OptimizerSpec) -> bool:
 @pytest.mark.parametrize("name", referenced())
 def test_every_option(device: str, dtype: torch.dtype, name: str) -> None:
     """F3: every pair of options of every optimizer, enumerated: each step as documented."""
-    for listing in option_listings(name, device, dtype):
-        follow_the_rule(listing, device, dtype)
+    for scenario in option_listings(name, device, dtype):
+        follow_the_rule(scenario, device, dtype)
         count_cases(1)
 
 
@@ -723,7 +736,9 @@ def test_lbfgs_moves_frozen_by_its_formula(
     generator.manual_seed(seed)
     rate = 0.5
     spec = OptimizerSpec("LBFGS", (("lr", rate), ("max_iter", 1)))
-    parameters = Listing(spec, (first, (3, 2)), (False, False), seed=seed).parameters(device, dtype)
+    parameters = OptimizerScenario(spec, (first, (3, 2)), (False, False), seed=seed).parameters(
+        device, dtype
+    )
     frozen, live = parameters
     old = torch.cat([oracle.as_float64(parameter).flatten() for parameter in parameters])
     gradients = [gradient_like(parameter, "ordinary", generator) for parameter in parameters]
@@ -774,8 +789,8 @@ def test_sparse_adam(
     generator = torch.Generator()
     generator.manual_seed(seed)
     shapes = ((rows + 1, width),) * 2
-    listing = Listing(OptimizerSpec("SparseAdam"), shapes, (False, True), seed=seed)
-    parameter, frozen = listing.parameters(device, dtype)
+    scenario = OptimizerScenario(OptimizerSpec("SparseAdam"), shapes, (False, True), seed=seed)
+    parameter, frozen = scenario.parameters(device, dtype)
     still = read_bits(frozen)
     options = sparse_options(seed, dtype)
     optimizer = torch.optim.SparseAdam([parameter, frozen], lr=0.1, **options)
@@ -843,7 +858,7 @@ def test_fused_sgd_moves_every_element(
     fused = "fused" in implementations("SGD", device, dtype)
     options = (("fused", True),) if fused else ()
     spec = OptimizerSpec("SGD", (*options, ("lr", 0.5), ("momentum", momentum)))
-    parameter = Listing(spec, ((size,),), (False,), seed=seed).parameters(device, dtype)[0]
+    parameter = OptimizerScenario(spec, ((size,),), (False,), seed=seed).parameters(device, dtype)[0]
     before = oracle.as_float64(parameter)
     parameter.grad = torch.ones(size, dtype=dtype, device=device)
     spec.build([parameter]).step()

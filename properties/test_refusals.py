@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from properties.harness.bits import read_bits
-from properties.harness.checks import (
+from frostproof.properties.harness.core.bits import read_bits
+from frostproof.properties.harness.core.checks import (
     check,
     check_equal,
     check_raises,
@@ -17,9 +17,9 @@ from properties.harness.checks import (
     check_unchanged,
     count_cases,
 )
-from properties.harness.law import DIFFERENTIABLE, FLOATING, law
-from properties.harness.trainer import Trainer
-from strategies import TrainingRun, training_runs
+from frostproof.properties.harness.core.law import DIFFERENTIABLE, FLOATING, law
+from frostproof.properties.harness.running.trainer import Trainer
+from frostproof.strategies import TrainingRun, training_runs
 
 # In-place operations as code on a parameter ``p`` of halves, and what they make of a half.
 IN_PLACE: Dict[str, float] = {

@@ -4,22 +4,22 @@ Every description is a frozen dataclass of plain values: its repr evaluates back
 to an equal object, and it builds the same thing on any device and dtype.
 """
 
-from strategies.detaching import Cuts, detach_positions
-from strategies.freezing import freeze_masks
-from strategies.layer_kinds import LayerCase, layer_cases
-from strategies.listings import Listing, listings
-from strategies.networks import MLP, Layer, Network, mlps
-from strategies.optimizers import OptimizerSpec, optimizer_names, optimizers
-from strategies.tensors import TensorSpec, all_dtypes, tensors
-from strategies.training import TrainingRun, training_runs
+from frostproof.strategies.detaching import Cuts, detach_positions
+from frostproof.strategies.freezing import freeze_masks
+from frostproof.strategies.layer_kinds import LayerCase, layer_cases
+from frostproof.strategies.networks import MLP, Layer, Network, mlps
+from frostproof.strategies.optimizer_scenarios import OptimizerScenario, optimizer_scenarios
+from frostproof.strategies.optimizers import OptimizerSpec, optimizer_names, optimizers
+from frostproof.strategies.tensors import TensorSpec, all_dtypes, tensors
+from frostproof.strategies.training import TrainingRun, training_runs
 
 __all__ = [
     "MLP",
     "Cuts",
     "Layer",
     "LayerCase",
-    "Listing",
     "Network",
+    "OptimizerScenario",
     "OptimizerSpec",
     "TensorSpec",
     "TrainingRun",
@@ -27,9 +27,9 @@ __all__ = [
     "detach_positions",
     "freeze_masks",
     "layer_cases",
-    "listings",
     "mlps",
     "optimizer_names",
+    "optimizer_scenarios",
     "optimizers",
     "tensors",
     "training_runs",

@@ -5,8 +5,8 @@ from typing import Tuple
 
 from hypothesis import strategies as st
 
-from strategies.digits import Digits, read_as
-from strategies.networks import MLP
+from frostproof.strategies.digits import Digits, read_as
+from frostproof.strategies.networks import MLP
 
 
 @dataclass(frozen=True)

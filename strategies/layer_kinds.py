@@ -7,7 +7,7 @@ from typing import Dict, Tuple
 import torch
 from hypothesis import strategies as st
 
-from strategies.freezing import Mask, freeze_masks
+from frostproof.strategies.freezing import Mask, freeze_masks
 
 
 @dataclass(frozen=True)

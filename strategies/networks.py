@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, List, Opt
 import torch
 from hypothesis import strategies as st
 
-from strategies.digits import Digits, read_as
+from frostproof.strategies.digits import Digits, read_as
 
 ACTIVATIONS = (
     "identity",

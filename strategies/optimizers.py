@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import torch
 from hypothesis import strategies as st
 
-from strategies.digits import Digits, read_as
+from frostproof.strategies.digits import Digits, read_as
 
 # How an optimizer differs from "dense parameters of any shape, step() without arguments".
 CLOSURE = frozenset(("LBFGS",))

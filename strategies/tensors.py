@@ -10,7 +10,7 @@ from typing import Tuple
 import torch
 from hypothesis import strategies as st
 
-from strategies.digits import Digits, read_as
+from frostproof.strategies.digits import Digits, read_as
 
 # Small shapes first, so that an index shrinks towards one element without axes.
 # The last few reach faults that depend on size; a zero extent holds no element.

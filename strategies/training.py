@@ -7,11 +7,11 @@ from typing import FrozenSet, Optional, Sequence, Tuple
 import torch
 from hypothesis import strategies as st
 
-from strategies.detaching import CUT_DIGITS, Cuts, read_cuts
-from strategies.digits import Digits, read_as, reader_of
-from strategies.freezing import Mask, layers_of, mask_digits, read_mask
-from strategies.networks import MLP, mlps
-from strategies.optimizers import (
+from frostproof.strategies.detaching import CUT_DIGITS, Cuts, read_cuts
+from frostproof.strategies.digits import Digits, read_as, reader_of
+from frostproof.strategies.freezing import Mask, layers_of, mask_digits, read_mask
+from frostproof.strategies.networks import MLP, mlps
+from frostproof.strategies.optimizers import (
     OPTIMIZER_DIGITS,
     OptimizerSpec,
     optimizer_classes,

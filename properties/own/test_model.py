@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
-from properties.harness.checks import (
+from frostproof.properties.harness.core.checks import (
     Tally,
     check,
     check_equal,
@@ -16,12 +16,12 @@ from properties.harness.checks import (
     count_cases,
     snapshot,
 )
-from properties.harness.evidence import Current
-from properties.harness.law import law
-from properties.harness.own import anatomy
-from properties.harness.own.findings import named
-from properties.harness.own.model import OwnModel, allowed, difference, off_its_step
-from strategies import OptimizerSpec, freeze_masks, optimizers
+from frostproof.properties.harness.core.evidence import Current
+from frostproof.properties.harness.core.law import law
+from frostproof.properties.harness.own import anatomy
+from frostproof.properties.harness.own.findings import named
+from frostproof.properties.harness.own.model import OwnModel, allowed, difference, off_its_step
+from frostproof.strategies import OptimizerSpec, freeze_masks, optimizers
 
 DENSE = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam")
 

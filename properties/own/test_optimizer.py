@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 
-from properties.harness.bits import read_bits
-from properties.harness.checks import (
+from frostproof.properties.harness.core.bits import read_bits
+from frostproof.properties.harness.core.checks import (
     check,
     check_equal,
     check_moved,
@@ -16,10 +16,10 @@ from properties.harness.checks import (
     check_unchanged,
     snapshot,
 )
-from properties.harness.law import PRECISE, law
-from properties.harness.trainer import Trainer
-from strategies import OptimizerSpec, TrainingRun, training_runs
-from strategies.optimizers import OWN
+from frostproof.properties.harness.core.law import PRECISE, law
+from frostproof.properties.harness.running.trainer import Trainer
+from frostproof.strategies import OptimizerSpec, TrainingRun, training_runs
+from frostproof.strategies.optimizers import OWN
 
 SGD = ("SGD",)
 NOISE = 1e-4  # gradients below this may be rounded away by an optimizer's eps

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from properties.harness.checks import check
-from properties.harness.law import law
-from properties.harness.own.findings import told
-from properties.harness.own.recipe import Examination, examine
+from frostproof.properties.harness.core.checks import check
+from frostproof.properties.harness.core.law import law
+from frostproof.properties.harness.own.findings import told
+from frostproof.properties.harness.own.recipe import Examination, examine
 
 SOURCE = "the recipe's own steps"
 

@@ -1,4 +1,4 @@
-"""False alarms: ``python -m properties.selftest.alarms`` runs the harness on a healthy torch.
+"""False alarms: ``python -m frostproof.properties.selftest.alarms`` tries a healthy torch.
 
 Seed after seed, until as many examples were checked as asked for; a failure is an alarm.
 """
@@ -15,13 +15,15 @@ from typing import Any, Dict, List, Optional
 import hypothesis
 import torch
 
-from properties.selftest.faults.process import run_harness
+from frostproof.properties.selftest.faults.process import run_harness
 
 USAGE_ERROR = 4
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m properties.selftest.alarms", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m frostproof.properties.selftest.alarms", description=__doc__
+    )
     parser.add_argument("--examples", type=int, default=1_000_000, help="default: 1000000")
     parser.add_argument("--profile", default="default", help="Hypothesis profile (default: default)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")

@@ -2,7 +2,7 @@
 
 Each measurement is a process of its own, because memory is its peak:
 
-    python -m properties.selftest.own_cost [--million 100]
+    python -m frostproof.properties.selftest.own_cost [--million 100]
 """
 
 import argparse
@@ -16,11 +16,11 @@ import torch
 from hypothesis import settings
 from torch import nn
 
-from properties.harness.own.model import build as build_model
-from properties.harness.own.recipe import build as build_recipe
-from properties.harness.own.recipe import examine
-from properties.own import test_model
-from strategies import OptimizerSpec
+from frostproof.properties.harness.own.model import build as build_model
+from frostproof.properties.harness.own.recipe import build as build_recipe
+from frostproof.properties.harness.own.recipe import examine
+from frostproof.properties.own import test_model
+from frostproof.strategies import OptimizerSpec
 
 # the laws of a model, with plain SGD, so that what comes beside training is the harness's own
 LAWS = {
@@ -115,7 +115,13 @@ def measure(kind: str, million: int) -> None:
 
 def child(kind: str, million: int) -> Tuple[float, int]:
     """A measurement in a process of its own."""
-    command = [sys.executable, "-m", "properties.selftest.own_cost", "--million", str(million)]
+    command = [
+        sys.executable,
+        "-m",
+        "frostproof.properties.selftest.own_cost",
+        "--million",
+        str(million),
+    ]
     out = subprocess.run([*command, "--kind", kind], capture_output=True, text=True, check=True).stdout
     seconds, peak = out.split()[-2:]
     return float(seconds), int(peak)

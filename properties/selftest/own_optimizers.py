@@ -4,7 +4,7 @@ from typing import Any, Callable, Dict, List, Tuple
 
 import torch
 
-from properties.selftest.recipes.machinery import KeepsDecaying, Lookahead, SharpnessAware
+from frostproof.properties.selftest.recipes.machinery import KeepsDecaying, Lookahead, SharpnessAware
 
 Factory = Callable[[Any], Any]
 RIGHT: Dict[str, Factory] = {}

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from properties import test_across
-from properties.harness.checks import LawBroken
-from properties.harness.trainer import Trainer
-from properties.harness.ways import COMPILES, can_compile, can_transform, ways
-from strategies import TrainingRun
+from frostproof.properties import test_across
+from frostproof.properties.harness.core.checks import LawBroken
+from frostproof.properties.harness.running.call_modes import COMPILES, can_compile, can_transform, ways
+from frostproof.properties.harness.running.trainer import Trainer
+from frostproof.strategies import TrainingRun
 
 
 class Drawn:

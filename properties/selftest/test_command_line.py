@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from frostproof.properties.selftest import ROOT
 
 
 def run(*arguments: str, cwd: Any = ROOT, **more: str) -> "subprocess.CompletedProcess[str]":

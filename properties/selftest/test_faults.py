@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 
-from properties.harness.known_defects import version_tuple
-from properties.selftest.faults.catalogue import collected_laws
-from properties.selftest.faults.fault import Fault, all_faults
-from properties.selftest.faults.process import run_alone
-from properties.selftest.faults.report import not_applicable
-from properties.selftest.faults.runner import run_one
+from frostproof.properties.harness.running.known_defects import version_tuple
+from frostproof.properties.selftest.faults.catalogue import collected_laws
+from frostproof.properties.selftest.faults.fault import Fault, all_faults
+from frostproof.properties.selftest.faults.process import run_alone
+from frostproof.properties.selftest.faults.report import not_applicable
+from frostproof.properties.selftest.faults.runner import run_one
 
 FAULTS = all_faults()
 ABSENT = {
@@ -21,7 +21,7 @@ SMOKE = [fault for fault in FAULTS.values() if fault.smoke and fault.name not in
 
 def test_every_witness_is_true_on_a_healthy_torch_and_false_under_its_fault() -> None:
     names = [name for name in FAULTS if name not in ABSENT]
-    command = ["properties.selftest.faults.probe", *names]
+    command = ["frostproof.properties.selftest.faults.probe", *names]
     _, output, _ = run_alone(command, {"FROSTPROOF_FAULT": ""}, limit=600)
     lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     said = {line.pop("fault"): line for line in lines}

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from properties.harness import known_defects
-from properties.harness.known_defects import Defect, applying, version_tuple
-from properties.harness.report.record import read
+from frostproof.properties.harness.report.record import read
+from frostproof.properties.harness.running import known_defects
+from frostproof.properties.harness.running.known_defects import Defect, applying, version_tuple
+from frostproof.properties.selftest import PACKAGE, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 ISSUE = "pytorch/pytorch#1"
 FOLD = "test_lambda.py::test_reduce_is_the_left_fold"
 
@@ -23,13 +23,13 @@ def run(
 ) -> "subprocess.CompletedProcess[str]":
     """pytest with one row as the whole table, and torch or Python broken by some code."""
     (folder / "table.py").write_text(
-        "from properties.harness import known_defects\n"
-        "from properties.harness.known_defects import Defect\n"
+        "from frostproof.properties.harness import known_defects\n"
+        "from frostproof.properties.harness.running.known_defects import Defect\n"
         f"known_defects.DEFECTS = ({row!r},)\n{code}\n"
     )
     command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-p", "table"]
     command += ["--hypothesis-profile", "quick", f"--junit-xml={folder / 'r.xml'}", *arguments]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(folder), str(ROOT)))}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(folder), PACKAGE))}
     return subprocess.run(
         command, cwd=str(ROOT), env=environment, capture_output=True, text=True, timeout=300
     )

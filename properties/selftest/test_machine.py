@@ -12,9 +12,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from properties.harness.machine import crash, faults, progress, running
+from frostproof.properties.harness.machine import crash, faults, progress, running
+from frostproof.properties.selftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 LAWS = Path(__file__).with_name("toy_laws.py")
 
 

@@ -2,9 +2,9 @@
 
 import importlib
 import itertools
+import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any, Dict, Iterator, List, Set, Tuple
 
 import pytest
@@ -12,8 +12,9 @@ import torch
 from hypothesis import HealthCheck, find, given, settings
 from hypothesis import strategies as st
 
-from strategies import OptimizerSpec, optimizer_names, optimizers
-from strategies.optimizers import (
+from frostproof.properties.selftest import PACKAGE
+from frostproof.strategies import OptimizerSpec, optimizer_names, optimizers
+from frostproof.strategies.optimizers import (
     CHOICES,
     CHOICES_OF,
     IMPLEMENTATIONS,
@@ -24,7 +25,7 @@ from strategies.optimizers import (
 )
 
 # the package exports a function of the same name
-module = importlib.import_module("strategies.optimizers")
+module = importlib.import_module("frostproof.strategies.optimizers")
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 MANY = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 KINDS = ("zero", "constant", "random", "tiny", "large", "half zero")
@@ -255,9 +256,9 @@ def test_importing_builds_no_optimizer() -> None:
     code = (
         "import sys, torch\n"
         "before = 'torch._dynamo' in sys.modules\n"
-        "import strategies\n"
+        "from frostproof import strategies\n"
         "strategies.optimizers()\n"
         "assert before or 'torch._dynamo' not in sys.modules"
     )
-    root = Path(__file__).resolve().parents[2]
-    subprocess.run([sys.executable, "-c", code], cwd=str(root), check=True)
+    environment = {**os.environ, "PYTHONPATH": PACKAGE}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)

@@ -7,9 +7,9 @@ from typing import Dict, Iterator, List, Tuple
 import pytest
 import torch
 
-from properties.harness import oracle
-from strategies import MLP, Cuts, Layer, TrainingRun
-from strategies.networks import ACTIVATIONS, NORMS
+from frostproof.properties.harness.reference import oracle
+from frostproof.strategies import MLP, Cuts, Layer, TrainingRun
+from frostproof.strategies.networks import ACTIVATIONS, NORMS
 
 STEP = 1e-5  # of a central difference: its error is about 1e-10 of the third derivative
 SEEDS = range(70_000, 70_012)  # the strategies' end at 65,535

@@ -11,17 +11,16 @@ import torch
 from hypothesis import settings
 from torch import nn
 
-from properties.assertions import assert_frozen, assert_only_trains
-from properties.harness.checks import LawBroken, Tally
-from properties.harness.own.factory import load
-from properties.harness.own.model import build
-from properties.harness.own.optimizer import build as build_optimizer
-from properties.harness.own.recipe import build as build_recipe
-from properties.own import test_model, test_optimizer
-from properties.selftest import own_optimizers
-from properties.selftest.own_models import BROKEN, HEALTHY, REFUSED
+from frostproof.properties.assertions import assert_frozen, assert_only_trains
+from frostproof.properties.harness.core.checks import LawBroken, Tally
+from frostproof.properties.harness.own.factory import load
+from frostproof.properties.harness.own.model import build
+from frostproof.properties.harness.own.optimizer import build as build_optimizer
+from frostproof.properties.harness.own.recipe import build as build_recipe
+from frostproof.properties.own import test_model, test_optimizer
+from frostproof.properties.selftest import ROOT, own_optimizers
+from frostproof.properties.selftest.own_models import BROKEN, HEALTHY, REFUSED
 
-ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "properties" / "selftest" / "own_models.py"
 
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from properties.harness.own.findings import told
-from properties.harness.own.recipe import build, examine
-from properties.selftest.recipes import averages, machinery, schedules, storage  # noqa: F401, they register
-from properties.selftest.recipes.mistakes import MISTAKES
-from properties.selftest.recipes.right import RIGHT
+from frostproof.properties.harness.own.findings import told
+from frostproof.properties.harness.own.recipe import build, examine
+from frostproof.properties.selftest.recipes import averages, machinery, schedules, storage  # noqa: F401, they register
+from frostproof.properties.selftest.recipes.mistakes import MISTAKES
+from frostproof.properties.selftest.recipes.right import RIGHT
 
 pytestmark = pytest.mark.filterwarnings("default")  # as where a user's code runs
 

@@ -14,13 +14,13 @@ from xml.sax.saxutils import escape, quoteattr
 import pytest
 import torch
 
-from properties.harness.report import markdown, page
-from properties.harness.report.__main__ import main
-from properties.harness.report.drawing import draw, network_of
-from properties.harness.report.record import Entry, Record, UnreadableRecord, read
-from strategies import MLP, Cuts, Layer, TrainingRun
+from frostproof.properties.harness.report import markdown, page
+from frostproof.properties.harness.report.__main__ import main
+from frostproof.properties.harness.report.drawing import draw, network_of
+from frostproof.properties.harness.report.record import Entry, Record, UnreadableRecord, read
+from frostproof.properties.selftest import ROOT
+from frostproof.strategies import MLP, Cuts, Layer, TrainingRun
 
-ROOT = Path(__file__).resolve().parents[2]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 EVIL = "<script>document.title='stolen'</script>&\"'"
 KNOWN = "known defect: a step without gradients raises (pytorch/pytorch#1)"
@@ -230,7 +230,7 @@ def run_laws(
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2"]
     command += ["--hypothesis-profile=quick", "--device=cpu"]
     if fault:
-        command += ["-p", "properties.selftest.faults.plugin"]
+        command += ["-p", "frostproof.properties.selftest.faults.plugin"]
     environment = {**os.environ, "FROSTPROOF_FAULT": fault, "GITHUB_STEP_SUMMARY": ""}
     if summary is not None:
         environment["GITHUB_STEP_SUMMARY"] = str(summary)

@@ -19,21 +19,21 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from properties import test_histories
-from properties.harness import axes, law
-from properties.harness.bits import describe_difference, read_bits
-from properties.harness.checks import LawBroken
-from properties.harness.known_defects import applying
-from properties.harness.reproducer.case import Case
-from properties.harness.reproducer.networks import emit_network, in_code, program_names
-from properties.harness.reproducer.recording import RecordedData, Recorder
-from properties.harness.reproducer.registry import scripts, templates
-from properties.harness.reproducer.script import Script, outcome
-from properties.harness.reproducer.tensors import emit_tensor
-from strategies import MLP, Layer, TensorSpec, all_dtypes, mlps
-from strategies.tensors import KINDS, LAYOUTS, SHAPES
-
-ROOT = Path(__file__).resolve().parents[2]
+from frostproof.properties import test_histories
+from frostproof.properties.harness.core import law
+from frostproof.properties.harness.core.bits import describe_difference, read_bits
+from frostproof.properties.harness.core.checks import LawBroken
+from frostproof.properties.harness.reproducer.case import Case
+from frostproof.properties.harness.reproducer.networks import emit_network, in_code, program_names
+from frostproof.properties.harness.reproducer.recording import RecordedData, Recorder
+from frostproof.properties.harness.reproducer.registry import scripts, templates
+from frostproof.properties.harness.reproducer.script import Script, outcome
+from frostproof.properties.harness.reproducer.tensors import emit_tensor
+from frostproof.properties.harness.running.known_defects import applying
+from frostproof.properties.harness.session import axes
+from frostproof.properties.selftest import PACKAGE, ROOT
+from frostproof.strategies import MLP, Layer, TensorSpec, all_dtypes, mlps
+from frostproof.strategies.tensors import KINDS, LAYOUTS, SHAPES
 
 
 def laws() -> Dict[str, Callable[..., None]]:
@@ -43,7 +43,7 @@ def laws() -> Dict[str, Callable[..., None]]:
         place = path.relative_to(ROOT).with_suffix("").parts
         if {"own", "selftest"} & set(place):
             continue  # the program of a user's own code is the user's
-        module = importlib.import_module(".".join(place))
+        module = importlib.import_module(".".join(("frostproof", *place)))
         for name, value in vars(module).items():
             if name.startswith("test_") and any(
                 mark.name == "law" for mark in getattr(value, "pytestmark", ())
@@ -265,7 +265,7 @@ def pytest_on(
         **os.environ,
         "FROSTPROOF_FAULT": fault,
         "HYPOTHESIS_STORAGE_DIRECTORY": str(folder / "hypothesis"),
-        "PYTHONPATH": os.pathsep.join((str(folder), str(ROOT))),
+        "PYTHONPATH": os.pathsep.join((str(folder), PACKAGE)),
     }
     return subprocess.run(
         [*command, test if "::" not in test else f"properties/{test}"],
@@ -283,15 +283,16 @@ def broken(fault: str, folder: Path, *more: str) -> "subprocess.CompletedProcess
     return pytest_on(FAULTS[fault][0], folder, PLUGIN, *more, fault=fault)
 
 
-PLUGIN = "properties.selftest.faults.plugin"
+PLUGIN = "frostproof.properties.selftest.faults.plugin"
 
 
 def run_program(path: Path, fault: str) -> List[Tuple[int, str]]:
     """(exit code, stderr) of a program in fresh processes: with the fault, and without it."""
-    apply = "from properties.selftest.faults.fault import all_faults; all_faults()[{!r}].apply(); "
+    module = "frostproof.properties.selftest.faults.fault"
+    apply = f"from {module} import all_faults; all_faults()[{{!r}}].apply(); "
     run = f"import runpy; runpy.run_path({str(path)!r}, run_name='__main__')"
     # torch warns where numpy is not installed
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    environment = {**os.environ, "PYTHONPATH": PACKAGE, "PYTHONWARNINGS": "ignore"}
     running = [
         subprocess.Popen(
             [sys.executable, "-c", code],
@@ -386,7 +387,7 @@ STEP = "torch.optim:SGD.step"
 # What raises once collection is over; words that the output has; whether there is a program.
 UNEXPECTED = {
     "while an example is drawn": (
-        ["strategies.training:read_optimizer"],
+        ["frostproof.strategies.training:read_optimizer"],
         "none: the error came while the example was drawn, before the law's first line",
         False,
     ),
@@ -394,7 +395,7 @@ UNEXPECTED = {
     "in a step": ([STEP], "raised at ", True),
     "in what writes the program": ([STEP, "torch:Tensor.tolist"], "none: writing it failed", False),
     "in what tells of it": (
-        [STEP, "properties.harness.reproducer.message:described"],
+        [STEP, "frostproof.properties.harness.reproducer.message:described"],
         "no message could be made of this: RuntimeError: torch fell over",
         True,
     ),

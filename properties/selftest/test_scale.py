@@ -12,10 +12,10 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import pytest
 
-from properties.harness import database, shards, summary
-from properties.harness.machine import gpus
-from properties.harness.report.record import read
-from properties.selftest.test_machine import run
+from frostproof.properties.harness.machine import gpus
+from frostproof.properties.harness.report.record import read
+from frostproof.properties.harness.session import database, shards, summary
+from frostproof.properties.selftest.test_machine import run
 
 GIB = 2**30
 redis_only = pytest.mark.skipif(
@@ -316,7 +316,7 @@ class Node:
 
 def scheduled(tests: List[str], nodes: List[Node], deaths: Sequence[int] = ()) -> Dict[str, List[str]]:
     """Who ran what, with made-up workers, of which one dies in each round of ``deaths``."""
-    from properties.harness.machine.scheduler import DeviceScheduling
+    from frostproof.properties.harness.machine.scheduler import DeviceScheduling
 
     scheduler: Any = DeviceScheduling.__new__(DeviceScheduling)
     scheduler.numnodes = len(nodes)

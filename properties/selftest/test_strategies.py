@@ -7,9 +7,9 @@ import torch
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
-from properties.harness.bits import from_bits, read_bits
-from properties.harness.trainer import Trainer
-from strategies import (
+from frostproof.properties.harness.core.bits import from_bits, read_bits
+from frostproof.properties.harness.running.trainer import Trainer
+from frostproof.strategies import (
     MLP,
     Cuts,
     Layer,

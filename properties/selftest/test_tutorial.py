@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from properties.harness.own.factory import load
-from properties.harness.own.findings import told
-from properties.harness.own.recipe import build, examine
+from frostproof.properties.harness.own.factory import load
+from frostproof.properties.harness.own.findings import told
+from frostproof.properties.harness.own.recipe import build, examine
+from frostproof.properties.selftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 TUTORIAL = ROOT / "properties" / "own" / "README.md"
 BLOCK = re.compile(r"```(python|text|fix)\n(.*?)```", re.DOTALL)
 

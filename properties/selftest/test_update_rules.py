@@ -6,15 +6,15 @@ from typing import Any, Dict, Iterator, List
 import pytest
 import torch
 
-from properties.harness import detours
-from properties.harness.update_rules import (
+from frostproof.properties.harness.reference.update_rules import (
     REFERENCES,
     allowed_error,
     referenced,
     rule_for,
 )
-from strategies import OptimizerSpec
-from strategies.optimizers import IMPLEMENTATIONS, choices, constrained, implementations
+from frostproof.properties.harness.running import workarounds
+from frostproof.strategies import OptimizerSpec
+from frostproof.strategies.optimizers import IMPLEMENTATIONS, choices, constrained, implementations
 
 STEPS = 5
 INSTALLED = [name for name in REFERENCES if hasattr(torch.optim, name)]
@@ -75,7 +75,7 @@ def test_rules_match_torch(name: str, dtype_name: str) -> None:
     if REFERENCES[name].roughness > 1e-3 and dtype is torch.bfloat16:
         return  # nothing is left to compare
     for seed, spec in enumerate(specs_of(name, dtype)):
-        follow(detours.sound(spec, "cpu", dtype), seed, dtype)
+        follow(workarounds.sound(spec, "cpu", dtype), seed, dtype)
 
 
 @pytest.mark.parametrize("name", INSTALLED)

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from properties.harness.checks import check
-from properties.harness.law import EXACT, law
-from strategies import MLP, mlps
+from frostproof.properties.harness.core.checks import check
+from frostproof.properties.harness.core.law import EXACT, law
+from frostproof.strategies import MLP, mlps
 
 NETWORKS = mlps(max_depth=2)
 

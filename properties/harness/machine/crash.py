@@ -8,7 +8,7 @@ from typing import Any, List, Optional, Tuple
 import hypothesis
 import torch
 
-from properties.harness.machine.running import Noted
+from frostproof.properties.harness.machine.running import Noted
 
 MOST = 4_000  # characters of a stack
 

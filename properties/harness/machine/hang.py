@@ -11,8 +11,8 @@ import time
 from contextlib import contextmanager
 from typing import Any, Iterator, Optional, Tuple
 
-from properties.harness.checks import Tally
-from properties.harness.machine.running import Note
+from frostproof.properties.harness.core.checks import Tally
+from frostproof.properties.harness.machine.running import Note
 
 LIMIT = 600.0  # seconds by default: a hundred times what the slowest example takes
 GRACE = 10.0

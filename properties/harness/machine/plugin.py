@@ -14,11 +14,21 @@ from typing import Any, Dict, Iterator, List, Optional, Set
 import pytest
 import torch
 
-from properties.harness import axes, evidence
-from properties.harness.machine import crash, describe, faults, files, gpus, hang, progress, running
-from properties.harness.own import options as own
-from properties.harness.reproducer import message
-from properties.harness.reproducer.report import RECORDER
+from frostproof.properties.harness.core import evidence
+from frostproof.properties.harness.machine import (
+    crash,
+    describe,
+    faults,
+    files,
+    gpus,
+    hang,
+    progress,
+    running,
+)
+from frostproof.properties.harness.own import options as own
+from frostproof.properties.harness.reproducer import message
+from frostproof.properties.harness.reproducer.report import RECORDER
+from frostproof.properties.harness.session import axes
 
 UNMEASURED = 2  # workers on each GPU where its memory cannot be measured
 DESCRIBED = 5  # dead laws whose example is drawn again
@@ -256,7 +266,7 @@ class Machine:
         """Our own only where some workers lack a GPU."""
         if not self.seats.plan.split or config.getvalue("dist") != "load":
             return None
-        from properties.harness.machine.scheduler import DeviceScheduling
+        from frostproof.properties.harness.machine.scheduler import DeviceScheduling
 
         return DeviceScheduling(config, log)
 

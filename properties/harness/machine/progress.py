@@ -12,7 +12,7 @@ from typing import Any, Callable, List, Optional
 
 import pytest
 
-from properties.harness.machine import running
+from frostproof.properties.harness.machine import running
 
 EVERY = 30.0  # seconds, in the nightly profile
 MOST = 6  # laws told in a line

@@ -4,7 +4,7 @@ from typing import Any, List, Optional
 
 from xdist.scheduler import LoadScheduling
 
-from properties.harness.machine import gpus
+from frostproof.properties.harness.machine import gpus
 
 AHEAD = 2  # xdist's worker wants its next test before it starts one
 

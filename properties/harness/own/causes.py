@@ -4,7 +4,7 @@ from typing import Any, Optional
 
 import torch
 
-from properties.harness.own.hands import Hand
+from frostproof.properties.harness.own.optimizer_watch import Hand
 
 REPLACED = (
     "the parameter was replaced by a new one under the same name: write into it with copy_ under "

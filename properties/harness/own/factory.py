@@ -16,8 +16,8 @@ from typing import Any, Callable, Tuple
 import pytest
 import torch
 
-from properties.harness.own import anatomy
-from properties.harness.own.findings import named
+from frostproof.properties.harness.own import anatomy
+from frostproof.properties.harness.own.findings import named
 
 
 def _place(problem: BaseException) -> str:

@@ -9,11 +9,11 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Seque
 import pytest
 import torch
 
-from properties.harness.bits import from_bits, read_bits
-from properties.harness.own import anatomy
-from properties.harness.own.factory import accepts, call, check_module, parts, said
-from properties.harness.own.findings import named
-from properties.harness.own.watch import magnitude, pieces, readable, same_bits
+from frostproof.properties.harness.core.bits import from_bits, read_bits
+from frostproof.properties.harness.own import anatomy
+from frostproof.properties.harness.own.factory import accepts, call, check_module, parts, said
+from frostproof.properties.harness.own.findings import named
+from frostproof.properties.harness.own.watch import magnitude, pieces, readable, same_bits
 
 SHAPES = ("module", "inputs", "loss")
 

@@ -5,9 +5,9 @@ from typing import Any, Callable, Optional, Sequence
 import pytest
 import torch
 
-from properties.harness.own.factory import call, said
-from strategies import OptimizerSpec
-from strategies.optimizers import OWN, OwnOptimizer
+from frostproof.properties.harness.own.factory import call, said
+from frostproof.strategies import OptimizerSpec
+from frostproof.strategies.optimizers import OWN, OwnOptimizer
 
 NEEDED = ("step", "param_groups", "state", "state_dict", "load_state_dict")
 

@@ -7,13 +7,13 @@ from typing import Any, List, Optional
 
 import pytest
 
-from properties.harness.own.factory import load
-from properties.harness.own.model import OwnModel
-from properties.harness.own.model import build as build_model
-from properties.harness.own.optimizer import build as build_optimizer
-from properties.harness.own.recipe import Recipe
-from properties.harness.own.recipe import build as build_recipe
-from strategies import OptimizerSpec
+from frostproof.properties.harness.own.factory import load
+from frostproof.properties.harness.own.model import OwnModel
+from frostproof.properties.harness.own.model import build as build_model
+from frostproof.properties.harness.own.optimizer import build as build_optimizer
+from frostproof.properties.harness.own.recipe import Recipe
+from frostproof.properties.harness.own.recipe import build as build_recipe
+from frostproof.strategies import OptimizerSpec
 
 FILES = {"model": "test_model.py", "recipe": "test_recipe.py", "optimizer": "test_optimizer.py"}
 

@@ -12,12 +12,17 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set, 
 import pytest
 import torch
 
-from properties.harness.own import anatomy, causes
-from properties.harness.own.factory import accepts, call, check_module, parts, said
-from properties.harness.own.findings import Finding, named
-from properties.harness.own.followers import Followers
-from properties.harness.own.hands import STEP_HOOKS, Hands, is_optimizer, living
-from properties.harness.own.watch import Watch, finite, largest_change, magnitude, readable
+from frostproof.properties.harness.own import anatomy, causes
+from frostproof.properties.harness.own.averaged_copies import AveragedCopies
+from frostproof.properties.harness.own.factory import accepts, call, check_module, parts, said
+from frostproof.properties.harness.own.findings import Finding, named
+from frostproof.properties.harness.own.optimizer_watch import (
+    STEP_HOOKS,
+    OptimizerWatch,
+    is_optimizer,
+    living,
+)
+from frostproof.properties.harness.own.watch import Watch, finite, largest_change, magnitude, readable
 
 SHAPES = ("module", "step", "keep")
 PATIENCE = 4  # steps are repeated this many times as often where something may train later
@@ -146,8 +151,10 @@ class Examination:
         self.frozen_since: Dict[str, int] = {}
         self.thawed_since: Dict[str, int] = {}
         self.experts: Dict[str, Tuple[str, ...]] = {}
-        self.hands = Hands(self.parameters, self.frozen, self.still, self.watch, recipe.earlier)
-        self.followers = Followers()
+        self.hands = OptimizerWatch(
+            self.parameters, self.frozen, self.still, self.watch, recipe.earlier
+        )
+        self.followers = AveragedCopies()
         self.pending: List[Finding] = []  # fall away where they belong to a follower
         self._shapes: Set[Tuple[int, ...]] = set()  # of frozen parameters
         self._hooks: Dict[str, Tuple[torch.Tensor, Any]] = {}

@@ -6,7 +6,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import torch
 
-from properties.harness.bits import dense_on_cpu, from_bits, read_bits
+from frostproof.properties.harness.core.bits import dense_on_cpu, from_bits, read_bits
 
 # 100 million float32: 0.03 s with memcmp, 0.3 s with a copy, 1.1 s with memoryview (2 cores)
 MEMCMP: Any = None if os.name == "nt" else ctypes.CDLL(None).memcmp

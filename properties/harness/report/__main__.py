@@ -1,12 +1,12 @@
-"""python -m properties.harness.report *.xml -o report.html: merges the records of several runs."""
+"""Merges records: python -m frostproof.properties.harness.report *.xml -o report.html."""
 
 import argparse
 import sys
 from pathlib import Path
 from typing import List, Optional
 
-from properties.harness.report import markdown, page
-from properties.harness.report.record import Record, UnreadableRecord, read, written
+from frostproof.properties.harness.report import markdown, page
+from frostproof.properties.harness.report.record import Record, UnreadableRecord, read, written
 
 USAGE = 4  # as pytest's exit code for a usage error
 
@@ -14,7 +14,7 @@ USAGE = 4  # as pytest's exit code for a usage error
 def main(arguments: Optional[List[str]] = None) -> int:
     """Merge, write, and say what could not be read. 0, or 4 where anything went wrong."""
     parser = argparse.ArgumentParser(
-        prog="python -m properties.harness.report",
+        prog="python -m frostproof.properties.harness.report",
         description="One page of one or more junit XML records that pytest --junit-xml wrote.",
     )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE.xml")

@@ -3,8 +3,8 @@
 from collections import defaultdict
 from typing import Dict, List, Tuple
 
-from properties.harness.report.page import totals, verdict
-from properties.harness.report.record import OUTCOMES, Record, cell_of
+from frostproof.properties.harness.report.page import totals, verdict
+from frostproof.properties.harness.report.record import OUTCOMES, Record, cell_of
 
 MOST = 10  # broken laws told in full
 LONGEST = 20_000  # characters of one text: GitHub drops a summary of more than 1 MiB

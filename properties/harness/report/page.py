@@ -5,8 +5,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
-from properties.harness.report.drawing import draw
-from properties.harness.report.record import Entry, Record, cell_of, worst
+from frostproof.properties.harness.report.drawing import draw
+from frostproof.properties.harness.report.record import Entry, Record, cell_of, worst
 
 SYMBOLS = {
     "held": ("h", "✓"),

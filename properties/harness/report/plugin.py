@@ -6,8 +6,8 @@ from typing import Any, List, Optional
 
 import pytest
 
-from properties.harness.report import markdown, page
-from properties.harness.report.record import Record, completed, entry_of, written
+from frostproof.properties.harness.report import markdown, page
+from frostproof.properties.harness.report.record import Record, completed, entry_of, written
 
 
 def add(group: Any) -> None:

@@ -9,8 +9,8 @@ import hypothesis
 import pytest
 import torch
 
-from properties.harness.own import options as own
-from properties.harness.reproducer.case import Case
+from frostproof.properties.harness.own import options as own
+from frostproof.properties.harness.reproducer.case import Case
 
 
 def brief(value: Any) -> str:

@@ -4,9 +4,9 @@ from typing import Callable, Dict, List, Optional, Tuple
 
 import torch
 
-from properties.harness.reproducer.literals import FEW, numbers
-from properties.harness.reproducer.script import Script
-from strategies import MLP, Cuts
+from frostproof.properties.harness.reproducer.literals import FEW, numbers
+from frostproof.properties.harness.reproducer.script import Script
+from frostproof.strategies import MLP, Cuts
 
 NO_CUT = Cuts()
 MODULES = {

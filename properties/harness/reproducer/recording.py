@@ -5,8 +5,8 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Type
 
 from hypothesis import strategies as st
 
-from properties.harness.machine import running
-from strategies.digits import SHARED, Digits, blocks, reader_of
+from frostproof.properties.harness.machine import running
+from frostproof.strategies.digits import SHARED, Digits, blocks, reader_of
 
 Value = TypeVar("Value")
 
@@ -14,7 +14,7 @@ Value = TypeVar("Value")
 class RecordedData:
     """Stands in for ``st.DataObject``: draws from it, and keeps what came.
 
-    All descriptions of an example are read from one block: see ``strategies.digits``.
+    All descriptions of an example are read from one block: see ``frostproof.strategies.digits``.
     """
 
     def __init__(self, data: st.DataObject) -> None:

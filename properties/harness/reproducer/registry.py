@@ -4,8 +4,8 @@ import importlib
 import pkgutil
 from typing import Any, Callable, Dict, Iterable, List, Optional
 
-from properties.harness.reproducer.case import Case
-from properties.harness.reproducer.script import Raised, Script, outcome
+from frostproof.properties.harness.reproducer.case import Case
+from frostproof.properties.harness.reproducer.script import Raised, Script, outcome
 
 Template = Callable[[Case, Script], None]
 TEMPLATES: Dict[str, List[Template]] = {}
@@ -26,9 +26,9 @@ def reproduces(test: str) -> Callable[[Template], Template]:
 
 def templates() -> Dict[str, List[Template]]:
     """Every template, by law."""
-    package = importlib.import_module("properties.harness.reproducer.laws")
+    package = importlib.import_module("frostproof.properties.harness.reproducer.laws")
     for found in sorted(module.name for module in pkgutil.iter_modules(package.__path__)):
-        importlib.import_module(f"properties.harness.reproducer.laws.{found}")
+        importlib.import_module(f"frostproof.properties.harness.reproducer.laws.{found}")
     return TEMPLATES
 
 

@@ -16,10 +16,10 @@ from _pytest._code.code import (
     ReprTraceback,
 )
 
-from properties.harness.report.drawing import network_of
-from properties.harness.reproducer import message
-from properties.harness.reproducer.recording import Recorder
-from properties.harness.reproducer.registry import Program, program, templates
+from frostproof.properties.harness.report.drawing import network_of
+from frostproof.properties.harness.reproducer import message
+from frostproof.properties.harness.reproducer.recording import Recorder
+from frostproof.properties.harness.reproducer.registry import Program, program, templates
 
 STARTED = time.time()
 RECORDER: "pytest.StashKey[Recorder]" = pytest.StashKey()

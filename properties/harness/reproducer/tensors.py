@@ -4,10 +4,10 @@ from typing import Tuple
 
 import torch
 
-from properties.harness.reproducer.literals import FEW, numbers
-from properties.harness.reproducer.script import Script
-from strategies import TensorSpec
-from strategies.tensors import can_require_grad, real_of
+from frostproof.properties.harness.reproducer.literals import FEW, numbers
+from frostproof.properties.harness.reproducer.script import Script
+from frostproof.strategies import TensorSpec
+from frostproof.strategies.tensors import can_require_grad, real_of
 
 
 def _base_shape(spec: TensorSpec) -> Tuple[int, ...]:

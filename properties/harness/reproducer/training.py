@@ -5,19 +5,19 @@ import dataclasses
 import re
 from typing import Any, Dict, Iterator, Optional, Tuple
 
-from properties.harness.detours import EMPTY_STEP, sound
-from properties.harness.known_defects import known
-from properties.harness.reproducer.case import Case
-from properties.harness.reproducer.literals import FEW, numbers
-from properties.harness.reproducer.networks import (
+from frostproof.properties.harness.reproducer.case import Case
+from frostproof.properties.harness.reproducer.literals import FEW, numbers
+from frostproof.properties.harness.reproducer.networks import (
     emit_forward,
     emit_freeze,
     emit_network,
     in_code,
     program_names,
 )
-from properties.harness.reproducer.script import Script
-from strategies import OptimizerSpec, TrainingRun
+from frostproof.properties.harness.reproducer.script import Script
+from frostproof.properties.harness.running.known_defects import known
+from frostproof.properties.harness.running.workarounds import EMPTY_STEP, sound
+from frostproof.strategies import OptimizerSpec, TrainingRun
 
 
 class Recipe:
@@ -215,7 +215,7 @@ def _sentence_of_one(sentence: str, name: str) -> str:
 
 
 def emit_guarded_step(script: Script) -> None:
-    """A step without the groups that torch 1.8 cannot step: see ``detours.step``."""
+    """A step without the groups that torch 1.8 cannot step: see ``workarounds.step``."""
     script.add(
         "groups = optimizer.param_groups",
         'optimizer.param_groups = [g for g in groups if any(p.grad is not None for p in g["params"])]',

@@ -1,4 +1,4 @@
-"""The command: ``python -m properties.selftest.bench [--output FILE.json] [--plot FILE.svg]``."""
+"""``python -m frostproof.properties.selftest.bench [--output FILE.json] [--plot FILE.svg]``."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ import hypothesis
 import torch
 from hypothesis import strategies as st
 
-from properties.selftest.bench import cases, commands, enumerated, plot
+from frostproof.properties.selftest.bench import cases, commands, enumerated, plot
 
 USAGE_ERROR = 4
 # name, nets, examples a round, the ratio that is promised (None: for information)
@@ -24,7 +24,9 @@ DEPTHS, WIDTHS = (1, 2, 4, 8, 16), (4, 16, 64, 256, 1024)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m properties.selftest.bench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m frostproof.properties.selftest.bench", description=__doc__
+    )
     parser.add_argument("--rounds", type=int, default=5, help="of each comparison (default: 5)")
     parser.add_argument("--skip-commands", action="store_true", help="only the cases: a minute or two")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the figures")

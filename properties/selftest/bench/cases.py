@@ -10,11 +10,11 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from properties import test_freeze
-from properties.harness import evidence
-from properties.harness.reproducer.recording import Recorder
-from strategies import MLP, TrainingRun, mlps, training_runs
-from strategies.networks import ACTIVATION_MODULES, Layer
+from frostproof.properties import test_freeze
+from frostproof.properties.harness.core import evidence
+from frostproof.properties.harness.reproducer.recording import Recorder
+from frostproof.strategies import MLP, TrainingRun, mlps, training_runs
+from frostproof.strategies.networks import ACTIVATION_MODULES, Layer
 
 DTYPE = torch.float32
 QUIET: Dict[str, Any] = {

@@ -7,9 +7,9 @@ import sys
 import time
 from typing import Any, Dict, List, Sequence
 
-from properties.selftest.faults.fault import all_faults
-from properties.selftest.faults.process import ROOT
-from properties.selftest.faults.runner import run_one
+from frostproof.properties.selftest.faults.fault import all_faults
+from frostproof.properties.selftest.faults.process import ROOT
+from frostproof.properties.selftest.faults.runner import run_one
 
 # Seen by different laws: an early one, a value, one dtype only, a late step.
 FAULTS = (

@@ -5,9 +5,9 @@ from typing import Any, Dict, List, Tuple
 
 import torch
 
-from properties import test_enumeration
-from properties.selftest.bench.cases import DTYPE, seconds, summary
-from strategies.networks import ACTIVATION_MODULES
+from frostproof.properties import test_enumeration
+from frostproof.properties.selftest.bench.cases import DTYPE, seconds, summary
+from frostproof.strategies.networks import ACTIVATION_MODULES
 
 DEPTH = 4  # most of the law's cases
 

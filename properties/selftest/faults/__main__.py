@@ -1,4 +1,4 @@
-"""The measure of the harness: ``python -m properties.selftest.faults [NAME...]``."""
+"""The measure of the harness: ``python -m frostproof.properties.selftest.faults [NAME...]``."""
 
 import argparse
 import os
@@ -8,18 +8,18 @@ from typing import List, Optional
 
 import torch
 
-from properties.harness.known_defects import version_tuple
-from properties.selftest.faults import report
-from properties.selftest.faults.catalogue import collected_laws
-from properties.selftest.faults.fault import Fault, all_faults
-from properties.selftest.faults.runner import Outcome, Results, run_faults
+from frostproof.properties.harness.running.known_defects import version_tuple
+from frostproof.properties.selftest.faults import report
+from frostproof.properties.selftest.faults.catalogue import collected_laws
+from frostproof.properties.selftest.faults.fault import Fault, all_faults
+from frostproof.properties.selftest.faults.runner import Outcome, Results, run_faults
 
 USAGE_ERROR = 4
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m properties.selftest.faults",
+        prog="python -m frostproof.properties.selftest.faults",
         description="Break torch on purpose, and show which law notices.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="these faults only (default: all)")

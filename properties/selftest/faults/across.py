@@ -7,8 +7,8 @@ from typing import Any
 import torch
 import torch.utils.checkpoint
 
-from properties.selftest.faults.fault import fault
-from properties.selftest.faults.patching import wrap
+from frostproof.properties.selftest.faults.fault import fault
+from frostproof.properties.selftest.faults.patching import wrap
 
 CHECKPOINT = torch.utils.checkpoint
 SINCE_FUNC = (2, 0)

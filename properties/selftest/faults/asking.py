@@ -4,10 +4,10 @@ from typing import Any, List
 
 import torch
 
-from properties.selftest.faults.backward import _leaves
-from properties.selftest.faults.fault import fault
-from properties.selftest.faults.functional import _slope_holds, _wrong_derivative
-from properties.selftest.faults.patching import (
+from frostproof.properties.selftest.faults.backward import _leaves
+from frostproof.properties.selftest.faults.fault import fault
+from frostproof.properties.selftest.faults.functional import _slope_holds, _wrong_derivative
+from frostproof.properties.selftest.faults.patching import (
     altered,
     around_backward,
     around_linear,

@@ -4,8 +4,8 @@ from typing import Any, Dict, List, Optional
 
 import torch
 
-from properties.selftest.faults.fault import fault
-from properties.selftest.faults.patching import (
+from frostproof.properties.selftest.faults.fault import fault
+from frostproof.properties.selftest.faults.patching import (
     altered,
     around_backward,
     around_linear,

@@ -8,8 +8,8 @@ from typing import Dict, List
 
 import pytest
 
-from properties.harness.law import law_of
-from properties.selftest.faults.process import run_alone
+from frostproof.properties.harness.core.law import law_of
+from frostproof.properties.selftest.faults.process import run_alone
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -30,7 +30,7 @@ def collected_laws() -> Dict[str, str]:
     with tempfile.TemporaryDirectory(prefix="frostproof-") as folder:
         path = Path(folder, "laws.json")
         command: List[str] = ["pytest", "--collect-only", "-q", "-n", "0", "--assert=plain"]
-        command += ["-p", "no:cacheprovider", "-p", "properties.selftest.faults.catalogue"]
+        command += ["-p", "no:cacheprovider", "-p", "frostproof.properties.selftest.faults.catalogue"]
         command += ["--device", "cpu"]
         environment = {"FROSTPROOF_CATALOGUE": str(path), "FROSTPROOF_FAULT": ""}
         code, output, _ = run_alone(command, environment, limit=300)

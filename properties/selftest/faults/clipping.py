@@ -5,8 +5,8 @@ from typing import Any, List
 
 import torch
 
-from properties.selftest.faults.fault import fault
-from properties.selftest.faults.patching import all_live, near, parameter, wrap
+from frostproof.properties.selftest.faults.fault import fault
+from frostproof.properties.selftest.faults.patching import all_live, near, parameter, wrap
 
 UTILS = torch.nn.utils
 

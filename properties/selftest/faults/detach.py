@@ -4,8 +4,8 @@ from typing import Any, Callable
 
 import torch
 
-from properties.selftest.faults.fault import fault
-from properties.selftest.faults.patching import wrap
+from frostproof.properties.selftest.faults.fault import fault
+from frostproof.properties.selftest.faults.patching import wrap
 
 Test = Callable[[torch.Tensor], bool]
 

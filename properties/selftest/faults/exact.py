@@ -8,9 +8,9 @@ from typing import Any, Dict, List, Tuple
 
 import torch
 
-from properties.selftest.faults.fault import fault
-from properties.selftest.faults.optimizer_options import GRADIENTS
-from properties.selftest.faults.patching import (
+from frostproof.properties.selftest.faults.fault import fault
+from frostproof.properties.selftest.faults.optimizer_options import GRADIENTS
+from frostproof.properties.selftest.faults.patching import (
     all_live,
     count_step,
     gradients_hidden,

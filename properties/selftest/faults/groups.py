@@ -5,8 +5,8 @@ from typing import Any, Callable, List, Sequence
 
 import torch
 
-from properties.selftest.faults.fault import fault
-from properties.selftest.faults.patching import (
+from frostproof.properties.selftest.faults.fault import fault
+from frostproof.properties.selftest.faults.patching import (
     after_step,
     around_step,
     count_step,

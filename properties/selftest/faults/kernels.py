@@ -6,8 +6,8 @@ from typing import Any, Callable, List, Tuple
 
 import torch
 
-from properties.selftest.faults.fault import fault
-from properties.selftest.faults.patching import backward_holds, near, trained, wrap
+from frostproof.properties.selftest.faults.fault import fault
+from frostproof.properties.selftest.faults.patching import backward_holds, near, trained, wrap
 
 SINCE = (2, 0)  # kernels written in Python, for the dispatch keys used here
 ATEN = torch.ops.aten

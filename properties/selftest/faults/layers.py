@@ -4,8 +4,8 @@ from typing import Any, List
 
 import torch
 
-from properties.selftest.faults.fault import fault
-from properties.selftest.faults.patching import altered, is_frozen, near, wrap
+from frostproof.properties.selftest.faults.fault import fault
+from frostproof.properties.selftest.faults.patching import altered, is_frozen, near, wrap
 
 FUNCTIONAL = torch.nn.functional
 

@@ -5,8 +5,8 @@ from typing import Any, Dict
 
 import torch
 
-from properties.selftest.faults.fault import fault
-from properties.selftest.faults.patching import wrap
+from frostproof.properties.selftest.faults.fault import fault
+from frostproof.properties.selftest.faults.patching import wrap
 
 
 def _mode_after(fails: bool, nested: bool = False) -> bool:

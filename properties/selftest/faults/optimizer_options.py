@@ -5,8 +5,8 @@ from typing import Any, Callable, Dict, Optional, Tuple
 
 import torch
 
-from properties.selftest.faults.fault import fault
-from properties.selftest.faults.patching import Change, near, option_seen_as, trained, wrap
+from frostproof.properties.selftest.faults.fault import fault
+from frostproof.properties.selftest.faults.patching import Change, near, option_seen_as, trained, wrap
 
 GRADIENTS = (1.0, 0.1, -0.3, 0.2, 0.1, 0.1, 0.5)
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from properties.selftest.faults.fault import all_faults
+from frostproof.properties.selftest.faults.fault import all_faults
 
 
 def _apply(name: str) -> None:

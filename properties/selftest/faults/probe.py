@@ -6,7 +6,7 @@ import sys
 import traceback
 from typing import Any, Dict, Sequence
 
-from properties.selftest.faults.fault import all_faults
+from frostproof.properties.selftest.faults.fault import all_faults
 
 
 def probe(name: str) -> Dict[str, Any]:

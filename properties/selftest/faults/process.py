@@ -2,6 +2,7 @@
 
 import atexit
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -10,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-ROOT = Path(__file__).resolve().parents[3]
+from frostproof.properties.selftest import PACKAGE, ROOT
 
 
 class Warm:
@@ -18,8 +19,9 @@ class Warm:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "properties.selftest.faults.warm"],
+            [sys.executable, "-m", "frostproof.properties.selftest.faults.warm"],
             cwd=str(ROOT),
+            env={**os.environ, "PYTHONPATH": PACKAGE},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",
@@ -97,8 +99,8 @@ def run_harness(
     with tempfile.TemporaryDirectory(prefix="frostproof-") as folder:
         record_path = Path(folder, "record.json")
         command: List[str] = ["pytest", "-q", "-n", "0", "--assert=plain"]
-        command += ["-p", "no:cacheprovider", "-p", "properties.selftest.faults.recorder"]
-        command += ["-p", "properties.selftest.faults.plugin"] if fault else []
+        command += ["-p", "no:cacheprovider", "-p", "frostproof.properties.selftest.faults.recorder"]
+        command += ["-p", "frostproof.properties.selftest.faults.plugin"] if fault else []
         command += ["-x"] if first else []
         command += ["--device", "cpu", "--hypothesis-profile", profile, f"--hypothesis-seed={seed}"]
         environment = {

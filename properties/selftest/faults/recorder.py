@@ -15,8 +15,8 @@ from typing import Any, Dict, Generator, List, Optional
 import pytest
 from hypothesis import Phase, settings
 
-from properties.harness.checks import LawBroken
-from properties.harness.law import law_of
+from frostproof.properties.harness.core.checks import LawBroken
+from frostproof.properties.harness.core.law import law_of
 
 STARTED = time.monotonic()
 

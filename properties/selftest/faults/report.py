@@ -4,8 +4,8 @@ import importlib.util
 from statistics import median
 from typing import Any, Dict, List, Sequence, Set, Tuple
 
-from properties.selftest.faults.fault import Fault
-from properties.selftest.faults.runner import Outcome
+from frostproof.properties.selftest.faults.fault import Fault
+from frostproof.properties.selftest.faults.runner import Outcome
 
 HEADER = ("fault", "caught", "expected", "by the laws", "test", "examples", "seconds", "what is broken")
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
-from properties.selftest.faults.fault import Fault
-from properties.selftest.faults.process import run_alone, run_harness
+from frostproof.properties.selftest.faults.fault import Fault
+from frostproof.properties.selftest.faults.process import run_alone, run_harness
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Outcome:
 
 def check_witness(name: str) -> str:
     """What is wrong; empty where the witness holds on a healthy torch and fails under the fault."""
-    command = ["properties.selftest.faults.probe", name]
+    command = ["frostproof.properties.selftest.faults.probe", name]
     code, output, _ = run_alone(command, {"FROSTPROOF_FAULT": ""}, limit=120)
     if code != 0:
         return f"its witness fails: {output.strip()[-300:]}"

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from properties.selftest.recipes.mistakes import data, mistake, stepper, two_layers
-from properties.selftest.recipes.right import right
+from frostproof.properties.selftest.recipes.mistakes import data, mistake, stepper, two_layers
+from frostproof.properties.selftest.recipes.right import right
 
 
 class Encoders(nn.Module):

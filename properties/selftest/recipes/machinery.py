@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from properties.selftest.recipes.mistakes import closing, data, mistake, stepper, two_layers
-from properties.selftest.recipes.right import right
+from frostproof.properties.selftest.recipes.mistakes import closing, data, mistake, stepper, two_layers
+from frostproof.properties.selftest.recipes.right import right
 
 TORCH = tuple(int(part) for part in str(torch.__version__).split(".")[:2])
 

@@ -7,7 +7,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from properties.selftest.recipes.mistakes import Recipe, data, stepper, two_layers, word_stepper
+from frostproof.properties.selftest.recipes.mistakes import (
+    Recipe,
+    data,
+    stepper,
+    two_layers,
+    word_stepper,
+)
 
 RIGHT: Dict[str, Recipe] = {}
 

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from properties.harness.own.hands import STEP_HOOKS
-from properties.selftest.recipes.machinery import TORCH
-from properties.selftest.recipes.mistakes import data, mistake, stepper, two_layers
-from properties.selftest.recipes.right import right
+from frostproof.properties.harness.own.optimizer_watch import STEP_HOOKS
+from frostproof.properties.selftest.recipes.machinery import TORCH
+from frostproof.properties.selftest.recipes.mistakes import data, mistake, stepper, two_layers
+from frostproof.properties.selftest.recipes.right import right
 
 
 def pair() -> Any:

@@ -7,9 +7,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from properties.selftest.recipes.machinery import TORCH
-from properties.selftest.recipes.mistakes import data, mistake, stepper, two_layers, word_stepper
-from properties.selftest.recipes.right import right
+from frostproof.properties.selftest.recipes.machinery import TORCH
+from frostproof.properties.selftest.recipes.mistakes import (
+    data,
+    mistake,
+    stepper,
+    two_layers,
+    word_stepper,
+)
+from frostproof.properties.selftest.recipes.right import right
 
 
 def words_and_head() -> Any:

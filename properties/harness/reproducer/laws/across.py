@@ -2,19 +2,26 @@
 
 from typing import Dict
 
-from properties.harness import evidence, oracle
-from properties.harness.checks import LawBroken
-from properties.harness.reproducer.case import Case
-from properties.harness.reproducer.laws.cut import GRADIENTS
-from properties.harness.reproducer.laws.optimizers import emit_gradient_check
-from properties.harness.reproducer.registry import reproduces
-from properties.harness.reproducer.script import Script
-from properties.harness.reproducer.training import Recipe, options_text
-from properties.harness.trainer import Trainer
-from properties.harness.ways import Compile, Eager, FunctionalCall, can_compile, can_transform
-from properties.test_across import check_alike, compiled_runs, on_cpu, varied_runs
-from properties.test_optimizers import expected_of
-from strategies import TrainingRun
+from frostproof.properties.harness.core import evidence
+from frostproof.properties.harness.core.checks import LawBroken
+from frostproof.properties.harness.reference import oracle
+from frostproof.properties.harness.reproducer.case import Case
+from frostproof.properties.harness.reproducer.laws.cut import GRADIENTS
+from frostproof.properties.harness.reproducer.laws.optimizers import emit_gradient_check
+from frostproof.properties.harness.reproducer.registry import reproduces
+from frostproof.properties.harness.reproducer.script import Script
+from frostproof.properties.harness.reproducer.training import Recipe, options_text
+from frostproof.properties.harness.running.call_modes import (
+    Compile,
+    Eager,
+    FunctionalCall,
+    can_compile,
+    can_transform,
+)
+from frostproof.properties.harness.running.trainer import Trainer
+from frostproof.properties.test_across import check_alike, compiled_runs, on_cpu, varied_runs
+from frostproof.properties.test_optimizers import expected_of
+from frostproof.strategies import TrainingRun
 
 FILE = "test_across.py::"
 FUNCTIONAL = "functional_call(Whole(module), {values}, (x,))"

@@ -2,9 +2,9 @@
 
 from typing import Tuple
 
-from properties.harness.reproducer.case import Case
-from properties.harness.reproducer.registry import reproduces
-from properties.harness.reproducer.script import Script
+from frostproof.properties.harness.reproducer.case import Case
+from frostproof.properties.harness.reproducer.registry import reproduces
+from frostproof.properties.harness.reproducer.script import Script
 
 FILE = "test_article.py::"
 

@@ -4,9 +4,9 @@ import re
 
 import torch
 
-from properties.harness.layout import is_dense, overlaps
-from properties.harness.reproducer.case import Case
-from properties.harness.reproducer.laws.detach import (
+from frostproof.properties.harness.core.layout import is_dense, overlaps
+from frostproof.properties.harness.reproducer.case import Case
+from frostproof.properties.harness.reproducer.laws.detach import (
     emit_attached,
     emit_sparse,
     has_gradient,
@@ -14,14 +14,14 @@ from properties.harness.reproducer.laws.detach import (
     shape_of,
     source_of,
 )
-from properties.harness.reproducer.laws.equivalence import compare, emit_both
-from properties.harness.reproducer.registry import reproduces
-from properties.harness.reproducer.script import Script
-from properties.harness.reproducer.tensors import emit_tensor
-from properties.harness.reproducer.training import Recipe
-from properties.test_clone import EACH_PLACE, upstream_spec
-from properties.test_detach import SPARSE
-from strategies import TensorSpec, TrainingRun
+from frostproof.properties.harness.reproducer.laws.equivalence import compare, emit_both
+from frostproof.properties.harness.reproducer.registry import reproduces
+from frostproof.properties.harness.reproducer.script import Script
+from frostproof.properties.harness.reproducer.tensors import emit_tensor
+from frostproof.properties.harness.reproducer.training import Recipe
+from frostproof.properties.test_clone import EACH_PLACE, upstream_spec
+from frostproof.properties.test_detach import SPARSE
+from frostproof.strategies import TensorSpec, TrainingRun
 
 FILE = "test_clone.py::"
 

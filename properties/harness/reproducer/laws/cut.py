@@ -3,12 +3,12 @@
 import dataclasses
 from typing import List
 
-from properties.harness.reproducer.case import Case
-from properties.harness.reproducer.registry import reproduces
-from properties.harness.reproducer.script import Script
-from properties.harness.reproducer.training import Recipe
-from properties.test_cut import MODES, _run
-from strategies import MLP, Cuts, Layer
+from frostproof.properties.harness.reproducer.case import Case
+from frostproof.properties.harness.reproducer.registry import reproduces
+from frostproof.properties.harness.reproducer.script import Script
+from frostproof.properties.harness.reproducer.training import Recipe
+from frostproof.properties.test_cut import MODES, _run
+from frostproof.strategies import MLP, Cuts, Layer
 
 FILE = "test_cut.py::"
 GRADIENTS = (

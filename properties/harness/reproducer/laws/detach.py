@@ -4,15 +4,15 @@ from typing import Tuple
 
 import torch
 
-from properties.harness.layout import overlaps
-from properties.harness.reproducer.case import Case
-from properties.harness.reproducer.registry import reproduces
-from properties.harness.reproducer.script import Script
-from properties.harness.reproducer.tensors import emit_tensor
-from properties.harness.reproducer.training import Recipe, options_text
-from properties.test_detach import SPARSE, WAYS, _numpy_works, numpy_has
-from strategies import OptimizerSpec, TrainingRun
-from strategies.tensors import can_require_grad
+from frostproof.properties.harness.core.layout import overlaps
+from frostproof.properties.harness.reproducer.case import Case
+from frostproof.properties.harness.reproducer.registry import reproduces
+from frostproof.properties.harness.reproducer.script import Script
+from frostproof.properties.harness.reproducer.tensors import emit_tensor
+from frostproof.properties.harness.reproducer.training import Recipe, options_text
+from frostproof.properties.test_detach import SPARSE, WAYS, _numpy_works, numpy_has
+from frostproof.strategies import OptimizerSpec, TrainingRun
+from frostproof.strategies.tensors import can_require_grad
 
 FILE = "test_detach.py::"
 

@@ -1,11 +1,11 @@
 """Programs for the law of differentiable steps."""
 
-from properties.harness.reproducer.case import Case
-from properties.harness.reproducer.registry import reproduces
-from properties.harness.reproducer.script import Script
-from properties.harness.reproducer.training import options_text
-from properties.test_differentiable import DIFFERENTIABLE, unrolled
-from strategies import OptimizerSpec
+from frostproof.properties.harness.reproducer.case import Case
+from frostproof.properties.harness.reproducer.registry import reproduces
+from frostproof.properties.harness.reproducer.script import Script
+from frostproof.properties.harness.reproducer.training import options_text
+from frostproof.properties.test_differentiable import DIFFERENTIABLE, unrolled
+from frostproof.strategies import OptimizerSpec
 
 if DIFFERENTIABLE:
 

@@ -3,15 +3,15 @@
 import re
 from ast import literal_eval
 
-from properties.harness.reproducer.case import Case
-from properties.harness.reproducer.laws.cut import GRADIENTS
-from properties.harness.reproducer.laws.optimizers import emit_gradient_checks
-from properties.harness.reproducer.registry import reproduces
-from properties.harness.reproducer.script import Script
-from properties.harness.reproducer.training import Recipe, options_text
-from properties.harness.trainer import Trainer
-from properties.test_enumeration import SPECS, network_of
-from strategies import Cuts, TrainingRun
+from frostproof.properties.harness.reproducer.case import Case
+from frostproof.properties.harness.reproducer.laws.cut import GRADIENTS
+from frostproof.properties.harness.reproducer.laws.optimizers import emit_gradient_checks
+from frostproof.properties.harness.reproducer.registry import reproduces
+from frostproof.properties.harness.reproducer.script import Script
+from frostproof.properties.harness.reproducer.training import Recipe, options_text
+from frostproof.properties.harness.running.trainer import Trainer
+from frostproof.properties.test_enumeration import SPECS, network_of
+from frostproof.strategies import Cuts, TrainingRun
 
 TEST = "test_enumeration.py::test_every_mask_and_cut"
 

@@ -4,16 +4,16 @@ import dataclasses
 import functools
 from typing import Any, Dict, Tuple
 
-from properties.harness import oracle
-from properties.harness.reproducer.case import Case
-from properties.harness.reproducer.networks import layers_slice
-from properties.harness.reproducer.registry import reproduces
-from properties.harness.reproducer.script import Script
-from properties.harness.reproducer.training import Recipe, options_text
-from properties.harness.trainer import Trainer
-from properties.harness.update_rules import allowed_error, rule_for
-from strategies import Cuts, OptimizerSpec, TrainingRun
-from strategies.optimizers import IMPLEMENTATIONS, implementations
+from frostproof.properties.harness.reference import oracle
+from frostproof.properties.harness.reference.update_rules import allowed_error, rule_for
+from frostproof.properties.harness.reproducer.case import Case
+from frostproof.properties.harness.reproducer.networks import layers_slice
+from frostproof.properties.harness.reproducer.registry import reproduces
+from frostproof.properties.harness.reproducer.script import Script
+from frostproof.properties.harness.reproducer.training import Recipe, options_text
+from frostproof.properties.harness.running.trainer import Trainer
+from frostproof.strategies import Cuts, OptimizerSpec, TrainingRun
+from frostproof.strategies.optimizers import IMPLEMENTATIONS, implementations
 
 FILE = "test_equivalence.py::"
 

@@ -2,13 +2,13 @@
 
 from typing import List, Sequence
 
-from properties.harness.reproducer.case import Case
-from properties.harness.reproducer.networks import emit_network, program_names
-from properties.harness.reproducer.registry import reproduces
-from properties.harness.reproducer.script import Script
-from properties.test_flags import KEPT, SAFE_LOADING, TOOLS, WAYS
-from properties.test_modules import with_other_weights
-from strategies import MLP, Layer
+from frostproof.properties.harness.reproducer.case import Case
+from frostproof.properties.harness.reproducer.networks import emit_network, program_names
+from frostproof.properties.harness.reproducer.registry import reproduces
+from frostproof.properties.harness.reproducer.script import Script
+from frostproof.properties.test_flags import KEPT, SAFE_LOADING, TOOLS, WAYS
+from frostproof.properties.test_modules import with_other_weights
+from frostproof.strategies import MLP, Layer
 
 FILE = "test_flags.py::"
 

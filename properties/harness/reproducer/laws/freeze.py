@@ -7,20 +7,20 @@ from typing import Any, ContextManager
 
 import torch
 
-from properties.harness.reproducer.case import Case
-from properties.harness.reproducer.laws.cut import GRADIENTS
-from properties.harness.reproducer.laws.detach import (
+from frostproof.properties.harness.reproducer.case import Case
+from frostproof.properties.harness.reproducer.laws.cut import GRADIENTS
+from frostproof.properties.harness.reproducer.laws.detach import (
     GEOMETRY,
     emit_attached,
     requires_grad,
     source_of,
 )
-from properties.harness.reproducer.registry import reproduces
-from properties.harness.reproducer.script import Script
-from properties.harness.reproducer.training import Recipe, options_text
-from properties.test_freeze import CLIPPINGS, SCHEDULERS, TRAPS, clipping_tolerance, mlp_of
-from strategies import OptimizerSpec, TrainingRun
-from strategies.optimizers import implementations
+from frostproof.properties.harness.reproducer.registry import reproduces
+from frostproof.properties.harness.reproducer.script import Script
+from frostproof.properties.harness.reproducer.training import Recipe, options_text
+from frostproof.properties.test_freeze import CLIPPINGS, SCHEDULERS, TRAPS, clipping_tolerance, mlp_of
+from frostproof.strategies import OptimizerSpec, TrainingRun
+from frostproof.strategies.optimizers import implementations
 
 FILE = "test_freeze.py::"
 STATE = (

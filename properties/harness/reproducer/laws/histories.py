@@ -7,18 +7,23 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 
-from properties.harness import oracle
-from properties.harness.bits import from_bits
-from properties.harness.reproducer.case import Case
-from properties.harness.reproducer.laws.cut import GRADIENTS
-from properties.harness.reproducer.laws.optimizers import furthest
-from properties.harness.reproducer.networks import emit_forward, emit_network, layers_slice, starts
-from properties.harness.reproducer.registry import reproduces
-from properties.harness.reproducer.script import Script
-from properties.harness.reproducer.training import Recipe, options_text
-from properties.harness.update_rules import allowed_error
-from properties.test_histories import LARGEST, History
-from strategies import MLP, Cuts, TrainingRun
+from frostproof.properties.harness.core.bits import from_bits
+from frostproof.properties.harness.reference import oracle
+from frostproof.properties.harness.reference.update_rules import allowed_error
+from frostproof.properties.harness.reproducer.case import Case
+from frostproof.properties.harness.reproducer.laws.cut import GRADIENTS
+from frostproof.properties.harness.reproducer.laws.optimizers import furthest
+from frostproof.properties.harness.reproducer.networks import (
+    emit_forward,
+    emit_network,
+    layers_slice,
+    starts,
+)
+from frostproof.properties.harness.reproducer.registry import reproduces
+from frostproof.properties.harness.reproducer.script import Script
+from frostproof.properties.harness.reproducer.training import Recipe, options_text
+from frostproof.properties.test_histories import LARGEST, History
+from frostproof.strategies import MLP, Cuts, TrainingRun
 
 TEST = "test_histories.py::test_histories"
 

@@ -2,12 +2,12 @@
 
 import dataclasses
 
-from properties.harness.reproducer.case import Case
-from properties.harness.reproducer.laws.equivalence import compare, emit_both
-from properties.harness.reproducer.registry import reproduces
-from properties.harness.reproducer.script import Script
-from properties.harness.reproducer.training import Recipe
-from strategies import OptimizerSpec
+from frostproof.properties.harness.reproducer.case import Case
+from frostproof.properties.harness.reproducer.laws.equivalence import compare, emit_both
+from frostproof.properties.harness.reproducer.registry import reproduces
+from frostproof.properties.harness.reproducer.script import Script
+from frostproof.properties.harness.reproducer.training import Recipe
+from frostproof.strategies import OptimizerSpec
 
 FILE = "test_lambda.py::"
 

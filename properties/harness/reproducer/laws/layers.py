@@ -1,11 +1,11 @@
 """Programs for the laws of single layers of torch.nn."""
 
-from properties.harness.reproducer.case import Case
-from properties.harness.reproducer.registry import reproduces
-from properties.harness.reproducer.script import Script
-from properties.test_layers import SHIFTS, room_of
-from strategies import LayerCase
-from strategies.layer_kinds import KINDS
+from frostproof.properties.harness.reproducer.case import Case
+from frostproof.properties.harness.reproducer.registry import reproduces
+from frostproof.properties.harness.reproducer.script import Script
+from frostproof.properties.test_layers import SHIFTS, room_of
+from frostproof.strategies import LayerCase
+from frostproof.strategies.layer_kinds import KINDS
 
 FILE = "test_layers.py::"
 

@@ -2,19 +2,19 @@
 
 import torch
 
-from properties.harness.reproducer.case import Case
-from properties.harness.reproducer.networks import emit_network, program_names
-from properties.harness.reproducer.registry import reproduces
-from properties.harness.reproducer.script import Script
-from properties.harness.reproducer.training import Recipe
-from properties.test_modules import (
+from frostproof.properties.harness.reproducer.case import Case
+from frostproof.properties.harness.reproducer.networks import emit_network, program_names
+from frostproof.properties.harness.reproducer.registry import reproduces
+from frostproof.properties.harness.reproducer.script import Script
+from frostproof.properties.harness.reproducer.training import Recipe
+from frostproof.properties.test_modules import (
     BATCH_NORMS,
     PARAMETRIZED,
     PIECES,
     TIED,
     with_other_weights,
 )
-from strategies import MLP, Layer, TrainingRun
+from frostproof.strategies import MLP, Layer, TrainingRun
 
 FILE = "test_modules.py::"
 

@@ -6,18 +6,18 @@ from typing import Dict, List, Optional, Tuple
 
 import torch
 
-from properties.harness import oracle
-from properties.harness.checks import LawBroken
-from properties.harness.detours import sound
-from properties.harness.reproducer.case import Case
-from properties.harness.reproducer.literals import FEW, numbers
-from properties.harness.reproducer.networks import MODULES
-from properties.harness.reproducer.registry import reproduces
-from properties.harness.reproducer.script import Script
-from properties.harness.reproducer.training import Recipe, options_text
-from properties.harness.trainer import Trainer
-from properties.harness.update_rules import allowed_error, rule_for
-from properties.test_optimizers import (
+from frostproof.properties.harness.core.checks import LawBroken
+from frostproof.properties.harness.reference import oracle
+from frostproof.properties.harness.reference.update_rules import allowed_error, rule_for
+from frostproof.properties.harness.reproducer.case import Case
+from frostproof.properties.harness.reproducer.literals import FEW, numbers
+from frostproof.properties.harness.reproducer.networks import MODULES
+from frostproof.properties.harness.reproducer.registry import reproduces
+from frostproof.properties.harness.reproducer.script import Script
+from frostproof.properties.harness.reproducer.training import Recipe, options_text
+from frostproof.properties.harness.running.trainer import Trainer
+from frostproof.properties.harness.running.workarounds import sound
+from frostproof.properties.test_optimizers import (
     NORM_ROUNDINGS,
     STEADY,
     LinearCase,
@@ -27,8 +27,8 @@ from properties.test_optimizers import (
     wide_run,
     with_batch_norm,
 )
-from strategies import OptimizerSpec, TrainingRun
-from strategies.networks import ACTIVATION_MODULES
+from frostproof.strategies import OptimizerSpec, TrainingRun
+from frostproof.strategies.networks import ACTIVATION_MODULES
 
 FILE = "test_optimizers.py::"
 

@@ -1,11 +1,11 @@
 """Programs for the laws of what torch must refuse."""
 
-from properties.harness.reproducer.case import Case
-from properties.harness.reproducer.laws.cut import GRADIENTS
-from properties.harness.reproducer.registry import reproduces
-from properties.harness.reproducer.script import Script
-from properties.harness.reproducer.training import Recipe
-from properties.test_refusals import HALVES, IN_PLACE
+from frostproof.properties.harness.reproducer.case import Case
+from frostproof.properties.harness.reproducer.laws.cut import GRADIENTS
+from frostproof.properties.harness.reproducer.registry import reproduces
+from frostproof.properties.harness.reproducer.script import Script
+from frostproof.properties.harness.reproducer.training import Recipe
+from frostproof.properties.test_refusals import HALVES, IN_PLACE
 
 FILE = "test_refusals.py::"
 

@@ -11,7 +11,7 @@ from typing import Dict, List, Sequence, Set, Tuple
 import pytest
 import torch
 
-from properties.harness import shards
+from frostproof.properties.harness.session import shards
 
 
 def version_tuple(text: str) -> Tuple[int, int]:
@@ -127,7 +127,7 @@ def mark(items: Sequence[pytest.Item], whole: bool) -> None:
     for defect in unmatched(items) if whole else ():
         warnings.warn(
             f"known defect matches nothing: {defect.test}[{defect.cells}]: mend or remove its row in "
-            "properties/harness/known_defects.py",
+            "properties/harness/running/known_defects.py",
             KnownDefectWarning,
             stacklevel=1,
         )
@@ -152,7 +152,7 @@ def holds_again(report: pytest.TestReport) -> bool:
     report.longrepr = (
         f"{text[len(STRICT) :]}\n"
         f"It does not show with torch {torch.__version__}: the law holds here. Where that is right, "
-        "end the range of its row in properties/harness/known_defects.py before this version."
+        "end the range of its row in properties/harness/running/known_defects.py before this version."
     )
     return True
 

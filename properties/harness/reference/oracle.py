@@ -14,8 +14,8 @@ from typing import Dict, FrozenSet, List, Mapping, Optional, Tuple
 
 import torch
 
-from properties.harness.bits import from_bits, read_bits
-from strategies import MLP
+from frostproof.properties.harness.core.bits import from_bits, read_bits
+from frostproof.strategies import MLP
 
 Pair = Tuple[torch.Tensor, torch.Tensor]  # a gradient and its magnitude
 INPUTS = "the input"

@@ -1,4 +1,4 @@
-"""Training in a process of its own: ``python -m properties.harness.elsewhere DEVICE DTYPE ...``.
+"""Training in a process of its own: ``python -m`` of this module, ``DEVICE DTYPE [PLUGIN...]``.
 
 It reads runs from its standard input, one repr a line, and prints for each the digest of
 every gradient and value at the end. The environment's hash seed does not go along; the
@@ -15,11 +15,13 @@ from typing import List, Sequence
 
 import torch
 
-import strategies
-from properties.harness.trainer import Trainer
-from strategies import TrainingRun
+import frostproof
+from frostproof import strategies
+from frostproof.properties.harness.running.trainer import Trainer
+from frostproof.strategies import TrainingRun
 
-ROOT = Path(__file__).parents[2]
+MODULE = "frostproof.properties.harness.running.subprocesses"
+PACKAGE = str(Path(frostproof.__file__).parents[1])  # where a child finds it, installed or not
 
 
 def digest(run: TrainingRun, device: str, dtype: torch.dtype) -> str:
@@ -31,16 +33,24 @@ def digest(run: TrainingRun, device: str, dtype: torch.dtype) -> str:
     return told.hexdigest()
 
 
-class Elsewhere:
+class Subprocess:
     """Another process that trains these runs, begun at once; plugins: modules it imports first."""
 
     def __init__(
         self, runs: Sequence[TrainingRun], device: str, dtype: torch.dtype, plugins: Sequence[str]
     ) -> None:
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONHASHSEED"}
+        paths = (PACKAGE, environment.get("PYTHONPATH", ""))
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "properties.harness.elsewhere", device, str(dtype), *plugins],
-            cwd=str(ROOT),
+            [
+                sys.executable,
+                "-m",
+                "frostproof.properties.harness.running.subprocesses",
+                device,
+                str(dtype),
+                *plugins,
+            ],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

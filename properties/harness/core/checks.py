@@ -7,7 +7,7 @@ from typing import Any, Dict, Iterable, Mapping, NoReturn, Optional
 
 import torch
 
-from properties.harness.bits import describe_difference, has_bits, read_bits
+from frostproof.properties.harness.core.bits import describe_difference, has_bits, read_bits
 
 
 class LawBroken(AssertionError):

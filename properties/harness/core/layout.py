@@ -4,7 +4,7 @@ from typing import Any, Dict
 
 import torch
 
-from strategies.tensors import can_require_grad
+from frostproof.strategies.tensors import can_require_grad
 
 # What may hang on a tensor: nothing, a .grad (retained, of a non-leaf), a gradient hook.
 ATTACHED = ("nothing", "gradient", "hook")

@@ -8,8 +8,8 @@ from typing import Dict, List, Mapping, Optional, Tuple
 
 import torch
 
-from properties.harness.bits import from_bits
-from properties.harness.own.watch import readable
+from frostproof.properties.harness.core.bits import from_bits
+from frostproof.properties.harness.own.watch import readable
 
 POINTS = 4096  # values that are compared of each tensor
 LEADERS = 6  # trainable parameters that are tried for each frozen one
@@ -74,7 +74,7 @@ def _without_end(name: str, parts: int) -> str:
     return ".".join(name.split(".")[:-parts])
 
 
-class Followers:
+class AveragedCopies:
     """Which frozen parameters follow which trainable ones.
 
     pairs: (path of the followers, path of their leaders), as they were found.

@@ -12,14 +12,14 @@ import hypothesis
 import pytest
 import torch
 
-from properties.harness import shards
-from properties.harness.checks import LawBroken, Tally
-from properties.harness.law import law_of
-from properties.harness.machine import faults, running
-from properties.harness.machine.faults import MachineFault
-from properties.harness.machine.hang import Hang
-from properties.harness.reproducer.recording import Recorder
-from properties.harness.reproducer.report import RECORDER
+from frostproof.properties.harness.core.checks import LawBroken, Tally
+from frostproof.properties.harness.core.law import law_of
+from frostproof.properties.harness.machine import faults, running
+from frostproof.properties.harness.machine.faults import MachineFault
+from frostproof.properties.harness.machine.hang import Hang
+from frostproof.properties.harness.reproducer.recording import Recorder
+from frostproof.properties.harness.reproducer.report import RECORDER
+from frostproof.properties.harness.session import shards
 
 
 class Current:

@@ -18,8 +18,8 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple, Type
 
 import torch
 
-from properties.harness.known_defects import version_tuple
-from strategies import OptimizerSpec
+from frostproof.properties.harness.running.known_defects import version_tuple
+from frostproof.strategies import OptimizerSpec
 
 # Since this torch NAdam's product of momenta is a tensor of the default dtype, not a
 # Python float: a float64 run is 1e-8 off the formula unless the rule's is rounded alike.

@@ -1,4 +1,4 @@
-"""Plays a listing: parameters that are fed made-up gradients, and a reference rule for each."""
+"""Plays a scenario: parameters that are fed made-up gradients, and a reference rule for each."""
 
 import copy
 import dataclasses
@@ -6,10 +6,11 @@ from typing import Any, Dict, List, Optional
 
 import torch
 
-from properties.harness import detours, oracle
-from properties.harness.bits import read_bits
-from properties.harness.update_rules import Rule, rule_for
-from strategies import Listing, OptimizerSpec
+from frostproof.properties.harness.core.bits import read_bits
+from frostproof.properties.harness.reference import oracle
+from frostproof.properties.harness.reference.update_rules import Rule, rule_for
+from frostproof.properties.harness.running import workarounds
+from frostproof.strategies import OptimizerScenario, OptimizerSpec
 
 
 def gradient_like(parameter: torch.Tensor, kind: str, generator: torch.Generator) -> torch.Tensor:
@@ -51,50 +52,50 @@ class Look:
 
 
 class ListingRun:
-    """A live listing.
+    """A live scenario.
 
     parameters and rules: one for each place; optimizer: the one that steps now; exact: the
     gradients of the last ``feed``, float64, a complex one with a last axis of two; None
     where a parameter got none.
     """
 
-    def __init__(self, listing: Listing, device: str, dtype: torch.dtype) -> None:
-        self.spec = detours.sound(listing.spec, device, dtype)
-        self.listing = detours.playable(dataclasses.replace(listing, spec=self.spec))
-        self.parameters = self.listing.parameters(device, dtype)
-        self.optimizer = self.listing.build(self.parameters)
+    def __init__(self, scenario: OptimizerScenario, device: str, dtype: torch.dtype) -> None:
+        self.spec = workarounds.sound(scenario.spec, device, dtype)
+        self.scenario = workarounds.workable(dataclasses.replace(scenario, spec=self.spec))
+        self.parameters = self.scenario.parameters(device, dtype)
+        self.optimizer = self.scenario.build(self.parameters)
         self.rules: List[Rule] = []
         for place in range(len(self.parameters)):
-            rule = rule_for(self.listing.spec_of(place), dtype)
+            rule = rule_for(self.scenario.spec_of(place), dtype)
             assert rule is not None
             self.rules.append(rule)
         self.exact: List[Optional[torch.Tensor]] = []
         self.generator = torch.Generator()
-        self.generator.manual_seed(listing.seed)
+        self.generator.manual_seed(scenario.seed)
 
     def prepare(self, step: int) -> None:
         """What happens before a step, counted from 1: flags turn, a group comes, another takes over."""
-        listing = self.listing
+        scenario = self.scenario
         for place, parameter in enumerate(self.parameters):
-            parameter.requires_grad = listing.live(place, step)
-        if step == listing.late:
-            self.optimizer.add_param_group(listing.group(self.parameters, 1))
-        if step == listing.halved:
+            parameter.requires_grad = scenario.live(place, step)
+        if step == scenario.late:
+            self.optimizer.add_param_group(scenario.group(self.parameters, 1))
+        if step == scenario.halved:
             for rule in self.rules:
                 rule.options["lr"] = rule.lr / 2
             for group in self.optimizer.param_groups:
                 group["lr"] = group["lr"] / 2
-        if step == listing.reload:
+        if step == scenario.reload:
             saved = copy.deepcopy(self.optimizer.state_dict())
             # of another rate, which must give way to the saved one
             options = {**dict(self.spec.options), "lr": 0.7}
             other = OptimizerSpec(self.spec.name, tuple(sorted(options.items())))
-            self.optimizer = dataclasses.replace(listing, spec=other, late=0).build(self.parameters)
+            self.optimizer = dataclasses.replace(scenario, spec=other, late=0).build(self.parameters)
             self.optimizer.load_state_dict(saved)
 
     def listed(self, place: int, step: int) -> bool:
         """Whether the optimizer has a parameter in a step."""
-        return place % 2 == 0 or step >= self.listing.late
+        return place % 2 == 0 or step >= self.scenario.late
 
     def feed(self, kind: str) -> None:
         """Give each live parameter a gradient; of "some" only half of them, by the seed."""
@@ -126,7 +127,7 @@ class ListingRun:
 
         SGD's foreach implementation adds the velocity to it, for Nesterov's momentum: measured.
         """
-        options = dict(self.listing.spec_of(place).options)
+        options = dict(self.scenario.spec_of(place).options)
         foreach = options.get("foreach") is not False and not options.get("fused")
         return not (self.spec.name == "SGD" and options.get("nesterov") and foreach)
 
@@ -136,4 +137,4 @@ class ListingRun:
 
     def apply(self) -> None:
         """The optimizer's step."""
-        detours.step(self.optimizer)
+        workarounds.step(self.optimizer)

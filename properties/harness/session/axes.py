@@ -5,9 +5,9 @@ from typing import List, Optional, Sequence, Set, Tuple
 import pytest
 import torch
 
-from properties.harness import law
-from properties.harness.known_defects import version_tuple
-from strategies import all_dtypes
+from frostproof.properties.harness.core import law
+from frostproof.properties.harness.running.known_defects import version_tuple
+from frostproof.strategies import all_dtypes
 
 TRAINABLE = ("float32", "float64", "bfloat16", "float16")
 # The first torch whose CPU kernels run every layer, activation and loss in a dtype.

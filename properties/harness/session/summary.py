@@ -3,7 +3,7 @@
 from collections import defaultdict
 from typing import Any, Dict, List, Tuple
 
-from properties.harness.shards import whole
+from frostproof.properties.harness.session.shards import whole
 
 # Worst first: of a law's shards the worst one decides.
 OUTCOMES = ("failed", "error", "xfailed", "skipped", "passed", "xpassed")

@@ -6,8 +6,8 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 import torch
 from hypothesis import strategies as st
 
-from strategies.digits import Digits, read_as, reader_of
-from strategies.optimizers import (
+from frostproof.strategies.digits import Digits, read_as, reader_of
+from frostproof.strategies.optimizers import (
     ABSENT,
     IMPLEMENTATIONS,
     OPTIMIZER_DIGITS,
@@ -35,7 +35,7 @@ OF_THE_OPTIMIZER = frozenset(("initial_accumulator_value",))  # no option of a g
 
 
 @dataclass(frozen=True)
-class Listing:
+class OptimizerScenario:
     """An optimizer of two groups over plain parameters: the even ones, then the odd ones.
 
     shapes: of the parameters; frozen: a flag for each, at the start; second: options of the
@@ -131,12 +131,12 @@ def _second(digits: Digits, spec: OptimizerSpec, dtype: torch.dtype) -> Dict[str
     return {"lr": rate, **more}
 
 
-def listings(
+def optimizer_scenarios(
     *,
     names: Optional[Sequence[str]] = None,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> st.SearchStrategy[Listing]:
+) -> st.SearchStrategy[OptimizerScenario]:
     """Listings of optimizers that take several groups (not LBFGS).
 
     Shrink towards two small live parameters and one step of plain SGD.
@@ -144,7 +144,7 @@ def listings(
     optimizer = reader_of(optimizers(names=names, device=device, dtype=dtype))
     assert optimizer is not None
 
-    def read(digits: Digits) -> Listing:
+    def read(digits: Digits) -> OptimizerScenario:
         spec = optimizer.read(digits)
         shapes = SHAPES[:MATRICES] if spec.matrices_only else SHAPES
         count, steps = 2 + digits.below(3), 1 + digits.below(7)
@@ -156,7 +156,7 @@ def listings(
         if dtype is not torch.float32 and spec.name in CAST_WHEN_LOADED:
             reload = 0
         turned = digits.below(4) == 3
-        return Listing(
+        return OptimizerScenario(
             spec,
             tuple(digits.one_of(shapes) for _ in range(count)),
             tuple(digits.below(4) == 3 for _ in range(count)),

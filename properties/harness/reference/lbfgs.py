@@ -4,11 +4,11 @@ from typing import Callable, List, Tuple
 
 import torch
 
-from properties.harness import oracle
-from properties.harness.bits import read_bits
-from properties.harness.checks import check_same_bits
-from strategies import Listing, OptimizerSpec
-from strategies.listings import SHAPES
+from frostproof.properties.harness.core.bits import read_bits
+from frostproof.properties.harness.core.checks import check_same_bits
+from frostproof.properties.harness.reference import oracle
+from frostproof.strategies import OptimizerScenario, OptimizerSpec
+from frostproof.strategies.optimizer_scenarios import SHAPES
 
 
 def lbfgs_steps(dtype: torch.dtype) -> int:
@@ -76,8 +76,8 @@ class Bowl:
 
     def __init__(self, count: int, seed: int, frozen: int, device: str, dtype: torch.dtype) -> None:
         flags = tuple(place == frozen for place in range(count + 1))
-        self.listing = Listing(OptimizerSpec("LBFGS"), SHAPES[: count + 1], flags, seed=seed)
-        self.parameters = self.listing.parameters(device, dtype)
+        self.scenario = OptimizerScenario(OptimizerSpec("LBFGS"), SHAPES[: count + 1], flags, seed=seed)
+        self.parameters = self.scenario.parameters(device, dtype)
         self.bits = [read_bits(parameter) for parameter in self.parameters]
         generator = torch.Generator()
         generator.manual_seed(seed)

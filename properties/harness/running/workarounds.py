@@ -4,8 +4,8 @@ import dataclasses
 
 import torch
 
-from properties.harness.known_defects import known
-from strategies import Listing, OptimizerSpec
+from frostproof.properties.harness.running.known_defects import known
+from frostproof.strategies import OptimizerScenario, OptimizerSpec
 
 EMPTY_STEP = "test_freeze.py::test_step_without_gradients"
 FUSED_SGD = "test_optimizers.py::test_fused_sgd_moves_every_element"
@@ -33,13 +33,13 @@ def sound(spec: OptimizerSpec, device: str, dtype: torch.dtype) -> OptimizerSpec
     return OptimizerSpec(spec.name, tuple(pair for pair in spec.options if pair[0] != "fused"))
 
 
-def playable(listing: Listing) -> Listing:
-    """The listing without late first gradients where fused SGD cannot take them: see LATE_FUSED_SGD."""
-    options = dict(listing.spec.options)
-    if listing.spec.name != "SGD" or not options.get("fused") or not known(LATE_FUSED_SGD):
-        return listing
-    if not options.get("momentum") and not dict(listing.second).get("momentum"):
-        return listing
-    steps = tuple("ordinary" if kind == "some" else kind for kind in listing.steps)
-    turns = tuple(turn * (not frozen) for turn, frozen in zip(listing.turns, listing.frozen))
-    return dataclasses.replace(listing, steps=steps, turns=turns)
+def workable(scenario: OptimizerScenario) -> OptimizerScenario:
+    """The scenario without the late first gradients that fused SGD cannot take: LATE_FUSED_SGD."""
+    options = dict(scenario.spec.options)
+    if scenario.spec.name != "SGD" or not options.get("fused") or not known(LATE_FUSED_SGD):
+        return scenario
+    if not options.get("momentum") and not dict(scenario.second).get("momentum"):
+        return scenario
+    steps = tuple("ordinary" if kind == "some" else kind for kind in scenario.steps)
+    turns = tuple(turn * (not frozen) for turn, frozen in zip(scenario.turns, scenario.frozen))
+    return dataclasses.replace(scenario, steps=steps, turns=turns)

@@ -4,10 +4,10 @@ from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional
 
 import torch
 
-from properties.harness import detours
-from properties.harness.bits import read_bits
-from properties.harness.checks import check, snapshot
-from strategies import TrainingRun
+from frostproof.properties.harness.core.bits import read_bits
+from frostproof.properties.harness.core.checks import check, snapshot
+from frostproof.properties.harness.running import workarounds
+from frostproof.strategies import TrainingRun
 
 
 def freeze(parameters: Mapping[str, torch.Tensor], names: Iterable[str], how: str) -> None:
@@ -51,7 +51,7 @@ class Trainer:
         spec = run.optimizer
         if options:
             spec = type(spec)(spec.name, tuple(sorted({**dict(spec.options), **options}.items())))
-        self.spec = detours.sound(spec, device, dtype)
+        self.spec = workarounds.sound(spec, device, dtype)
         self.optimizer = self.build_optimizer()
 
     def build_optimizer(self) -> torch.optim.Optimizer:
@@ -119,7 +119,7 @@ class Trainer:
 
     def apply(self) -> None:
         """The optimizer's step."""
-        detours.step(self.optimizer)
+        workarounds.step(self.optimizer)
 
     def train(self) -> "Trainer":
         """All the steps of the run; returns itself."""

@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Set,
 
 import torch
 
-from properties.harness.own.watch import Watch, magnitude
+from frostproof.properties.harness.own.watch import Watch, magnitude
 
 # hooks on the steps of all optimizers; absent on old torch, where the living ones are looked up
 HOOKS: Any = import_module(torch.optim.Optimizer.__module__)
@@ -58,7 +58,7 @@ def gradient_kind(parameter: torch.Tensor) -> str:
     return "zero" if magnitude(parameter.grad) == 0 else "nonzero"
 
 
-class Hands:
+class OptimizerWatch:
     """The optimizers of a recipe's steps.
 
     parameters, frozen, still, watch: the examination's own, looked at as they change.

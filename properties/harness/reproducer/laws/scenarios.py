@@ -5,19 +5,25 @@ from typing import Any, List, Optional, Tuple
 
 import torch
 
-from properties.harness import detours, oracle
-from properties.harness.bits import read_bits
-from properties.harness.known_defects import known
-from properties.harness.lbfgs import LBFGS, Bowl, lbfgs_steps, lbfgs_tolerance
-from properties.harness.listing_run import ListingRun, gradient_like, state_bits
-from properties.harness.reproducer.case import Case
-from properties.harness.reproducer.laws.optimizers import Move, _check_end, emit_alone, furthest
-from properties.harness.reproducer.literals import FEW, numbers
-from properties.harness.reproducer.registry import reproduces
-from properties.harness.reproducer.script import Script
-from properties.harness.reproducer.training import emit_guarded_step, options_text
-from properties.harness.update_rules import SparseAdam, allowed_error, rule_for
-from properties.test_optimizers import (
+from frostproof.properties.harness.core.bits import read_bits
+from frostproof.properties.harness.reference import oracle
+from frostproof.properties.harness.reference.lbfgs import LBFGS, Bowl, lbfgs_steps, lbfgs_tolerance
+from frostproof.properties.harness.reference.update_rules import SparseAdam, allowed_error, rule_for
+from frostproof.properties.harness.reproducer.case import Case
+from frostproof.properties.harness.reproducer.laws.optimizers import (
+    Move,
+    _check_end,
+    emit_alone,
+    furthest,
+)
+from frostproof.properties.harness.reproducer.literals import FEW, numbers
+from frostproof.properties.harness.reproducer.registry import reproduces
+from frostproof.properties.harness.reproducer.script import Script
+from frostproof.properties.harness.reproducer.training import emit_guarded_step, options_text
+from frostproof.properties.harness.running import workarounds
+from frostproof.properties.harness.running.known_defects import known
+from frostproof.properties.harness.running.scenario import ListingRun, gradient_like, state_bits
+from frostproof.properties.test_optimizers import (
     LEFT_BEHIND,
     Fed,
     frozen_midway,
@@ -26,8 +32,8 @@ from properties.test_optimizers import (
     steps_with_left_behind,
     without_history,
 )
-from strategies import Listing, OptimizerSpec
-from strategies.optimizers import implementations
+from frostproof.strategies import OptimizerScenario, OptimizerSpec
+from frostproof.strategies.optimizers import implementations
 
 FILE = "test_optimizers.py::"
 GIVEN = FILE + "test_rule_on_given_gradients"
@@ -44,14 +50,14 @@ class Stray:
     what: str
 
 
-def worst_move(case: Case, listing: Listing) -> Tuple[Optional[Move], Optional[Stray]]:
+def worst_move(case: Case, scenario: OptimizerScenario) -> Tuple[Optional[Move], Optional[Stray]]:
     """The step that is furthest from its rule, and the first that changed what it must not."""
-    run = ListingRun(listing, case.device, case.dtype)
-    listing = run.listing
+    run = ListingRun(scenario, case.device, case.dtype)
+    scenario = run.scenario
     first = run.values()
     history: List[List[torch.Tensor]] = [[] for _ in run.parameters]
     found: Optional[Move] = None
-    for step, kind in enumerate(listing.steps, 1):
+    for step, kind in enumerate(scenario.steps, 1):
         run.prepare(step)
         run.feed(kind)
         before = run.look()
@@ -61,7 +67,7 @@ def worst_move(case: Case, listing: Listing) -> Tuple[Optional[Move], Optional[S
         for place, parameter in enumerate(run.parameters):
             rule, gradient = run.rules[place], run.exact[place]
             now = None if parameter.grad is None else read_bits(parameter.grad)
-            if parameter.requires_grad != listing.live(place, step):
+            if parameter.requires_grad != scenario.live(place, step):
                 return found, Stray(place, step, "flag")
             if now != before.gradients[place] and (gradient is None or run.keeps_gradient(place)):
                 return found, Stray(place, step, "gradient")
@@ -81,50 +87,50 @@ def worst_move(case: Case, listing: Listing) -> Tuple[Optional[Move], Optional[S
     return found, None
 
 
-def listing_of(case: Case) -> Listing:
-    """The listing that broke the law; of an enumeration, the first that breaks it now."""
+def listing_of(case: Case) -> OptimizerScenario:
+    """The scenario that broke the law; of an enumeration, the first that breaks it now."""
     if case.test != EVERY:
-        (listing,) = case.drawn
-        return ListingRun(listing, case.device, case.dtype).listing
-    listings = [
-        ListingRun(listing, case.device, case.dtype).listing
-        for listing in option_listings(case["name"], case.device, case.dtype)
+        (scenario,) = case.drawn
+        return ListingRun(scenario, case.device, case.dtype).scenario
+    optimizer_scenarios = [
+        ListingRun(scenario, case.device, case.dtype).scenario
+        for scenario in option_listings(case["name"], case.device, case.dtype)
     ]
-    for listing in listings:
-        move, stray = worst_move(case, listing)
+    for scenario in optimizer_scenarios:
+        move, stray = worst_move(case, scenario)
         if stray is not None or (move is not None and move.excess > 1):
-            return listing
-    return listings[0]
+            return scenario
+    return optimizer_scenarios[0]
 
 
 @reproduces(GIVEN)
 @reproduces(EVERY)
 def alone(case: Case, script: Script) -> None:
     """The parameter that is furthest off, in an optimizer of its own."""
-    listing = listing_of(case)
-    move, stray = worst_move(case, listing)
+    scenario = listing_of(case)
+    move, stray = worst_move(case, scenario)
     if move is not None and stray is None:
-        emit_alone(script, case, move, listing.spec_of(int(move.name)))
+        emit_alone(script, case, move, scenario.spec_of(int(move.name)))
 
 
-def emit_parameters(script: Script, listing: Listing, complex_values: bool = False) -> None:
-    """``parameters`` and ``generator`` as the listing's."""
+def emit_parameters(script: Script, scenario: OptimizerScenario, complex_values: bool = False) -> None:
+    """``parameters`` and ``generator`` as the scenario's."""
     script.add(
-        f"generator = torch.Generator().manual_seed({listing.seed})",
+        f"generator = torch.Generator().manual_seed({scenario.seed})",
         "parameters = []",
     )
-    with script.block(f"for shape, frozen in {list(zip(listing.shapes, listing.frozen))}:"):
+    with script.block(f"for shape, frozen in {list(zip(scenario.shapes, scenario.frozen))}:"):
         shape = "(*shape, 2)" if complex_values else "shape"
         script.add(f"value = torch.rand({shape}, generator=generator, dtype=torch.float64) * 2 - 1")
         if complex_values:
             script.add("value = torch.view_as_complex(value)")
-        if listing.turned:
+        if scenario.turned:
             script.add("value = value.t().contiguous().t() if len(shape) == 2 else value")
         script.add(
             "p = nn.Parameter(value.to(device, dtype), requires_grad=not frozen)",
             "parameters.append(p)",
         )
-    script.add(f"generator = torch.Generator().manual_seed({listing.seed})")
+    script.add(f"generator = torch.Generator().manual_seed({scenario.seed})")
 
 
 def emit_gradient_like(
@@ -147,42 +153,42 @@ def emit_gradient_like(
         script.add(f"{target} = torch.view_as_complex({target})")
 
 
-def _value(listing: Listing, option: str, value: Any) -> str:
-    rate = listing.tensor_rate and option == "lr"
+def _value(scenario: OptimizerScenario, option: str, value: Any) -> str:
+    rate = scenario.tensor_rate and option == "lr"
     return f"torch.tensor({value!r}, dtype=torch.float64)" if rate else repr(value)
 
 
-def _options(listing: Listing, **more: Any) -> str:
+def _options(scenario: OptimizerScenario, **more: Any) -> str:
     """The optimizer's options as keyword arguments, each after a comma."""
-    options = sorted({**dict(listing.spec.options), **more}.items())
-    return "".join(f", {option}={_value(listing, option, value)}" for option, value in options)
+    options = sorted({**dict(scenario.spec.options), **more}.items())
+    return "".join(f", {option}={_value(scenario, option, value)}" for option, value in options)
 
 
-def _group(listing: Listing, number: int) -> str:
-    second = "".join(f', "{o}": {_value(listing, o, value)}' for o, value in listing.second)
+def _group(scenario: OptimizerScenario, number: int) -> str:
+    second = "".join(f', "{o}": {_value(scenario, o, value)}' for o, value in scenario.second)
     return f'{{"params": parameters[{number}::2]{second if number else ""}}}'
 
 
-def _emit_events(script: Script, listing: Listing, steps: Tuple[str, ...]) -> None:
+def _emit_events(script: Script, scenario: OptimizerScenario, steps: Tuple[str, ...]) -> None:
     """What ``ListingRun.prepare`` does before a step."""
-    if any(0 < turn <= len(steps) for turn in listing.turns):
-        with script.block(f"for p, turn in zip(parameters, {listing.turns}):"):
+    if any(0 < turn <= len(steps) for turn in scenario.turns):
+        with script.block(f"for p, turn in zip(parameters, {scenario.turns}):"):
             with script.block("if step == turn:"):
                 script.add("p.requires_grad = not p.requires_grad")
-    if 0 < listing.late <= len(steps):
-        with script.block(f"if step == {listing.late}:"):
-            script.add(f"optimizer.add_param_group({_group(listing, 1)})")
-    if 0 < listing.halved <= len(steps):
-        with script.block(f"if step == {listing.halved}:"):
+    if 0 < scenario.late <= len(steps):
+        with script.block(f"if step == {scenario.late}:"):
+            script.add(f"optimizer.add_param_group({_group(scenario, 1)})")
+    if 0 < scenario.halved <= len(steps):
+        with script.block(f"if step == {scenario.halved}:"):
             with script.block("for group in optimizer.param_groups:"):
                 script.add('group["lr"] = group["lr"] / 2')
-    if 0 < listing.reload <= len(steps):
-        groups = f"[{_group(listing, 0)}, {_group(listing, 1)}]"
-        options = _options(listing, lr=0.7)
-        with script.block(f"if step == {listing.reload}:"):
+    if 0 < scenario.reload <= len(steps):
+        groups = f"[{_group(scenario, 0)}, {_group(scenario, 1)}]"
+        options = _options(scenario, lr=0.7)
+        with script.block(f"if step == {scenario.reload}:"):
             script.add(
                 "saved = copy.deepcopy(optimizer.state_dict())",
-                f"optimizer = torch.optim.{listing.spec.name}({groups}{options})",
+                f"optimizer = torch.optim.{scenario.spec.name}({groups}{options})",
                 "optimizer.load_state_dict(saved)",
             )
 
@@ -205,17 +211,17 @@ STRAYS = {
 @reproduces(EVERY)
 def together(case: Case, script: Script) -> None:
     """All parameters, in two groups."""
-    listing = listing_of(case)
+    scenario = listing_of(case)
     pairs = case.dtype.is_complex
-    move, stray = worst_move(case, listing)
-    emit_parameters(script, listing, pairs)
-    numbers_now = (0,) if listing.late else (0, 1)
-    groups = ", ".join(_group(listing, number) for number in numbers_now)
-    script.add(f"optimizer = torch.optim.{listing.spec.name}([{groups}]{_options(listing)})")
-    last = stray.step if stray is not None else len(listing.steps) if move is None else move.step
-    steps = listing.steps[:last]
+    move, stray = worst_move(case, scenario)
+    emit_parameters(script, scenario, pairs)
+    numbers_now = (0,) if scenario.late else (0, 1)
+    groups = ", ".join(_group(scenario, number) for number in numbers_now)
+    script.add(f"optimizer = torch.optim.{scenario.spec.name}([{groups}]{_options(scenario)})")
+    last = stray.step if stray is not None else len(scenario.steps) if move is None else move.step
+    steps = scenario.steps[:last]
     with script.block(f"for step, kind in enumerate({steps}, 1):"):
-        _emit_events(script, listing, steps)
+        _emit_events(script, scenario, steps)
         with script.block("for p in parameters:"):
             emit_gradient_like(script, steps, complex_values=pairs)
             script.add("p.grad = torch.empty_like(p.data).copy_(gradient) if p.requires_grad else None")
@@ -224,7 +230,7 @@ def together(case: Case, script: Script) -> None:
                     script.add("p.grad = None")
         if stray is not None:
             script.add(f"p = parameters[{stray.place}]", f"before = {STRAYS[stray.what][0]}")
-        if known(detours.EMPTY_STEP):
+        if known(workarounds.EMPTY_STEP):
             emit_guarded_step(script)
         else:
             script.add("optimizer.step()")
@@ -233,7 +239,7 @@ def together(case: Case, script: Script) -> None:
         script.check(
             "now == before",
             f"{STRAYS[stray.what][1]} of parameter {stray.place} went from {{before}} to {{now}} in "
-            f"step {stray.step} of {listing.spec.name}",
+            f"step {stray.step} of {scenario.spec.name}",
         )
         return
     if move is None:
@@ -245,14 +251,14 @@ def together(case: Case, script: Script) -> None:
         place = f"{place}.flatten()[{move.worst}]"
         expected, allowed = expected.flatten()[move.worst], allowed.flatten()[move.worst]
     room = allowed * (1 + 3 * (move.step > 1))
-    what = f"parameter {move.name} after step {move.step} of {listing.spec.name}"
+    what = f"parameter {move.name} after step {move.step} of {scenario.spec.name}"
     _check_end(script, place, expected, room, what)
 
 
 def emit_bowl(script: Script, case: Case) -> Bowl:
     """``parameters`` and ``closure`` as the law's."""
     bowl = Bowl(case["count"], case["seed"], case["frozen"], case.device, case.dtype)
-    emit_parameters(script, bowl.listing)
+    emit_parameters(script, bowl.scenario)
     script.add(
         f"generator = torch.Generator().manual_seed({case['seed']})",
         "size = sum(p.numel() for p in parameters)",
@@ -326,8 +332,8 @@ def lbfgs_line_search(case: Case, script: Script) -> None:
 def lbfgs_by_formula(case: Case, script: Script) -> None:
     """Two iterations, one parameter frozen between them, against the formula."""
     spec = OptimizerSpec("LBFGS", (("lr", 0.5), ("max_iter", 1)))
-    listing = Listing(spec, (case["first"], (3, 2)), (False, False), seed=case["seed"])
-    emit_parameters(script, listing)
+    scenario = OptimizerScenario(spec, (case["first"], (3, 2)), (False, False), seed=case["seed"])
+    emit_parameters(script, scenario)
     script.add("gradients, frozen = [], parameters[0]")
     with script.block("for p in parameters:"):
         emit_gradient_like(script, ())
@@ -368,12 +374,12 @@ def lbfgs_by_formula(case: Case, script: Script) -> None:
 @reproduces(FILE + "test_what_is_left_behind_moves_by_the_rule")
 def left_behind(case: Case, script: Script) -> None:
     """Two steps, some frozen, two more; the value that is furthest from its rule."""
-    listing, left = case.draws(Listing(OptimizerSpec("SGD")), LEFT_BEHIND[0])
-    listing = without_history(listing, case.device, case.dtype)
-    spec = listing.spec
-    rules = [rule_for(listing.spec_of(place), case.dtype) for place in range(len(listing.shapes))]
+    scenario, left = case.draws(OptimizerScenario(OptimizerSpec("SGD")), LEFT_BEHIND[0])
+    scenario = without_history(scenario, case.device, case.dtype)
+    spec = scenario.spec
+    rules = [rule_for(scenario.spec_of(place), case.dtype) for place in range(len(scenario.shapes))]
     worst: Tuple[float, Optional[Fed], Any, Any, int] = (-1.0, None, None, None, 0)
-    for fed in steps_with_left_behind(listing, left, case.device, case.dtype):
+    for fed in steps_with_left_behind(scenario, left, case.device, case.dtype):
         rule = rules[fed.place]
         if rule is None or fed.gradient is None:
             continue
@@ -383,13 +389,13 @@ def left_behind(case: Case, script: Script) -> None:
         if excess > worst[0]:
             worst = (excess, fed, wanted, allowed, element)
     _, fed_worst, wanted, allowed, element = worst
-    emit_parameters(script, dataclasses.replace(listing, frozen=(False,) * len(listing.shapes)))
-    second = "".join(f', "{option}": {value!r}' for option, value in listing.second)
+    emit_parameters(script, dataclasses.replace(scenario, frozen=(False,) * len(scenario.shapes)))
+    second = "".join(f', "{option}": {value!r}' for option, value in scenario.second)
     groups = f'[{{"params": parameters[0::2]}}, {{"params": parameters[1::2]{second}}}]'
     script.add(f"optimizer = torch.optim.{spec.name}({groups}{options_text(spec)})")
     last = fed_worst.step if fed_worst is not None and worst[0] > 1 else 4
     with script.block(f"for step in range(1, {last + 1}):"):
-        with script.block(f"for p, frozen in zip(parameters, {frozen_midway(listing)}):"):
+        with script.block(f"for p, frozen in zip(parameters, {frozen_midway(scenario)}):"):
             with script.block("if step == 3 and frozen:"):
                 script.add("p.requires_grad = False")
                 if left != "stale":
@@ -398,7 +404,7 @@ def left_behind(case: Case, script: Script) -> None:
                 emit_gradient_like(script, ())
                 script.add("p.grad = gradient.to(device, dtype)")
         script.note("before", "before = [repr(p.tolist()) for p in parameters]")
-        if known(detours.EMPTY_STEP):
+        if known(workarounds.EMPTY_STEP):
             emit_guarded_step(script)
         else:
             script.add("optimizer.step()")
@@ -422,8 +428,8 @@ def sparse_adam(case: Case, script: Script) -> None:
     """SparseAdam on some rows."""
     rows, width, seed = case["rows"], case["width"], case["seed"]
     shape = (rows + 1, width)
-    listing = Listing(OptimizerSpec("SparseAdam"), (shape, shape), (False, True), seed=seed)
-    parameter, _ = listing.parameters(case.device, case.dtype)
+    scenario = OptimizerScenario(OptimizerSpec("SparseAdam"), (shape, shape), (False, True), seed=seed)
+    parameter, _ = scenario.parameters(case.device, case.dtype)
     generator = torch.Generator()
     generator.manual_seed(seed)
     touched = sorted(set(torch.randint(0, rows, (rows,), generator=generator).tolist()))
@@ -439,7 +445,7 @@ def sparse_adam(case: Case, script: Script) -> None:
         dense[touched] = oracle.as_float64(values) * (-1 if maximize else 1)
         old, value = value, rule.step(value, dense)
         allowed = allowed + 2 * allowed_error(rule, case.dtype, old, value)
-    emit_parameters(script, listing)
+    emit_parameters(script, scenario)
     script.note("still", "still = repr(parameters[1].tolist())")
     script.note("before", "before = parameters[0].tolist()")
     script.add(

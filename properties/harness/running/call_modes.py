@@ -8,9 +8,9 @@ from typing import Any, Callable, Dict, Optional, Tuple, Type
 import torch
 import torch.utils.checkpoint
 
-from properties.harness.known_defects import version_tuple
-from properties.harness.trainer import Trainer
-from strategies import TrainingRun
+from frostproof.properties.harness.running.known_defects import version_tuple
+from frostproof.properties.harness.running.trainer import Trainer
+from frostproof.strategies import TrainingRun
 
 
 class Eager(Trainer):

@@ -1,0 +1,1 @@
+"""What a law is made of: its mark, its checks, bits, layouts and evidence."""

@@ -1,0 +1,1 @@
+"""What torch is judged by: hand-written gradients and update rules, in float64."""

@@ -1,0 +1,1 @@
+"""How a description is run: trainer, call modes, subprocesses, workarounds, known defects."""
