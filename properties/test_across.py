@@ -30,7 +30,7 @@ from frostproof.properties.harness.running.call_modes import (
 )
 from frostproof.properties.harness.running.subprocesses import Subprocess, digest
 from frostproof.properties.harness.running.trainer import Trainer
-from frostproof.properties.test_optimizers import check_gradients, expected_of
+from frostproof.properties.test_gradients import check_gradients, expected_of
 from frostproof.strategies import MLP, Cuts, Layer, OptimizerSpec, TrainingRun, mlps, training_runs
 from frostproof.strategies.networks import ACTIVATIONS, NORMS
 

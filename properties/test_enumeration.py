@@ -18,7 +18,8 @@ from frostproof.properties.harness.core.law import PRECISE, law
 from frostproof.properties.harness.reference import oracle
 from frostproof.properties.harness.reference.update_rules import rule_for
 from frostproof.properties.harness.running.trainer import Trainer
-from frostproof.properties.test_optimizers import check_gradients, check_update, expected_of
+from frostproof.properties.test_gradients import check_gradients, expected_of
+from frostproof.properties.test_optimizers import check_update
 from frostproof.strategies import MLP, Cuts, Layer, OptimizerSpec, TrainingRun
 
 SPECS = (

@@ -232,7 +232,10 @@ FAULTS = {
         "test_freeze.py::test_others_gradients_do_not_depend_on_the_mask",
         False,
     ),
-    "load_state_dict_restarts_the_count": ("test_freeze.py::test_loading_state_leaves_frozen", True),
+    "load_state_dict_restarts_the_count": (
+        "test_training_tools.py::test_loading_state_leaves_frozen",
+        True,
+    ),
     "deepcopy_unfreezes": ("test_histories.py::test_histories", True),
     "backward_keeps_every_graph": ("test_refusals.py::test_backward_refuses", False),
     "zero_grad_leaves_second_group": ("test_lambda.py::test_filtered_optimizer_trains_alike", True),
@@ -244,8 +247,8 @@ FAULTS = {
     ),
     "differentiable_sgd_decays_frozen": ("test_differentiable.py::test_differentiable_steps", False),
     "embedding_counts_repeats_once": ("test_layers.py::test_layers_of_every_kind", False),
-    "linear_halves_the_bias_on_sequences": ("test_optimizers.py::test_linear_of_every_rank", False),
-    "linear_gives_its_bias_zeros": ("test_optimizers.py::test_gradients_match_the_oracle", True),
+    "linear_halves_the_bias_on_sequences": ("test_gradients.py::test_linear_of_every_rank", False),
+    "linear_gives_its_bias_zeros": ("test_gradients.py::test_gradients_match_the_oracle", True),
 }
 
 

@@ -59,13 +59,13 @@ DEFECTS: Sequence[Defect] = (
         cells="cpu-(bfloat16|float16)",
     ),
     Defect(
-        test="test_freeze.py::test_fused_sgd_takes_a_late_gradient",
+        test="test_freeze_midway.py::test_fused_sgd_takes_a_late_gradient",
         sentence="fused SGD with momentum cannot step once another parameter of a group is unfrozen",
         issue="measured on 2.13",
         first=(2, 4),
     ),
     Defect(
-        test="test_freeze.py::test_clipping_without_gradients",
+        test="test_training_tools.py::test_clipping_without_gradients",
         sentence="clip_grad_value_ raises RuntimeError where no parameter has a gradient",
         issue="measured on 2.13",
         first=(2, 1),

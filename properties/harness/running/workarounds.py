@@ -9,7 +9,7 @@ from frostproof.strategies import OptimizerScenario, OptimizerSpec
 
 EMPTY_STEP = "test_freeze.py::test_step_without_gradients"
 FUSED_SGD = "test_optimizers.py::test_fused_sgd_moves_every_element"
-LATE_FUSED_SGD = "test_freeze.py::test_fused_sgd_takes_a_late_gradient"
+LATE_FUSED_SGD = "test_freeze_midway.py::test_fused_sgd_takes_a_late_gradient"
 LOW_PRECISION = (torch.bfloat16, torch.float16)
 
 

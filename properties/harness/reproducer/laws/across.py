@@ -20,7 +20,7 @@ from frostproof.properties.harness.running.call_modes import (
 )
 from frostproof.properties.harness.running.trainer import Trainer
 from frostproof.properties.test_across import check_alike, compiled_runs, on_cpu, varied_runs
-from frostproof.properties.test_optimizers import expected_of
+from frostproof.properties.test_gradients import expected_of
 from frostproof.strategies import TrainingRun
 
 FILE = "test_across.py::"

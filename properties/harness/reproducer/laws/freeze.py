@@ -18,7 +18,8 @@ from frostproof.properties.harness.reproducer.laws.detach import (
 from frostproof.properties.harness.reproducer.registry import reproduces
 from frostproof.properties.harness.reproducer.script import Script
 from frostproof.properties.harness.reproducer.training import Recipe, options_text
-from frostproof.properties.test_freeze import CLIPPINGS, SCHEDULERS, TRAPS, clipping_tolerance, mlp_of
+from frostproof.properties.test_freeze_midway import TRAPS, mlp_of
+from frostproof.properties.test_training_tools import CLIPPINGS, SCHEDULERS, clipping_tolerance
 from frostproof.strategies import OptimizerSpec, TrainingRun
 from frostproof.strategies.optimizers import implementations
 

@@ -17,7 +17,7 @@ from frostproof.properties.harness.reproducer.script import Script
 from frostproof.properties.harness.reproducer.training import Recipe, options_text
 from frostproof.properties.harness.running.trainer import Trainer
 from frostproof.properties.harness.running.workarounds import sound
-from frostproof.properties.test_optimizers import (
+from frostproof.properties.test_gradients import (
     NORM_ROUNDINGS,
     STEADY,
     LinearCase,
