@@ -7,7 +7,12 @@ from typing import Any, Dict, Iterable, Mapping, NoReturn, Optional
 
 import torch
 
-from frostproof.properties.harness.core.bits import describe_difference, has_bits, read_bits
+from frostproof.properties.harness.core.bits import (
+    dense_on_cpu,
+    describe_difference,
+    has_bits,
+    read_bits,
+)
 
 
 class LawBroken(AssertionError):
@@ -83,8 +88,7 @@ def check_close(
     """``|actual - expected| <= atol + rtol * |expected|`` elementwise, compared in float64 on CPU."""
     __tracebackhide__ = True
     with torch.no_grad():
-        one = torch.empty(tuple(actual.shape), dtype=torch.float64).copy_(actual)
-        two = torch.empty(tuple(expected.shape), dtype=torch.float64).copy_(expected)
+        one, two = (dense_on_cpu(tensor).to(torch.float64) for tensor in (actual, expected))
         check_equal(tuple(one.shape), tuple(two.shape), f"{what}: shape")
         gap = (one - two).abs()
         allowed = atol + rtol * two.abs()
