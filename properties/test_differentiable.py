@@ -11,13 +11,13 @@ from frostproof.properties.harness.core.bits import read_bits
 from frostproof.properties.harness.core.checks import check, check_close, check_same_bits
 from frostproof.properties.harness.core.law import PRECISE, law, part
 from frostproof.strategies import OptimizerSpec, optimizer_names, optimizers
-from frostproof.strategies.optimizers import MATRICES
+from frostproof.strategies.optimizer_traits import traits_of
 
 DIFFERENTIABLE = tuple(
     name
     for name in optimizer_names()
     if "differentiable" in inspect.signature(getattr(torch.optim, name).__init__).parameters
-    and name not in MATRICES
+    and not traits_of(name).matrices
 )
 
 

@@ -41,14 +41,11 @@ from frostproof.strategies import (
     training_runs,
 )
 from frostproof.strategies.optimizer_scenarios import (
-    BUILT_AT_ONCE,
-    CAST_WHEN_LOADED,
-    SLOW_TO_CHANGE,
     options_beside,
 )
+from frostproof.strategies.optimizer_traits import traits_of
 from frostproof.strategies.optimizers import (
     IMPLEMENTATIONS,
-    MATRICES,
     choices,
     constrained,
     implementations,
@@ -121,10 +118,6 @@ def check_update(
     )
 
 
-# The squares that the others keep of their gradients vanish in float16.
-WITHOUT_SQUARES = ("SGD", "ASGD", "Rprop", "Adamax")
-
-
 @law("F3 F1 F6 F7 F9", "the formulas in the torch.optim documentation", FLOATING)
 @given(data=st.data())
 def test_rule_on_given_gradients(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
@@ -132,7 +125,7 @@ def test_rule_on_given_gradients(device: str, dtype: torch.dtype, data: st.DataO
     # Muon's own bfloat16 leaves nothing to compare in a low precision
     names = referenced(1.0 if dtype in (torch.float32, torch.float64) else 1e-3)
     if dtype is torch.float16:
-        names = [name for name in names if name in WITHOUT_SQUARES]
+        names = [name for name in names if not traits_of(name).squares]
     follow_the_rule(
         data.draw(optimizer_scenarios(names=names, device=device, dtype=dtype)), device, dtype
     )
@@ -291,20 +284,21 @@ def option_rows(name: str, device: str, dtype: torch.dtype) -> Iterator[Optimize
             yield OptimizerSpec(name, tuple(sorted({**options, **IMPLEMENTATIONS[way]}.items())))
 
 
-def option_listings(name: str, device: str, dtype: torch.dtype) -> Iterator[OptimizerScenario]:
+def option_scenarios(name: str, device: str, dtype: torch.dtype) -> Iterator[OptimizerScenario]:
     """Each row beside the next in a history: zeros first, flags that turn, a late group, a reload."""
+    traits = traits_of(name)
     steps = ("zero", "ordinary", "ordinary", "half zero", "ordinary", "some", *("ordinary",) * 3)
     matrices = ((3, 2), (300, 2), (1, 1), (2, 4), (2, 3))  # wide: to meet faults that go by size
-    shapes = matrices if name in MATRICES else (*matrices[:3], (2, 2, 2), (3,))
+    shapes = matrices if traits.matrices else (*matrices[:3], (2, 2, 2), (3,))
     frozen = (False, True, True, False, False)
     turns = (0, 7, 2, 4, 0)  # the second and third are unfrozen late, the fourth is frozen midway
-    loads = dtype is torch.float32 or name not in CAST_WHEN_LOADED
+    loads = dtype is torch.float32 or not traits.casts_state
     rows = list(option_rows(name, device, dtype))
     if dtype is not torch.float32:  # which options meet matters less there than how exact they are
         rows = rows[::2]
     for seed, (spec, other) in enumerate(zip(rows, (*rows[1:], rows[0]))):
         more = 20 if seed == 0 else 0
-        late = 3 if seed % 3 == 1 and name not in BUILT_AT_ONCE else 0
+        late = 3 if seed % 3 == 1 and not traits.eager_state else 0
         yield OptimizerScenario(
             spec,
             shapes,
@@ -315,7 +309,7 @@ def option_listings(name: str, device: str, dtype: torch.dtype) -> Iterator[Opti
             turns,
             late=late,
             reload=5 if seed % 2 and loads else 0,
-            halved=6 if seed % 4 == 3 and name not in SLOW_TO_CHANGE else 0,
+            halved=6 if seed % 4 == 3 and not traits.remembers_rate else 0,
             turned=seed % 5 == 4,
             tensor_rate=seed % 4 == 2 and takes_tensor_rate(spec),
         )
@@ -331,7 +325,7 @@ def takes_tensor_rate(spec: OptimizerSpec) -> bool:
 @pytest.mark.parametrize("name", referenced())
 def test_every_option(device: str, dtype: torch.dtype, name: str) -> None:
     """F3: every pair of options of every optimizer, enumerated: each step as documented."""
-    for scenario in option_listings(name, device, dtype):
+    for scenario in option_scenarios(name, device, dtype):
         follow_the_rule(scenario, device, dtype)
         count_cases(1)
 

@@ -32,7 +32,8 @@ from frostproof.strategies import (
     optimizers,
     training_runs,
 )
-from frostproof.strategies.optimizers import implementations
+from frostproof.strategies.optimizer_traits import traits_of
+from frostproof.strategies.optimizers import implementations, optimizer_names
 
 # The norm, or "value", and the largest that is allowed.
 CLIPPINGS: List[Any] = [
@@ -257,8 +258,7 @@ def test_loading_state_leaves_frozen(device: str, dtype: torch.dtype, data: st.D
         check_same_bits(buffer, read_bits(buffers[name]), f"buffer {name} after loading half-way")
 
 
-# These have fused kernels, which undo the scale, and leave the step out, by themselves.
-SCALED = ("SGD", "Adam", "AdamW", "Adagrad")
+SCALED = [name for name in optimizer_names() if traits_of(name).scaled_steps]
 
 
 def scaled_optimizers(device: str, dtype: torch.dtype) -> st.SearchStrategy[OptimizerSpec]:

@@ -24,13 +24,7 @@ SHAPES: Tuple[Tuple[int, ...], ...] = (
 )
 MATRICES = 5  # so many of SHAPES
 KINDS = ("ordinary", "ordinary", "half zero", "zero", "some")
-LISTING_DIGITS = 32
-# What these make when they are built, they lack for a group that is added later.
-BUILT_AT_ONCE = frozenset(("Adagrad",))
-# Loading a state casts their float32 scalars to the parameters' dtype.
-CAST_WHEN_LOADED = frozenset(("NAdam", "ASGD"))
-# They know the rate of the step before, or of the first alone: no rule says when a new one acts.
-SLOW_TO_CHANGE = frozenset(("ASGD", "Rprop"))
+SCENARIO_DIGITS = 32
 OF_THE_OPTIMIZER = frozenset(("initial_accumulator_value",))  # no option of a group
 
 
@@ -137,7 +131,7 @@ def optimizer_scenarios(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> st.SearchStrategy[OptimizerScenario]:
-    """Listings of optimizers that take several groups (not LBFGS).
+    """Scenarios of optimizers that take several groups (not LBFGS).
 
     Shrink towards two small live parameters and one step of plain SGD.
     """
@@ -151,9 +145,9 @@ def optimizer_scenarios(
         second = _second(digits, spec, dtype)
         seed = digits.bits(2)
         late, reload = digits.below(3), digits.below(3)
-        late = digits.below(steps) + 1 if late == 2 and spec.name not in BUILT_AT_ONCE else 0
+        late = digits.below(steps) + 1 if late == 2 and not spec.traits.eager_state else 0
         reload = digits.below(steps) + 1 if reload == 2 else 0
-        if dtype is not torch.float32 and spec.name in CAST_WHEN_LOADED:
+        if dtype is not torch.float32 and spec.traits.casts_state:
             reload = 0
         turned = digits.below(4) == 3
         return OptimizerScenario(
@@ -169,4 +163,4 @@ def optimizer_scenarios(
             turned=turned,
         )
 
-    return read_as(optimizer.size + LISTING_DIGITS + OPTIMIZER_DIGITS, read)
+    return read_as(optimizer.size + SCENARIO_DIGITS + OPTIMIZER_DIGITS, read)

@@ -2,7 +2,8 @@
 
 What exists is found by looking at the installed torch: classes in ``torch.optim``,
 options in their constructors. What to try, and what excludes what, are the tables
-below. Source of the tables: the torch.optim documentation, checked by brute force.
+below and the records in ``optimizer_traits``. Source of the tables: the torch.optim
+documentation, checked by brute force.
 """
 
 import inspect
@@ -16,25 +17,18 @@ import torch
 from hypothesis import strategies as st
 
 from frostproof.strategies.digits import Digits, read_as
-
-# How an optimizer differs from "dense parameters of any shape, step() without arguments".
-CLOSURE = frozenset(("LBFGS",))
-SPARSE = frozenset(("SparseAdam",))
-MATRICES = frozenset(("Muon",))
+from frostproof.strategies.optimizer_traits import ABSENT, UNKNOWN, OptimizerTraits, traits_of
 
 
 @dataclass(frozen=True)
 class OwnOptimizer:
     """How to make an optimizer that is not torch's, and what it wants.
 
-    make: from parameters, or from parameter groups where ``groups`` says that it takes
-    them; closure: ``step`` wants a function that computes loss and gradients again;
-    matrices: it takes 2-D parameters only.
+    make: from parameters, or from parameter groups where ``groups`` says that it takes them.
     """
 
     make: Callable[..., torch.optim.Optimizer]
-    closure: bool = False
-    matrices: bool = False
+    traits: OptimizerTraits = UNKNOWN
     groups: bool = True
 
 
@@ -55,19 +49,24 @@ class OptimizerSpec:
         return optimizer
 
     @property
+    def traits(self) -> OptimizerTraits:
+        """What is known of the class."""
+        return OWN[self.name].traits if self.name in OWN else traits_of(self.name)
+
+    @property
     def needs_closure(self) -> bool:
         """``step`` wants a function that computes the loss and its gradients again."""
-        return self.name in CLOSURE or (self.name in OWN and OWN[self.name].closure)
+        return self.traits.closure
 
     @property
     def sparse_only(self) -> bool:
         """``step`` refuses dense gradients."""
-        return self.name in SPARSE
+        return self.traits.sparse
 
     @property
     def matrices_only(self) -> bool:
         """The constructor refuses parameters that are not 2-D."""
-        return self.name in MATRICES or (self.name in OWN and OWN[self.name].matrices)
+        return self.traits.matrices
 
 
 def optimizer_names() -> Tuple[str, ...]:
@@ -82,8 +81,6 @@ def optimizer_names() -> Tuple[str, ...]:
     )
     return ("SGD", *(name for name in found if name != "SGD"))
 
-
-ABSENT: Any = None  # not passed: the constructor's own default
 
 # Values to try for each option; the first is the simplest, and what shrinking ends at.
 CHOICES: Mapping[str, Tuple[Any, ...]] = {
@@ -115,34 +112,12 @@ CHOICES: Mapping[str, Tuple[Any, ...]] = {
     "history_size": (10, 2),
     "line_search_fn": (ABSENT, "strong_wolfe"),
 }
-# Where an optimizer reads a common name its own way. An optimizer without an entry
-# here is unknown, and is tried with its defaults only.
-CHOICES_OF: Mapping[str, Mapping[str, Tuple[Any, ...]]] = {
-    "ASGD": {},
-    "Adadelta": {"lr": (0.1, 1.0, 0.01)},
-    "Adafactor": {"eps": (ABSENT,)},  # a pair, whose first value depends on the dtype by itself
-    "Adagrad": {},
-    "Adam": {},
-    "AdamW": {},
-    "Adamax": {},
-    "LBFGS": {"lr": (0.1, 0.01)},
-    "Muon": {"eps": (ABSENT,)},  # Muon works in bfloat16, whatever the dtype
-    "NAdam": {},
-    "RAdam": {},
-    "RMSprop": {},
-    "Rprop": {},
-    "SGD": {},
-    "SparseAdam": {},
-}
 # Where a dtype cannot hold a common value. float16 ends at 6e-8: an eps of 1e-8 is zero,
 # and a zero gradient gives 0/0; with a small eps a second moment that underflows makes a
 # step of lr * gradient / eps. Its centred variance turns negative by rounding: NaN.
 CHOICES_IN: Mapping[str, Mapping[str, Tuple[Any, ...]]] = {
     "float16": {"eps": (1e-3, 1e-2), "centered": (ABSENT,)},
 }
-# What makes NaN of ordinary training, and so is drawn only where it is named. LBFGS in
-# float16: y.y underflows and its step is infinite (in a third of small runs, torch 2.13).
-UNFIT = frozenset((("LBFGS", torch.float16),))
 
 
 @dataclass(frozen=True)
@@ -195,10 +170,10 @@ def _probe(name: str, device: str, dtype: torch.dtype, options: Mapping[str, Any
     parameter = torch.nn.Parameter(torch.ones(2, 2, dtype=dtype, device=device))
     gradient = torch.ones(2, 2, dtype=dtype, device=device)
     optimizer = OptimizerSpec(name, (("lr", 0.1), *sorted(options.items()))).build([parameter])
-    if name in SPARSE:
+    if traits_of(name).sparse:
         gradient = gradient.to_sparse()
     parameter.grad = gradient
-    if name in CLOSURE:
+    if traits_of(name).closure:
         optimizer.step(lambda: 1.0)
     else:
         optimizer.step()
@@ -210,7 +185,7 @@ def implementations(name: str, device: str, dtype: torch.dtype) -> Tuple[str, ..
 
     Each is tried once, when first asked for.
     """
-    if name not in CHOICES_OF:
+    if not traits_of(name).known:
         return ("default",)
     known = _parameters(name)
     found: List[str] = []
@@ -234,10 +209,10 @@ def implementations(name: str, device: str, dtype: torch.dtype) -> Tuple[str, ..
 def choices(name: str, dtype: torch.dtype) -> Tuple[Tuple[str, Tuple[Any, ...]], ...]:
     """(option, values to try) of an optimizer of the installed torch, in its own order."""
     known = _parameters(name)
-    if name not in CHOICES_OF:
+    if not traits_of(name).known:
         required = "lr" in known and not isinstance(known["lr"].default, (int, float))
         return (("lr", CHOICES["lr"]),) if required else ()
-    table = {**CHOICES, **CHOICES_IN.get(str(dtype).rpartition(".")[2], {}), **CHOICES_OF[name]}
+    table = {**CHOICES, **CHOICES_IN.get(str(dtype).rpartition(".")[2], {}), **traits_of(name).choices}
     return tuple((option, table[option]) for option in known if option in table)
 
 
@@ -299,7 +274,9 @@ def read_optimizer(
 @cache
 def _ordinary(dtype: torch.dtype) -> Tuple[str, ...]:
     return tuple(
-        name for name in optimizer_names() if name not in SPARSE and (name, dtype) not in UNFIT
+        name
+        for name in optimizer_names()
+        if not traits_of(name).sparse and str(dtype).rpartition(".")[2] not in traits_of(name).unfit
     )
 
 

@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 from frostproof.properties.selftest import PACKAGE
 from frostproof.strategies import OptimizerSpec, optimizer_names, optimizers
+from frostproof.strategies.optimizer_traits import traits_of
 from frostproof.strategies.optimizers import (
     CHOICES,
-    CHOICES_OF,
     IMPLEMENTATIONS,
-    SPARSE,
     choices,
     constrained,
     implementations,
@@ -138,7 +137,7 @@ def test_every_name_is_drawn_often() -> None:
     specs = drawn(1500)
     for spec in specs:
         counts[spec.name] = counts.get(spec.name, 0) + 1
-    expected = set(optimizer_names()) - SPARSE
+    expected = {name for name in optimizer_names() if not traits_of(name).sparse}
     assert set(counts) == expected
     assert min(counts.values()) > len(specs) / len(expected) / 4, counts
 
@@ -167,7 +166,7 @@ def test_the_options_are_those_of_the_constructor() -> None:
         known = set(spec.build([torch.zeros(2, 2)]).defaults)
         assert {"lr"} <= {option for option, _ in choices(name, torch.float32)} <= known
         assert known - set(CHOICES) <= apart, name
-        assert name in CHOICES_OF, f"{name} is new: give it an entry, or it keeps its defaults"
+        assert traits_of(name).known, f"{name} is new: give it a record, or it keeps its defaults"
 
 
 def test_shrinks_to_sgd_with_lr_alone() -> None:

@@ -7,6 +7,7 @@ import torch
 
 from frostproof.properties.harness.own.factory import call, said
 from frostproof.strategies import OptimizerSpec
+from frostproof.strategies.optimizer_traits import OptimizerTraits
 from frostproof.strategies.optimizers import OWN, OwnOptimizer
 
 NEEDED = ("step", "param_groups", "state", "state_dict", "load_state_dict")
@@ -60,8 +61,7 @@ def build(option: str, text: str, factory: Callable[[Any], Any]) -> OptimizerSpe
 
     OWN[text] = OwnOptimizer(
         factory,
-        closure=closure,
-        matrices=not works(list(both), list(both)),
+        OptimizerTraits(closure=closure, matrices=not works(list(both), list(both))),
         groups=works([{"params": matrix}], list(matrix)),
     )
     return OptimizerSpec(text)

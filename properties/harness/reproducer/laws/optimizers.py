@@ -176,13 +176,10 @@ def one_parameter(case: Case, script: Script) -> None:
     emit_alone(script, case, move, sound(run.optimizer, case.device, case.dtype))
 
 
-MIXING = ("Adafactor", "Muon")  # their step of an element depends on the others
-
-
 def emit_alone(script: Script, case: Case, move: Move, spec: OptimizerSpec) -> None:
     """One parameter in an optimizer of its own, given the gradients of its history."""
     first, gradients, expected, allowed = move.first, move.gradients, move.expected, move.allowed
-    if first.numel() > FEW and spec.name not in MIXING:
+    if first.numel() > FEW and not spec.traits.mixes:
         first, expected, allowed = (
             t.flatten()[move.worst : move.worst + 1] for t in (first, expected, allowed)
         )
