@@ -23,7 +23,7 @@ def run(
 ) -> "subprocess.CompletedProcess[str]":
     """pytest with one row as the whole table, and torch or Python broken by some code."""
     (folder / "table.py").write_text(
-        "from frostproof.properties.harness import known_defects\n"
+        "from frostproof.properties.harness.running import known_defects\n"
         "from frostproof.properties.harness.running.known_defects import Defect\n"
         f"known_defects.DEFECTS = ({row!r},)\n{code}\n"
     )
