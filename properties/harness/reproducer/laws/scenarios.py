@@ -27,7 +27,7 @@ from frostproof.properties.test_optimizers import (
     LEFT_BEHIND,
     Fed,
     frozen_midway,
-    option_listings,
+    option_scenarios,
     sparse_options,
     steps_with_left_behind,
     without_history,
@@ -94,7 +94,7 @@ def listing_of(case: Case) -> OptimizerScenario:
         return ListingRun(scenario, case.device, case.dtype).scenario
     optimizer_scenarios = [
         ListingRun(scenario, case.device, case.dtype).scenario
-        for scenario in option_listings(case["name"], case.device, case.dtype)
+        for scenario in option_scenarios(case["name"], case.device, case.dtype)
     ]
     for scenario in optimizer_scenarios:
         move, stray = worst_move(case, scenario)
