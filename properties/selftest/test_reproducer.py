@@ -435,8 +435,8 @@ def subprocess_error(path: Path, folder: Path) -> str:
         "import fall; fall.pytest_collection_finish(); "
         f"import runpy; runpy.run_path({str(path)!r}, run_name='__main__')"
     )
-    path = os.pathsep.join((str(folder), PACKAGE))
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
+    search = os.pathsep.join((str(folder), PACKAGE))
+    environment = {**os.environ, "PYTHONPATH": search, "PYTHONWARNINGS": "ignore"}
     found = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
     )
