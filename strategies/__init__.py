@@ -10,17 +10,21 @@ from frostproof.strategies.layer_kinds import LayerCase, layer_cases
 from frostproof.strategies.networks import MLP, Layer, Network, mlps
 from frostproof.strategies.optimizer_scenarios import OptimizerScenario, optimizer_scenarios
 from frostproof.strategies.optimizers import OptimizerSpec, optimizer_names, optimizers
+from frostproof.strategies.programs import Input, Program, Statement, programs
 from frostproof.strategies.tensors import TensorSpec, all_dtypes, tensors
 from frostproof.strategies.training import TrainingRun, training_runs
 
 __all__ = [
     "MLP",
     "Cuts",
+    "Input",
     "Layer",
     "LayerCase",
     "Network",
     "OptimizerScenario",
     "OptimizerSpec",
+    "Program",
+    "Statement",
     "TensorSpec",
     "TrainingRun",
     "all_dtypes",
@@ -31,6 +35,7 @@ __all__ = [
     "optimizer_names",
     "optimizer_scenarios",
     "optimizers",
+    "programs",
     "tensors",
     "training_runs",
 ]

@@ -1,0 +1,405 @@
+"""Random small functions over one to three tensors, as plain data that print as Python.
+
+>>> print(Program().source())
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+from hypothesis import strategies as st
+
+from frostproof.strategies.digits import Digits, read_as
+from frostproof.strategies.statements import (
+    BLOCKS,
+    BY_KIND,
+    PREAMBLE,
+    VOCABULARY,
+    WEIGHTS,
+    Facts,
+    Operation,
+    outcome,
+)
+
+SHAPES: Tuple[Tuple[int, ...], ...] = ((2,), (2, 2), (4,), (2, 3), (1,), (), (3, 2), (2, 2, 2))
+DTYPES = ("float64", "float32", "complex128")
+LAYOUTS = ("contiguous", "transposed", "slice", "step", "expanded")
+INPUT_KINDS = (
+    "live",  # a leaf that requires grad
+    "frozen",  # a leaf that does not
+    "result",  # made from a leaf that requires grad
+    "parameter",  # of a module
+    "frozen_parameter",
+    "buffer",
+    "same",  # another name of the first input's object
+    "view_of",  # a view of the first input
+    "detached_of",  # an alias of the first input outside the graph
+    "neighbour",  # another slice of the first input's storage
+)
+OF_FIRST = ("same", "view_of", "detached_of", "neighbour")
+OF_MODULE = ("parameter", "frozen_parameter", "buffer")
+NUMBERS = (1.0, 2.0, -1.0, 3.0, 0.5, -2.0, 4.0, 1.5)
+INDENT = "    "
+
+
+def _nested(shape: Tuple[int, ...], flat: Iterator[Any]) -> Any:
+    if not shape:
+        return next(flat)
+    return [_nested(shape[1:], flat) for _ in range(shape[0])]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One tensor that a program is given.
+
+    kind: one of INPUT_KINDS; those of OF_FIRST are made from the first input and have its
+    shape and dtype; those of OF_MODULE are read from the module inside the function.
+    layout: one of LAYOUTS, of a tensor that is not made from another.
+    """
+
+    name: str = "x"
+    kind: str = "live"
+    shape: Tuple[int, ...] = (2,)
+    layout: str = "contiguous"
+    dtype: str = "float64"
+
+    def _numbers(self, shape: Tuple[int, ...], device: str) -> str:
+        count = 1
+        for extent in shape:
+            count *= extent
+        start = ord(self.name[0]) - ord("x")  # each input has numbers of its own
+        flat = [NUMBERS[(place + start * 3) % len(NUMBERS)] for place in range(count)]
+        values = [complex(v, -v / 2) for v in flat] if self.dtype.startswith("complex") else flat
+        where = "" if device == "cpu" else f', device="{device}"'
+        return f"torch.tensor({_nested(shape, iter(values))!r}, dtype=torch.{self.dtype}{where})"
+
+    def _laid_out(self, device: str) -> Tuple[List[str], str]:
+        """(lines before, expression) of a tensor of this shape and layout without gradient."""
+        shape, base = self.shape, f"{self.name}_base"
+        if self.layout == "transposed" and len(shape) > 1:
+            turned = (shape[-1], *shape[1:-1], shape[0])
+            return [], f"{self._numbers(turned, device)}.transpose(0, -1)"
+        if self.layout == "slice" and shape:
+            return [f"{base} = {self._numbers((shape[0] + 2, *shape[1:]), device)}"], f"{base}[1:-1]"
+        if self.layout == "step" and shape:
+            return [
+                f"{base} = {self._numbers((*shape[:-1], shape[-1] * 2), device)}"
+            ], f"{base}[..., ::2]"
+        if self.layout == "expanded" and shape and shape[0] > 1:
+            return [], f"{self._numbers((1, *shape[1:]), device)}.expand({', '.join(map(str, shape))})"
+        return [], self._numbers(shape, device)
+
+    def lines(self, first: "Input", device: str = "cpu") -> List[str]:
+        """Python that makes the input; a module's own is put on ``module``."""
+        name, of = self.name, first.name
+        if self.kind in OF_FIRST:
+            made = {
+                "same": f"{name} = {of}",
+                "view_of": f"{name} = {of}[...]" if not self.shape else f"{name} = {of}[:]",
+                "detached_of": f"{name} = {of}.detach()",
+                "neighbour": f"{name} = {of}_base[2:]",
+            }[self.kind]
+            return [made]
+        before, value = self._laid_out(device)
+        if self.kind == "live":
+            return [*before, f"{name} = {value}.requires_grad_()"]
+        if self.kind == "result":
+            return [*before, f"{name}_leaf = {value}.requires_grad_()", f"{name} = {name}_leaf * 1"]
+        if self.kind == "buffer":
+            return [*before, f'module.register_buffer("{name}", {value})']
+        if self.kind in OF_MODULE:
+            live = "" if self.kind == "parameter" else ", requires_grad=False"
+            return [*before, f"module.{name} = torch.nn.Parameter({value}{live})"]
+        return [*before, f"{name} = {value}"]
+
+    @property
+    def live(self) -> bool:
+        """Whether it is a tensor of its own that requires grad."""
+        return self.kind in ("live", "result", "parameter")
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A record of VOCABULARY with its operands, or a block of BLOCKS with its body."""
+
+    operation: str = "double"
+    operands: Tuple[str, ...] = ("x",)
+    targets: Tuple[str, ...] = ("a",)
+    argument: str = ""
+    body: Tuple["Statement", ...] = ()
+
+    @property
+    def record(self) -> Optional[Operation]:
+        """The vocabulary's record; None for a block."""
+        return VOCABULARY.get(self.operation)
+
+    @property
+    def kind(self) -> str:
+        """The record's kind; "block" for a block."""
+        record = self.record
+        return "block" if record is None else record.kind
+
+    def lines(self) -> List[str]:
+        """Python, without indentation of its own."""
+        record = self.record
+        if record is None:
+            inside = [INDENT + line for each in self.body for line in each.lines()]
+            return [f"with {BLOCKS[self.operation]}:", *(inside or [f"{INDENT}pass"])]
+        source = record.source.format(*self.operands, a=self.argument)
+        return [f"{', '.join(self.targets)} = {source}" if self.targets else source]
+
+    def walk(self, inside: Tuple[str, ...] = ()) -> Iterator[Tuple["Statement", Tuple[str, ...]]]:
+        """Each statement in order with the names of the blocks that it is in."""
+        yield self, inside
+        for each in self.body:
+            yield from each.walk((*inside, self.operation))
+
+
+BREAK = "torch._dynamo.graph_break()"
+
+
+@dataclass(frozen=True)
+class Program:
+    """A function of tensors as plain values; its repr evaluates back to an equal one.
+
+    inputs: the tensors that it is given; statements: its body, whose variables are single
+    letters; returns: the names that it returns; form: "one" (the first of them), "tuple" or "dict".
+    """
+
+    inputs: Tuple[Input, ...] = (Input(),)
+    statements: Tuple[Statement, ...] = (Statement(),)
+    returns: Tuple[str, ...] = ("a",)
+    form: str = "one"
+
+    @property
+    def arguments(self) -> Tuple[Input, ...]:
+        """The inputs that are passed; the others are the module's."""
+        return tuple(each for each in self.inputs if each.kind not in OF_MODULE)
+
+    @property
+    def stateful(self) -> bool:
+        """Whether it is a module's forward."""
+        return len(self.arguments) < len(self.inputs)
+
+    def walk(self) -> Iterator[Tuple[Statement, Tuple[str, ...]]]:
+        """Each statement, blocks too, in order with the names of the blocks that it is in."""
+        for each in self.statements:
+            yield from each.walk()
+
+    def body(self, broken: bool = False) -> List[str]:
+        """The lines of the function's body; broken: with a graph break in the middle."""
+        lines = [f"{each.name} = self.{each.name}" for each in self.inputs if each.kind in OF_MODULE]
+        middle = (len(self.statements) + 1) // 2
+        for place, statement in enumerate(self.statements):
+            if broken and place == middle:
+                lines.append(BREAK)
+            lines += statement.lines()
+        if broken and middle >= len(self.statements):
+            lines.append(BREAK)
+        if self.form == "one":
+            return [*lines, f"return {self.returns[0]}"]
+        if self.form == "dict":
+            pairs = ", ".join(f'"{place}": {name}' for place, name in enumerate(self.returns))
+            return [*lines, f"return {{{pairs}}}"]
+        return [*lines, f"return ({', '.join(self.returns)},)"]
+
+    def function(self, broken: bool = False) -> str:
+        """Python that defines ``f``, or ``Net`` with ``forward`` where it is a module's."""
+        names = ", ".join(each.name for each in self.arguments)
+        lines = self.body(broken)
+        if not self.stateful:
+            return "\n".join([f"def f({names}):", *(INDENT + line for line in lines)]) + "\n"
+        head = ["class Net(torch.nn.Module):", f"{INDENT}def forward(self{', ' * bool(names)}{names}):"]
+        return "\n".join([*head, *(INDENT * 2 + line for line in lines)]) + "\n"
+
+    def preamble(self) -> str:
+        """Python that defines what the statements use beside torch."""
+        body = "\n".join(line for each in self.statements for line in each.lines())
+        used = [text for word, text in PREAMBLE.items() if word in body]
+        if "note(" in body and PREAMBLE["fired"] not in used:
+            used.insert(0, PREAMBLE["fired"])
+        return "\n\n".join(used)
+
+    def setup(self, device: str = "cpu") -> str:
+        """Python that makes the inputs; a module's are put on an existing ``module``."""
+        return (
+            "\n".join(line for each in self.inputs for line in each.lines(self.inputs[0], device))
+            + "\n"
+        )
+
+    def source(self, broken: bool = False, device: str = "cpu") -> str:
+        """A whole program in plain torch: definitions, inputs and the call, as ``output``."""
+        parts = ["import torch\n"]
+        preamble = self.preamble()
+        parts += [preamble] if preamble else []
+        parts.append(self.function(broken))
+        setup = ("module = f = Net()\n" if self.stateful else "") + self.setup(device)
+        call = f"output = f({', '.join(each.name for each in self.arguments)})\n"
+        return "\n\n".join(parts) + "\n\n" + setup + call
+
+
+MAX_INPUTS, MAX_STATEMENTS = 3, 8
+PER_INPUT, PER_STATEMENT = 4, 9
+DIGITS = 3 + PER_INPUT * MAX_INPUTS + PER_STATEMENT * MAX_STATEMENTS + 5
+_KINDS = tuple(kind for kind, weight in WEIGHTS.items() for _ in range(weight))
+_BLOCKS: Tuple[Tuple[str, ...], ...] = (
+    *((),) * 14,
+    ("no_grad",),
+    ("no_grad",),
+    ("no_grad",),
+    ("enable_grad",),
+    ("inference_mode",),
+    ("set_grad_off",),
+    ("no_grad", "enable_grad"),
+    ("inference_mode", "inference_off"),
+)
+
+
+class _Writer:
+    """Writes one program statement by statement, and keeps what it must know of each variable."""
+
+    def __init__(self, inputs: Tuple[Input, ...]) -> None:
+        self.facts: Dict[str, Facts] = {each.name: (each.shape, each.dtype) for each in inputs}
+        # what autograd lets nobody write to: leaves that require grad, and their views
+        self.fixed = {each.name for each in inputs if each.kind in ("live", "parameter")}
+        if inputs[0].name in self.fixed:
+            self.fixed |= {each.name for each in inputs if each.kind in ("same", "view_of")}
+        self.fixed |= {each.name for each in inputs if each.layout == "expanded"}
+        self.live = {each.name for each in inputs if each.live}
+        if inputs[0].live:
+            self.live |= {each.name for each in inputs if each.kind in ("same", "view_of")}
+        self.recent = [each.name for each in inputs]
+        self.made = 0
+
+    def statement(self, digits: Digits, inside: Tuple[str, ...]) -> Optional[Statement]:
+        kind = digits.one_of(_KINDS)
+        place, bold = digits.below(64), digits.below(16) == 15
+        argument_at, ats = digits.below(64), [digits.below(64) for _ in range(3)]
+        fitting = BY_KIND[kind]
+        if kind == "hook" and "inference_mode" in inside:
+            return None  # a hook there ends the process: see the known defects
+        record = fitting[place % len(fitting)]
+        argument = record.arguments[argument_at % len(record.arguments)]
+        free = bold or (inside and inside[-1] in ("no_grad", "set_grad_off", "inference_mode"))
+        names = [name for name in reversed(self.recent) if name in self.facts]
+        operands: Tuple[str, ...] = ()
+        for number in range(record.arity):
+            choices = [
+                name
+                for name in names
+                if self._possible(record, argument, (*operands, name))
+                and (free or number not in record.writes or name not in self.fixed)
+                and (bold or kind not in ("hook", "gradient") or name in self.live)
+            ]
+            if not choices:
+                return None
+            operands += (choices[ats[number] % len(choices)],)
+        told = outcome(record.name, argument, tuple(self.facts[name] for name in operands))
+        if told is None:
+            return None
+        results, after = told
+        self.facts.update(zip(operands, after))
+        targets = tuple(chr(ord("a") + self.made + number) for number in range(record.results))
+        self.made += len(targets)
+        for name, facts in zip(targets, results):
+            self.facts[name] = facts
+            self.recent.append(name)
+        if kind in ("view", "views", "same", "function") and self.fixed & set(operands) and not inside:
+            self.fixed |= set(targets)
+        if kind == "views":
+            self.fixed |= set(targets)
+        if kind == "flag":
+            (self.live.discard if record.name == "freeze" else self.live.add)(operands[0])
+        off = bool(inside) and inside[-1] not in ("enable_grad", "set_grad_on", "inference_off")
+        if kind not in ("detach", "gradient") and not off and self.live & set(operands):
+            self.live |= set(targets)
+            self.live |= {operands[place] for place in record.writes}
+        return Statement(record.name, operands, targets, argument)
+
+    def _possible(self, record: Operation, argument: str, operands: Tuple[str, ...]) -> bool:
+        if len(operands) < record.arity:
+            return True
+        return outcome(record.name, argument, tuple(self.facts[name] for name in operands)) is not None
+
+
+def _read_inputs(digits: Digits) -> Tuple[Input, ...]:
+    count = (1, 1, 2, 2, 2, 3)[digits.below(6)]
+    dtype = (*DTYPES[:1] * 5, *DTYPES[1:2] * 2, DTYPES[2])[digits.below(8)]
+    found: List[Input] = []
+    for place in range(MAX_INPUTS):
+        kind = digits.one_of(INPUT_KINDS if place else INPUT_KINDS[:6])
+        shape = digits.one_of(SHAPES)
+        layout = (*LAYOUTS[:1] * 6, *LAYOUTS[1:])[digits.below(10)]
+        alike = digits.below(4) < 3  # operands of one shape meet more often
+        if place >= count:
+            continue
+        first = found[0] if found else None
+        if first is not None and (kind in OF_FIRST or alike):
+            shape = first.shape
+        if first is not None and kind in OF_FIRST:
+            layout = "contiguous"
+            whole = first.layout == "slice" and bool(first.shape) and first.kind not in OF_MODULE
+            if first.kind in OF_MODULE or (
+                kind == "neighbour" and not (whole and first.kind != "result")
+            ):
+                kind = "frozen"
+        found.append(Input("xyz"[place], kind, shape, layout, dtype))
+    return tuple(found)
+
+
+def read_program(digits: Digits) -> Program:
+    """A program from ``DIGITS`` bytes."""
+    inputs = _read_inputs(digits)
+    writer = _Writer(inputs)
+    count = 1 + digits.below(MAX_STATEMENTS)
+    written: List[Tuple[Tuple[str, ...], Statement]] = []
+    inside: Tuple[str, ...] = ()
+    for place in range(MAX_STATEMENTS):
+        if place >= count:
+            digits.skip(PER_STATEMENT)
+            continue
+        block, stays = digits.one_of(_BLOCKS), digits.below(3) == 2
+        inside = inside if stays else block
+        before = digits.left
+        made = writer.statement(digits, inside)
+        digits.skip(PER_STATEMENT - 2 - (before - digits.left))
+        if made is not None:
+            written.append((inside, made))
+    if not written:
+        written = [((), Statement("double", (inputs[0].name,)))]
+        writer.recent.append("a")
+    names = list(reversed(writer.recent))
+    form = digits.one_of(("one", "one", "tuple", "tuple", "dict"))
+    number = 1 + digits.below(3)
+    chosen = tuple(names[digits.below(64) % len(names)] for _ in range(3))
+    returns = chosen[:1] if form == "one" else chosen[:number]
+    return Program(inputs, tuple(_blocks(written)), returns, form)
+
+
+def _blocks(written: List[Tuple[Tuple[str, ...], Statement]]) -> List[Statement]:
+    """Statements that follow each other in one block share it."""
+    found: List[Statement] = []
+    place = 0
+    while place < len(written):
+        inside = written[place][0]
+        if not inside:
+            found.append(written[place][1])
+            place += 1
+            continue
+        end = place
+        while end < len(written) and written[end][0][:1] == inside[:1]:
+            end += 1
+        body = _blocks([(names[1:], each) for names, each in written[place:end]])
+        found.append(Statement(inside[0], (), (), "", tuple(body)))
+        place = end
+    return found
+
+
+@cache
+def programs() -> st.SearchStrategy[Program]:
+    """Random functions of one to eight statements: see ``VOCABULARY`` of ``statements``.
+
+    Shapes and dtypes fit; what autograd refuses is drawn now and then, and is a case too.
+    Shrinks towards ``x * 2`` of one leaf of two numbers that requires grad.
+    """
+    return read_as(DIGITS, read_program)
