@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Set
 
 import pytest
-import torch
 
 from frostproof.properties.harness.core import evidence
 from frostproof.properties.harness.machine import (
+    accelerators,
+    assignment,
     crash,
     describe,
     faults,
     files,
-    gpus,
     hang,
     progress,
     running,
@@ -30,7 +30,6 @@ from frostproof.properties.harness.reproducer import message
 from frostproof.properties.harness.reproducer.report import RECORDER
 from frostproof.properties.harness.session import axes
 
-UNMEASURED = 2  # workers on each GPU where its memory cannot be measured
 DESCRIBED = 5  # dead laws whose example is drawn again
 
 
@@ -40,7 +39,7 @@ def add(group: Any) -> None:
         "--gpu-workers",
         type=int,
         metavar="N",
-        help="how many of xdist's workers use each GPU (default: as its free memory allows)",
+        help="how many of xdist's workers use each accelerator (default: as its free memory allows)",
     )
     group.addoption(
         "--law-timeout",
@@ -104,7 +103,7 @@ class Machine:
         self.total = 0
         self.missing: List[str] = []
         self.lost_database = ""
-        self.seats = gpus.Seats(self._plan(devices, asked))
+        self.seats = [assignment.Seats(plan) for plan in self._plans(devices, asked)]
         self.progress: Optional[progress.Progress] = None
         self._open()
         if seconds and self.folder is not None and not self.is_worker:
@@ -112,18 +111,18 @@ class Machine:
                 self.folder, seconds, lambda: (len(self.reported), self.total)
             )
 
-    def _plan(self, devices: List[str], asked: Optional[int]) -> gpus.Plan:
+    def _plans(self, devices: List[str], asked: Optional[int]) -> Iterator[assignment.Plan]:
+        """Who works where, for each kind of accelerator that the run is on."""
         if self.is_worker or not self.workers or self.config.option.collectonly:
-            return gpus.Plan((), self.workers)
-        if not any(device.partition(":")[0] == "cuda" for device in devices):
-            return gpus.Plan((), self.workers)
-        count = axes.device_count("cuda")
-        wanted = gpus.named(devices, count)
-        measured = [] if asked else [gpu for gpu in gpus.measure() if gpu.index in wanted]
-        if measured:
-            return gpus.plan(self.workers, measured)
-        unknown = [gpus.GPU(index, 1, 1, 0) for index in wanted]
-        return gpus.plan(self.workers, unknown, asked or UNMEASURED)
+            return
+        kinds = [name.partition(":")[0] for name in devices if accelerators.is_accelerator(name)]
+        for kind in dict.fromkeys(kinds):
+            wanted = assignment.named(kind, devices, accelerators.count(kind))
+            plugins = evidence.Current.plugins
+            measured = [] if asked else assignment.measure(kind, plugins)
+            chosen = [one for one in measured if one.index in wanted]
+            unknown = [assignment.Device(kind, index) for index in wanted]
+            yield assignment.plan(kind, self.workers, chosen or unknown, asked)
 
     def _open(self) -> None:
         """The folder of notes, which the controller makes and its workers use."""
@@ -169,7 +168,8 @@ class Machine:
     def law(self, item: Any, device: Optional[str]) -> Iterator[None]:
         """Choose the device, note the law, watch it, and tell the machine's faults from its own."""
         if device:
-            axes.settle(device, self._gpu(), self.input.get("frostproof_fraction"))
+            axes.settle(device, self._number(), self.input.get("frostproof_seats", {}))
+            faults.Running.device = device
         running.begin(self._law(item))
         try:
             with hang.watched(self._limit(), self.stacks):
@@ -180,18 +180,18 @@ class Machine:
             self._give_up(item, fault)
             raise
         except Exception as problem:
-            found = faults.fault_of(problem, torch.cuda.synchronize)
+            found = faults.fault_of(problem, faults.Running.device)
             if found is None:
                 raise
             self._give_up(item, found)
             raise found from problem
         finally:
             running.end()
+            faults.Running.device = "cpu"
 
-    def _gpu(self) -> int:
-        seat = self.input.get("frostproof_gpu")
+    def _number(self) -> int:
         number = str(self.input.get("workerid", "gw0"))[2:]
-        return seat if seat is not None else int(number) if number.isdigit() else 0
+        return int(number) if number.isdigit() else 0
 
     def _limit(self) -> float:
         own = self.config.getini("faulthandler_timeout")  # pytest's own uses the same timer
@@ -223,8 +223,8 @@ class Machine:
             os._exit(faults.EXIT_CODE)
         if fault.what == faults.POISONED:
             item.session.shouldfail = f"{fault}; the remaining tests need another process: use -n"
-        elif torch.cuda.is_initialized():
-            faults.free_memory()
+        else:
+            faults.free_memory(faults.Running.device)
 
     def explain(self, item: Any, call: Any, report: Any) -> None:
         """The message of a fault or a hang that this process survived."""
@@ -248,27 +248,33 @@ class Machine:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """A worker, also one that replaces another, gets its seat."""
-        seat = self.seats.take(node.gateway.id)
+        """A worker, also one that replaces another, gets its seats."""
         node.workerinput["frostproof_folder"] = str(self.folder) if self.folder else ""
-        node.workerinput["frostproof_gpu"] = seat.gpu if seat else None
-        node.workerinput["frostproof_fraction"] = seat.fraction if seat else None
+        taken = {seats.plan.kind: seats.take(node.gateway.id) for seats in self.seats}
+        node.workerinput["frostproof_seats"] = {
+            kind: (seat.index, seat.fraction) for kind, seat in taken.items() if seat is not None
+        }
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: Any) -> None:
-        """Its seat is free."""
-        self.seats.leave(node.gateway.id)
+        """Its seats are free."""
+        for seats in self.seats:
+            seats.leave(node.gateway.id)
         told = (getattr(node, "workeroutput", None) or {}).get("frostproof_database", "")
         self.lost_database = self.lost_database or told
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: Any, log: Any) -> Any:
-        """Our own only where some workers lack a GPU."""
-        if not self.seats.plan.split or config.getvalue("dist") != "load":
+        """Our own only where a test must find the worker that has its device."""
+        plans = [seats.plan for seats in self.seats]
+        apart = any(plan.split or len(plan.devices) > 1 for plan in plans)
+        if not apart or config.getvalue("dist") != "load":
             return None
         from frostproof.properties.harness.machine.scheduler import DeviceScheduling
 
-        return DeviceScheduling(config, log)
+        scheduling = DeviceScheduling(config, log)
+        scheduling.kinds = [plan.kind for plan in plans]
+        return scheduling
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Any) -> None:
@@ -356,9 +362,8 @@ class Machine:
             terminalreporter.write_line(sentence, yellow=True)
 
     def pytest_report_header(self) -> List[str]:
-        """The GPUs' share, and what an earlier run left."""
-        plan = self.seats.plan
-        told = [f"frostproof: {plan.sentence()}"] if plan.seats else []
+        """The devices' workers, and what an earlier run left."""
+        told = [f"frostproof: {seats.plan.sentence()}" for seats in self.seats]
         warning = self.config.frostproof_examples.warning
         return told + ([f"frostproof: {warning}"] if warning else []) + self.earlier
 

@@ -1,32 +1,34 @@
-"""xdist's load scheduling where only some workers have a GPU: each test goes where it can run."""
+"""xdist's load scheduling where only some workers have a device: each test goes where it can run."""
 
-from typing import Any, List, Optional
+from typing import Any, Dict, List, Optional
 
 from xdist.scheduler import LoadScheduling
 
-from frostproof.properties.harness.machine import gpus
+from frostproof.properties.harness.machine import assignment
 
 AHEAD = 2  # xdist's worker wants its next test before it starts one
 
 
-def gpu_of(node: Any) -> Any:
-    """The GPU of a worker, or None."""
-    return node.workerinput.get("frostproof_gpu")
+def devices_of(node: Any) -> Dict[str, int]:
+    """The number of a worker's device, by kind."""
+    return {kind: seat[0] for kind, seat in node.workerinput["frostproof_seats"].items()}
 
 
 class DeviceScheduling(LoadScheduling):
-    """Workers with a GPU take its tests first and then any other; the rest takes the others."""
+    """Workers with a device take its tests first and then any other; the rest takes the others."""
 
     pending: List[int]
     collection: Optional[List[str]]
+    kinds: List[str]  # that are shared out
 
     def _next(self, node: Any, number: int) -> List[int]:
         """Pending tests for a worker, those that only few workers can run first."""
         assert self.collection is not None
-        seated = [gpu for gpu in map(gpu_of, self.nodes) if gpu is not None]
-        gpu = gpu_of(node)
-        able = [index for index in self.pending if gpus.fits(self.collection[index], gpu, seated)]
-        able.sort(key=lambda index: gpus.needs(self.collection[index]) is None)  # type: ignore[index]
+        held = [devices_of(other) for other in self.nodes]
+        seated = {kind: [one[kind] for one in held if kind in one] for kind in self.kinds}
+        own, tests = devices_of(node), self.collection
+        able = [index for index in self.pending if assignment.fits(tests[index], own, seated)]
+        able.sort(key=lambda index: assignment.needs(tests[index], self.kinds) is None)
         return able[:number]
 
     def _fill(self, node: Any) -> None:

@@ -97,6 +97,11 @@ def _load(own: Own, kinds: List[str], config: Any, here: Path, devices: List[str
         option, text = f"--{kind}", config.getoption(f"--{kind}")
         factory = load(option, text, here)
         if kind == "recipe":
+            if devices:
+                raise pytest.UsageError(
+                    f"--device {', '.join(devices)} does not move a recipe, which makes its own tensors: "
+                    f"choose the device in the factory of --recipe {text}, and leave --device out"
+                )
             own.recipe = build_recipe(option, text, factory)
         elif kind == "optimizer":
             own.optimizer = build_optimizer(option, text, factory)

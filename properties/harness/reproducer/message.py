@@ -9,6 +9,7 @@ import hypothesis
 import pytest
 import torch
 
+from frostproof.properties.harness.core import evidence
 from frostproof.properties.harness.own import options as own
 from frostproof.properties.harness.reproducer.case import Case
 
@@ -55,7 +56,8 @@ BEFORE = "none: the error came while the example was drawn, before the law's fir
 def rerun_command(item: pytest.Item, case: Case) -> str:
     """The command that runs this one test with the same seed."""
     config: Any = item.config
-    words = ["pytest", f'"{item.nodeid}"', *map(shlex.quote, own.command(config))]
+    plugins = [word for name in evidence.Current.plugins for word in ("-p", name)]
+    words = ["pytest", *plugins, f'"{item.nodeid}"', *map(shlex.quote, own.command(config))]
     if config.frostproof_shards > 1:
         words.append(f"--shards={config.frostproof_shards}")
     if [name for name in config.getoption("--device") if name != "auto"]:

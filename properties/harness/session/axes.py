@@ -1,11 +1,12 @@
 """The axes that each law runs over: devices and dtypes, as named in the test's id."""
 
-from typing import List, Optional, Sequence, Set, Tuple
+from typing import List, Mapping, Optional, Sequence, Set, Tuple
 
 import pytest
 import torch
 
 from frostproof.properties.harness.core import law
+from frostproof.properties.harness.machine import accelerators
 from frostproof.properties.harness.running.known_defects import version_tuple
 from frostproof.strategies import all_dtypes
 
@@ -17,33 +18,17 @@ COMPLEX = ("complex64", "complex128")
 
 def available_devices() -> List[str]:
     """ "cpu" and every accelerator type that this torch can use now; never initialises one."""
-    found = ["cpu"]
-    if torch.cuda.is_available():
-        found.append("cuda")
-    for kind in ("mps", "xpu"):
-        if kind == "mps":
-            backend = getattr(torch.backends, "mps", None)
-        else:
-            backend = getattr(torch, "xpu", None)
-        if backend is not None and backend.is_available():
-            found.append(kind)
-    accelerator = getattr(torch, "accelerator", None)
-    if accelerator is not None and accelerator.is_available():
-        current = accelerator.current_accelerator()
-        if current is not None and current.type not in found:
-            found.append(current.type)
-    return found
+    return ["cpu", *accelerators.available()]
 
 
-def device_count(kind: str) -> int:
-    """How many devices of a type this process can see."""
-    if kind == "cpu":
-        return 1
-    if kind == "cuda":
-        return torch.cuda.device_count()
-    module = getattr(torch, kind, None)
-    count = getattr(module, "device_count", None)
-    return int(count()) if count is not None else 1
+def canonical(device: torch.device) -> str:
+    """The one name of a device: without a number where the bare name can mean nothing else.
+
+    "mirror" and "mirror:0" stay apart where there are two: the first is any worker's own.
+    """
+    if device.index is None or accelerators.count(device.type) == 1:
+        return device.type
+    return f"{device.type}:{device.index}"
 
 
 def chosen_devices(asked: Sequence[str]) -> List[str]:
@@ -66,13 +51,13 @@ def chosen_devices(asked: Sequence[str]) -> List[str]:
                 f"--device {name}: this torch ({torch.__version__}) has no {device.type} device "
                 f"here; available: {', '.join(available)}"
             )
-        count = device_count(device.type)
+        count = accelerators.count(device.type)
         if device.index is not None and device.index >= count:
             raise pytest.UsageError(
                 f"--device {name}: there is no {device.type} device number {device.index}; "
                 f"this process sees {count}"
             )
-        chosen.append(name)
+        chosen.append(canonical(device))
     return list(dict.fromkeys(chosen))
 
 
@@ -111,20 +96,23 @@ def dtypes_of(group: str, device: str, asked: Sequence[str], thorough: bool) -> 
     return tuple(name for name in names if not asked or name in asked)
 
 
-_capped: Set[int] = set()
+_capped: Set[str] = set()
 
 
-def settle(name: str, worker: int, fraction: Optional[float] = None) -> None:
+def settle(name: str, worker: int, seats: Mapping[str, Tuple[int, Optional[float]]]) -> None:
     """Make the worker's own device of a type the current one, so that "cuda" means it.
 
-    worker: the number of its GPU, or any number: they are dealt in turn; fraction: of the
-    GPU's memory that this process may allocate.
+    worker: its number; seats: the number of its device, and the fraction of that one's memory
+    that this process may allocate, by type. Where it has none, devices are dealt in turn.
     """
     device = torch.device(name)
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        index = device.index if device.index is not None else worker % count
-        torch.cuda.set_device(index)
-        if fraction is not None and index not in _capped:
-            _capped.add(index)
-            torch.cuda.set_per_process_memory_fraction(fraction, index)
+    if not accelerators.is_accelerator(name):
+        return
+    index, fraction = seats.get(device.type, (worker % accelerators.count(device.type), None))
+    if device.index is not None:
+        index = device.index
+    accelerators.select(device.type, index)
+    own = f"{device.type}:{index}"
+    if fraction is not None and own not in _capped:
+        _capped.add(own)
+        accelerators.cap(device.type, index, fraction)
