@@ -247,23 +247,24 @@ Broken.__name__ = "AcceleratorError"
 
 
 @pytest.mark.parametrize(
-    ("problem", "sync_fails", "expected"),
+    ("problem", "works", "expected"),
     [
-        (RuntimeError("CUDA error: device-side assert triggered\nmore"), True, faults.POISONED),
-        (Broken("an illegal memory access was encountered"), True, faults.POISONED),
-        (RuntimeError("CUDA error: invalid argument"), False, None),
-        (RuntimeError("CUDA out of memory. Tried"), False, faults.OUT_OF_MEMORY),
-        (RuntimeError("CUDA error: out of memory"), False, faults.OUT_OF_MEMORY),
-        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), True, None),
-        (AssertionError("CUDA error"), True, None),
+        (RuntimeError("CUDA error: device-side assert triggered\nmore"), False, faults.POISONED),
+        (Broken("an illegal memory access was encountered"), False, faults.POISONED),
+        (RuntimeError("CUDA error: invalid argument"), True, None),
+        (RuntimeError("CUDA out of memory. Tried"), True, faults.OUT_OF_MEMORY),
+        (RuntimeError("CUDA error: out of memory"), True, faults.OUT_OF_MEMORY),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False, None),
+        (AssertionError("CUDA error"), False, None),
     ],
 )
-def test_faults_are_told_from_broken_laws(problem: Any, sync_fails: bool, expected: Any) -> None:
-    def synchronize() -> None:
-        if sync_fails:
+def test_faults_are_told_from_broken_laws(problem: Any, works: bool, expected: Any) -> None:
+    def check(device: str) -> None:
+        assert device == "cuda"
+        if not works:
             raise RuntimeError("CUDA error: device-side assert triggered")
 
-    fault = faults.fault_of(problem, synchronize)
+    fault = faults.fault_of(problem, "cpu", check)
     assert (fault.what if fault else None) == expected
 
 

@@ -1,4 +1,4 @@
-"""Shards, shared databases, and who works on which GPU."""
+"""Shards, shared databases, and who works on which device."""
 
 import random
 import shutil
@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import pytest
 
-from frostproof.properties.harness.machine import gpus
+from frostproof.properties.harness.machine import assignment
 from frostproof.properties.harness.report.record import read
 from frostproof.properties.harness.session import database, shards, summary
 from frostproof.properties.selftest.test_machine import run
@@ -227,11 +227,14 @@ def test_a_worker_does_not_ask_again(tmp_path: Path) -> None:
     assert examples.shared is not None and examples.shared.problem == "the controller's warning"
 
 
-# --- GPUs
+# --- devices
 
 
-def gpu(index: int, free: float, total: float = 80.0, context: float = 0.5) -> gpus.GPU:
-    return gpus.GPU(index, int(total * GIB), int(free * GIB), int(context * GIB))
+def gpu(index: int, free: float, total: float = 80.0, context: float = 0.5) -> assignment.Device:
+    return assignment.Device("cuda", index, int(total * GIB), int(free * GIB), int(context * GIB))
+
+
+UNKNOWN = assignment.Device("npu", 0)
 
 
 @pytest.mark.parametrize(
@@ -244,12 +247,15 @@ def gpu(index: int, free: float, total: float = 80.0, context: float = 0.5) -> g
         (6, [gpu(0, 79), gpu(1, 2)], None, [0, 1, 0, 0, 0, 0]),
         (8, [gpu(0, 79), gpu(1, 79)], 1, [0, 1]),
         (1, [gpu(0, 79), gpu(1, 79)], None, [0]),
+        (3, [UNKNOWN], None, [0, 0]),
         (3, [], None, []),
     ],
 )
-def test_seats(workers: int, found: List[gpus.GPU], asked: Optional[int], expected: List[int]) -> None:
-    made = gpus.plan(workers, found, asked)
-    assert [seat.gpu for seat in made.seats] == expected
+def test_seats(
+    workers: int, found: List[assignment.Device], asked: Optional[int], expected: List[int]
+) -> None:
+    made = assignment.plan("cuda", workers, found, asked)
+    assert [seat.index for seat in made.seats] == expected
     assert made.split == (0 < len(expected) < workers)
 
 
@@ -258,43 +264,55 @@ def test_fractions_leave_room_for_every_context() -> None:
         dice = random.Random(seed)
         total = dice.uniform(4, 100)
         one = gpu(0, dice.uniform(3, total), total, dice.uniform(0.1, 1.5))
-        made = gpus.plan(dice.randrange(1, 64), [one])
-        used = sum(seat.fraction * one.total + one.context for seat in made.seats)
+        made = assignment.plan("cuda", dice.randrange(1, 64), [one])
+        used = sum((seat.fraction or 0) * one.total + one.context for seat in made.seats)
         assert used <= one.free
-        assert all(0 < seat.fraction <= 1 for seat in made.seats)
+        assert all(0 < (seat.fraction or 0) <= 1 for seat in made.seats)
+    assert [seat.fraction for seat in assignment.plan("npu", 2, [UNKNOWN]).seats] == [None, None]
 
 
 def test_the_header_says_the_numbers() -> None:
-    text = gpus.plan(8, [gpu(0, 4), gpu(1, 4)]).sentence()
+    text = assignment.plan("cuda", 8, [gpu(0, 4), gpu(1, 4)]).sentence()
     assert text == (
-        "GPU workers 2+2 on 2 GPUs (4+4 GiB free, a context costs 512 MiB); 4 for the CPU alone"
+        "workers 2 on cuda:0 (4 GiB free), 2 on cuda:1 (4 GiB free); a context costs 512 MiB; "
+        "4 without cuda"
     )
+    assert assignment.plan("npu", 2, [UNKNOWN]).sentence() == "workers 2 on npu:0"
 
 
 def test_a_replaced_worker_takes_the_seat_of_the_dead_one() -> None:
-    seats = gpus.Seats(gpus.plan(4, [gpu(0, 79), gpu(1, 79)], 1))
+    seats = assignment.Seats(assignment.plan("cuda", 4, [gpu(0, 79), gpu(1, 79)], 1))
     taken = [seats.take(f"gw{number}") for number in range(4)]
-    assert [seat and seat.gpu for seat in taken] == [0, 1, None, None]
+    assert [seat and seat.index for seat in taken] == [0, 1, None, None]
     seats.leave("gw3")
     assert seats.take("gw4") is None
     seats.leave("gw1")
     again = seats.take("gw5")
-    assert again is not None and again.gpu == 1
+    assert again is not None and again.index == 1
     seats.leave("never")
 
 
 def test_measurements_are_read_or_refused() -> None:
     text = 'noise\n[{"index": 0, "total": 8, "free": 6, "context": 0}]'
-    assert gpus.parse(text) == [gpus.GPU(0, 8, 6, gpus.CONTEXT)]
+    assert assignment.parse("cuda", text) == [assignment.Device("cuda", 0, 8, 6, assignment.CONTEXT)]
+    assert assignment.parse("npu", text) == [assignment.Device("npu", 0, 8, 6, 0)]
     for wrong in ("", "{}", "[{}]", "nonsense"):
         with pytest.raises((ValueError, KeyError, IndexError, TypeError, AttributeError)):
-            assert gpus.parse(wrong)[0]
+            assert assignment.parse("cuda", wrong)[0]
 
 
-def test_named_gpus() -> None:
-    assert gpus.named(["cpu", "cuda"], 3) == (0, 1, 2)
-    assert gpus.named(["cuda:2", "cpu", "cuda:1"], 3) == (1, 2)
-    assert gpus.named(["cpu"], 3) == ()
+def test_named_devices() -> None:
+    assert assignment.named("cuda", ["cpu", "cuda"], 3) == (0, 1, 2)
+    assert assignment.named("cuda", ["cuda:2", "cpu", "npu:0", "cuda:1"], 3) == (1, 2)
+    assert assignment.named("npu", ["cpu", "cuda:0"], 3) == ()
+
+
+def test_what_a_test_needs() -> None:
+    kinds = ("cuda", "npu")
+    assert assignment.needs("f.py::t[cuda-float32]", kinds) == "cuda"
+    assert assignment.needs("f.py::t[npu:1-float32-shard1of2]", kinds) == "npu:1"
+    assert assignment.needs("f.py::t[cpu-float32]", kinds) is None
+    assert assignment.needs("f.py::cuda", kinds) is None
 
 
 class Node:
@@ -303,7 +321,8 @@ class Node:
     def __init__(self, name: str, number: Optional[int]) -> None:
         self.name = name
         self.gateway = SimpleNamespace(id=name)
-        self.workerinput = {"frostproof_gpu": number}
+        self.number = number
+        self.workerinput = {"frostproof_seats": {} if number is None else {"cuda": (number, 0.5)}}
         self.shutting_down = False
         self.queue: List[int] = []
 
@@ -319,7 +338,7 @@ def scheduled(tests: List[str], nodes: List[Node], deaths: Sequence[int] = ()) -
     from frostproof.properties.harness.machine.scheduler import DeviceScheduling
 
     scheduler: Any = DeviceScheduling.__new__(DeviceScheduling)
-    scheduler.numnodes = len(nodes)
+    scheduler.numnodes, scheduler.kinds = len(nodes), ["cuda"]
     scheduler.node2collection, scheduler.node2pending = {}, {}
     scheduler.pending, scheduler.collection, scheduler.config = [], None, None
     scheduler.log = lambda *words: None
@@ -338,7 +357,7 @@ def scheduled(tests: List[str], nodes: List[Node], deaths: Sequence[int] = ()) -
             alive.remove(node)
             crashed = scheduler.remove_node(node)
             ran[node.name].append(crashed)
-            clone = Node(node.name + "+", node.workerinput["frostproof_gpu"])
+            clone = Node(node.name + "+", node.number)
             alive.append(clone)
             scheduler.add_node(clone)
             scheduler.add_node_collection(clone, tests)
@@ -360,7 +379,7 @@ def test_tests_reach_workers_that_can_run_them(deaths: Sequence[int]) -> None:
     ran = scheduled(tests, nodes, deaths)
     assert sorted(test for some in ran.values() for test in some) == sorted(tests)
     for name, some in ran.items():
-        devices = {gpus.needs(test) for test in some}
+        devices = {assignment.needs(test, ["cuda"]) for test in some}
         if name[0] in "cd":
             assert devices <= {None}
         if name[0] == "a":

@@ -76,7 +76,7 @@ def select(kind: str, index: int) -> None:
 
 
 def cap(kind: str, index: int, fraction: float) -> None:
-    """Let this process allocate no more than a fraction of a device's memory, where that can be said."""
+    """Let this process allocate only a fraction of a device's memory, where that can be said."""
     limit = getattr(module_of(kind), "set_per_process_memory_fraction", None)
     if limit is not None:
         limit(fraction, index)

@@ -99,7 +99,7 @@ def _load(own: Own, kinds: List[str], config: Any, here: Path, devices: List[str
         if kind == "recipe":
             if devices:
                 raise pytest.UsageError(
-                    f"--device {', '.join(devices)} does not move a recipe, which makes its own tensors: "
+                    f"--device {', '.join(devices)} does not move a recipe, which makes its tensors: "
                     f"choose the device in the factory of --recipe {text}, and leave --device out"
                 )
             own.recipe = build_recipe(option, text, factory)

@@ -1,7 +1,7 @@
 """Faults of the device "mirror" alone: ``MIRROR_FAULT=NAME``, one of FAULTS."""
 
 import warnings
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, List
 
 import torch
 
@@ -9,7 +9,7 @@ import torch
 # one process of several that first creates the file MIRROR_FAULT_ONCE, if that is given.
 FATAL = ("out of memory", "poisoned", "hangs", "crashes")
 NATIVE = ("detach copies", "copy loses the last", "sign turned twice", *FATAL)
-KEEP = []  # libraries unregister their kernels when they go
+KEEP: List[Any] = []  # libraries unregister their kernels when they go
 
 
 def _clone_aliases(library: Any) -> None:
