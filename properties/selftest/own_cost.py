@@ -16,9 +16,9 @@ import torch
 from hypothesis import settings
 from torch import nn
 
+from frostproof.properties.harness.own.examination import examine
 from frostproof.properties.harness.own.model import build as build_model
 from frostproof.properties.harness.own.recipe import build as build_recipe
-from frostproof.properties.harness.own.recipe import examine
 from frostproof.properties.own import test_model
 from frostproof.strategies import OptimizerSpec
 

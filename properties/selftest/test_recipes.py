@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from frostproof.properties.harness.own.examination import examine
 from frostproof.properties.harness.own.findings import told
-from frostproof.properties.harness.own.recipe import build, examine
+from frostproof.properties.harness.own.recipe import build
 from frostproof.properties.selftest.recipes import averages, machinery, schedules, storage  # noqa: F401, they register
 from frostproof.properties.selftest.recipes.mistakes import MISTAKES
 from frostproof.properties.selftest.recipes.right import RIGHT
@@ -27,7 +28,7 @@ def test_a_right_recipe_gives_no_alarm_and_is_not_changed(name: str) -> None:
     assert not examination.findings, told(examination.findings)
     torch.manual_seed(1)
     alone = build("--recipe", name, RIGHT[name])
-    for _ in range(examination.steps):
+    for _ in range(examination.calls):
         alone.step()
     for one, two in zip(watched.module.parameters(), alone.module.parameters()):
         same = torch.equal(one.to_dense(), two.to_dense()) if one.is_sparse else torch.equal(one, two)

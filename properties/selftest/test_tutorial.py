@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from frostproof.properties.harness.own.examination import examine
 from frostproof.properties.harness.own.factory import load
 from frostproof.properties.harness.own.findings import told
-from frostproof.properties.harness.own.recipe import build, examine
+from frostproof.properties.harness.own.recipe import build
 from frostproof.properties.selftest import ROOT
 
 TUTORIAL = ROOT / "properties" / "own" / "README.md"

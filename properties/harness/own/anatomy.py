@@ -1,8 +1,9 @@
 """What a module is made of, as far as freezing goes: names, ties, hidden parameters, buffers."""
 
 import re
-from typing import Any, Dict, Iterator, List, Mapping, Set, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Set, Tuple
 
+import pytest
 import torch
 
 
@@ -73,6 +74,16 @@ def frozen_buffers(module: torch.nn.Module) -> Dict[str, torch.Tensor]:
 def owner_of(module: torch.nn.Module, name: str) -> Any:
     """The submodule that holds a parameter or buffer of this name; None where there is none."""
     return dict(module.named_modules()).get(name.rpartition(".")[0])
+
+
+def parameter_at(module: torch.nn.Module, name: str) -> Optional[torch.Tensor]:
+    """The parameter at a dotted name, listed under it or under another; None where there is none."""
+    owner: Any = module
+    *path, last = name.split(".")
+    for part in path:
+        owner = getattr(owner, "_modules", {}).get(part)
+    found = getattr(owner, "_parameters", {}).get(last)
+    return found if isinstance(found, torch.Tensor) else None
 
 
 FLAG = re.compile(r"require[ds]?_*grads?_*|require[ds]?_*gradients?", re.IGNORECASE)
@@ -208,3 +219,48 @@ def overlaps(one: torch.Tensor, two: torch.Tensor) -> bool:
         start = tensor.data_ptr()
         spans.append((start, start + (last + 1) * tensor.element_size()))
     return spans[0][0] < spans[1][1] and spans[1][0] < spans[0][1]
+
+
+def storage_of(tensor: torch.Tensor) -> int:
+    """The address at which a tensor's storage begins; of its own where it has none."""
+    try:
+        if hasattr(tensor, "untyped_storage"):
+            return tensor.untyped_storage().data_ptr() or -id(tensor)
+        return tensor.storage().data_ptr() or -id(tensor)
+    except (RuntimeError, NotImplementedError):  # sparse, or a wrapper
+        return -id(tensor)
+
+
+def overlaps_itself(tensor: torch.Tensor) -> bool:
+    """Whether several elements of a strided tensor lie in one place, as in an expanded one."""
+    if tensor.layout is not torch.strided or not tensor.numel():
+        return False
+    reach, nested = 0, True  # of all dimensions with smaller strides
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape)):
+        if size > 1 and stride == 0:
+            return True
+        nested = nested and (size == 1 or stride > reach)
+        reach += stride * (size - 1)
+    if nested or tensor.numel() > 2**20:
+        return False
+    places = torch.zeros((), dtype=torch.int64)
+    for stride, size in zip(tensor.stride(), tensor.shape):
+        places = places.unsqueeze(-1) + torch.arange(size) * stride
+    return len(torch.unique(places)) < tensor.numel()
+
+
+def overlapping(module: torch.nn.Module) -> Dict[str, torch.Tensor]:
+    """The parameters whose elements share memory with each other, by name."""
+    return {name: p for name, p in module.named_parameters() if overlaps_itself(p)}
+
+
+def refuse_overlapping(where: str, module: torch.nn.Module) -> None:
+    """Raise pytest.UsageError that names the parameters whose elements share memory."""
+    found = overlapping(module)
+    if found:
+        names = [f"{name} (shape {tuple(p.shape)}, strides {p.stride()})" for name, p in found.items()]
+        raise pytest.UsageError(
+            f"{where}: several elements of a parameter share one memory, as expand and repeated views "
+            f"make it: {', '.join(names)}; an optimizer's step on it is undefined, and some crash: "
+            "give it memory of its own with clone() or contiguous()"
+        )

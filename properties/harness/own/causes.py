@@ -36,6 +36,10 @@ KEPT_SHARED = (
     "each value, or deepcopy"
 )
 KEPT_ITSELF = "it is the live tensor itself, not a copy: use copy.deepcopy or clone"
+BECAME_ITS_LEADER = (
+    "the name was bound to the network that trains (target = online), so there is no copy any more: "
+    "copy the values, with load_state_dict or copy_"
+)
 OF_WRITING = (ROUNDING, ALIAS, WRITTEN)
 LARGEST_NORM = (
     "its max_norm: the embedding shortens the rows that it looks up, in place, frozen or not: set "
@@ -89,10 +93,24 @@ CLEARED = (
     "its gradient is cleared between backward and optimizer.step(): call zero_grad before backward, "
     "or after the step"
 )
+CLEARED_BY_HAND = (
+    "its gradient is cleared between backward and optimizer.step(), while others keep theirs: frozen "
+    "by hand"
+)
 ROUNDS_AWAY = "the update rounds away, or something writes the old value back"
 DATA_ENDED = "; the data ended: let the step begin it again, or ask for fewer --steps"
 OF_BATCHNORM = "its BatchNorm runs in train mode: call eval() on what is kept"
 KEPT_WRITTEN = "an in-place write in the step (an average, copy_, load_state_dict)"
+
+
+def _reasons(hand: Hand) -> str:
+    """What in an optimizer moves a parameter whose gradient is zero."""
+    reasons = []
+    if hand.options.get("weight_decay"):
+        reasons.append(f"weight decay {hand.options['weight_decay']:g}")
+    if hand.has_state:
+        reasons.append("momentum (optimizer state from earlier gradients)")
+    return " and ".join(reasons) or "its rule"
 
 
 def by_optimizer(hand: Hand) -> str:
@@ -107,15 +125,36 @@ def by_optimizer(hand: Hand) -> str:
                 "out of the optimizer"
             )
         return f"{hand.name} moves parameters that have no gradient: leave it out of the optimizer"
-    reasons = []
-    if hand.options.get("weight_decay"):
-        reasons.append(f"weight decay {hand.options['weight_decay']:g}")
-    if hand.has_state:
-        reasons.append("momentum (optimizer state from before it was frozen)")
-    why = " and ".join(reasons) or "its rule"
     return (
-        f"a zeroed gradient: {hand.name} takes a gradient of zeros as a gradient, and {why} "
+        f"a zeroed gradient: {hand.name} takes a gradient of zeros as a gradient, and {_reasons(hand)} "
         f"moved it; {clear}, or leave it out of the optimizer"
+    )
+
+
+def of_live_parameter(hand: Hand) -> str:
+    """A live parameter among others that train, which is to be kept."""
+    copy = "; if a copy was meant, use copy.deepcopy or clone"
+    if hand.gradient == "nonzero":
+        return (
+            f"it is a live parameter, and {hand.name} trains it: it found a gradient there that is not "
+            "zero, so nothing has frozen it, and nothing has cancelled its gradient; freeze it with "
+            f"requires_grad_(False), or set its grad to None after backward{copy}"
+        )
+    return f"it is a live parameter, with {by_optimizer(hand)}{copy}"
+
+
+def of_rows(hand: Hand) -> str:
+    """A part of a live parameter, which is to be kept."""
+    if hand.gradient == "nonzero":
+        return (
+            f"it is a part of a live parameter, and {hand.name} found a gradient there that is not "
+            "zero: set that part of the gradient to zero after backward, or put the part into a frozen "
+            "parameter of its own; if a copy was meant, clone it"
+        )
+    return (
+        f"the gradient is zero there, but {hand.name} updates the whole parameter: {_reasons(hand)} "
+        "moved that part; take weight decay and momentum off this parameter, write the part back after "
+        "each step, or put it into a frozen parameter of its own"
     )
 
 
@@ -134,17 +173,30 @@ def by_writing(owner: Any, tensor: torch.Tensor, change: Optional[float], silent
     return ALIAS if silent else WRITTEN
 
 
-def of_buffer(owner: Any) -> str:
-    """A buffer of a frozen module that moved."""
+def of_buffer(owner: Any, name: str, counted: bool) -> str:
+    """A buffer of a frozen module that moved.
+
+    name: the last part of its own; counted: the batches that BatchNorm counts went on, too.
+    """
     kind = type(owner).__name__
     if owner is not None and owner.training:
         return (
             f"{kind} is in train mode, where its buffers follow the data although its parameters are "
             "frozen: call eval() on it after every train()"
         )
+    if hasattr(owner, "observer_enabled") or "Observer" in kind:
+        return (
+            f"{kind} is in eval mode, and goes on observing in it: freezing and eval() do not stop an "
+            "observer; call disable_observer() on it"
+        )
+    if counted or "Norm" in kind:
+        return (
+            f"{kind} was in train mode during the step, or something wrote into the buffer: keep it in "
+            "eval mode"
+        )
     return (
-        f"{kind} was in train mode during the step, or something wrote into the buffer: keep it in "
-        "eval mode"
+        f"{kind} writes into {name} in eval mode too, or something else in the step does: freezing and "
+        "eval() do not stop that"
     )
 
 

@@ -20,16 +20,27 @@ from frostproof.properties.harness.own import anatomy
 from frostproof.properties.harness.own.findings import named
 
 
-def _place(problem: BaseException) -> str:
-    """Where an error came from: the last line of it that is not in the harness, Python or torch."""
-    frames = traceback.extract_tb(problem.__traceback__)
-    harness = str(Path(__file__).parent)
+def _users(problem: BaseException) -> "list[traceback.FrameSummary]":
+    """The frames of an error that are not in the harness, Python or torch; all, where none is left."""
+    frames = list(traceback.extract_tb(problem.__traceback__))
+    library, harness = os.path.dirname(os.__file__), str(Path(__file__).parent)
     outside = [
         frame
         for frame in frames
-        if not frame.filename.startswith((harness, "<")) and "site-packages" not in frame.filename
+        if not frame.filename.startswith((harness, library, "<"))
+        and "site-packages" not in frame.filename
     ]
-    chosen = (outside or frames)[-1:]
+    return outside or frames
+
+
+def frames_of(problem: BaseException) -> str:
+    """The lines of the user's code through which an error came, as a traceback shows them."""
+    return "".join(traceback.format_list(_users(problem))).rstrip()
+
+
+def _place(problem: BaseException) -> str:
+    """Where an error came from: the last line of it that is not in the harness, Python or torch."""
+    chosen = _users(problem)[-1:]
     return "".join(f" ({frame.filename}:{frame.lineno})" for frame in chosen)
 
 

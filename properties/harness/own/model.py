@@ -304,6 +304,7 @@ def build(option: str, text: str, factory: Callable[[], Any], device: Optional[s
     module, inputs = result[:2]
     loss = result[2] if len(result) > 2 else smooth_loss
     check_module(option, text, module)
+    anatomy.refuse_overlapping(where, module)
     if not callable(loss) or not accepts(loss, None):
         raise pytest.UsageError(f"{where}: the third must be a function loss(output)")
     if not any(map(anatomy.differentiable, module.parameters())):

@@ -104,24 +104,67 @@ def magnitude(tensor: torch.Tensor) -> float:
         return float("nan")
 
 
+POINTS = 4096  # values of a tensor that stand for all of them where a whole copy costs too much
+
+
+def points(tensor: torch.Tensor) -> torch.Tensor:
+    """At most POINTS values of a strided tensor, evenly spread, 1-D; a view where it is dense."""
+    with torch.no_grad():
+        flat = tensor.reshape(-1)
+        return flat[:: max(1, -(-len(flat) // POINTS))] if len(flat) else flat
+
+
 class Watch:
-    """Remembers tensors' bytes by name, and says which have changed since."""
+    """Remembers tensors' bytes by name, and says which have changed since.
+
+    bits: all bytes of a tensor; few: the bytes of some of its values, with its shape and dtype.
+    """
 
     def __init__(self) -> None:
         self.bits: Dict[str, bytes] = {}
+        self.few: Dict[str, Tuple[Tuple[int, ...], torch.dtype, bytes]] = {}
         self.unreadable: List[str] = []
 
     def remember(self, name: str, tensor: torch.Tensor) -> None:
         """Take a tensor's bytes; one that has no plain memory is listed in ``unreadable``."""
+        self.forget(name)
         if readable(tensor):
             self.bits[name] = read_bits(tensor)
         elif name not in self.unreadable:
             self.unreadable.append(name)
 
+    def remember_few(self, name: str, tensor: torch.Tensor) -> None:
+        """Take the bytes of some of a tensor's values: of one that moves again and again."""
+        self.forget(name)
+        if readable(tensor):
+            self.few[name] = tuple(tensor.shape), tensor.dtype, read_bits(points(tensor))
+
     def moved(self, name: str, tensor: torch.Tensor) -> bool:
         """Whether a remembered tensor has other bits now; False for one that is not remembered."""
+        if name in self.few:
+            shape, dtype, bits = self.few[name]
+            if tuple(tensor.shape) != shape or tensor.dtype is not dtype:
+                return readable(tensor)
+            return readable(tensor) and not same_bits(points(tensor), bits)
         return name in self.bits and readable(tensor) and not same_bits(tensor, self.bits[name])
+
+    def resized(self, name: str, tensor: torch.Tensor) -> bool:
+        """Whether a remembered tensor has another size or dtype now."""
+        if name in self.few:
+            return self.few[name][:2] != (tuple(tensor.shape), tensor.dtype)
+        return tensor.numel() * tensor.element_size() != len(self.bits.get(name, b""))
+
+    def change(self, name: str, tensor: torch.Tensor) -> Optional[float]:
+        """max |now - then| of a remembered tensor; None where it has none."""
+        if name in self.few:
+            return (
+                None
+                if self.resized(name, tensor)
+                else largest_change(points(tensor), self.few[name][2])
+            )
+        return largest_change(tensor, self.bits[name]) if name in self.bits else None
 
     def forget(self, name: str) -> None:
         """Free a tensor's bytes."""
         self.bits.pop(name, None)
+        self.few.pop(name, None)
