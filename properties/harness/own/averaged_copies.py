@@ -60,7 +60,7 @@ def follow_rate(
     return None
 
 
-def _common_end(one: str, two: str) -> int:
+def common_end(one: str, two: str) -> int:
     """How many parts two dotted names have in common at their ends."""
     count = 0
     for a, b in zip(reversed(one.split(".")), reversed(two.split("."))):
@@ -82,6 +82,7 @@ class AveragedCopies:
 
     def __init__(self) -> None:
         self.samples: Dict[str, Optional[torch.Tensor]] = {}
+        self.first: Dict[str, Optional[torch.Tensor]] = {}  # those before the first step
         self.pairs: List[Tuple[str, str]] = []
         self.names: List[str] = []
 
@@ -90,6 +91,8 @@ class AveragedCopies:
         for name, parameter in leaders.items():
             if tuple(parameter.shape) in shapes:
                 self.samples[name] = sample(parameter)
+        if not self.first:
+            self.first = dict(self.samples)
 
     def follows(
         self, name: str, bits: bytes, now: torch.Tensor, leaders: Mapping[str, torch.Tensor]
@@ -99,7 +102,7 @@ class AveragedCopies:
         if before is None or after is None or now.numel() < 2:
             return False  # any change of one number is an average
         like = [
-            (_common_end(name, other), other)
+            (common_end(name, other), other)
             for other, leader in leaders.items()
             if other != name and leader.shape == now.shape and leader.is_floating_point()
         ]

@@ -93,6 +93,34 @@ CLEARED = (
     "its gradient is cleared between backward and optimizer.step(): call zero_grad before backward, "
     "or after the step"
 )
+WRITTEN_BACK = (
+    "the optimizer moves it, and something writes the old value back outside the optimizer's step "
+    "(load_state_dict, copy_, a restored backup): leave it out of that"
+)
+REPLACED_LATER = (
+    "the optimizer holds the parameter that was there before: write into that one with copy_ under "
+    "no_grad, or build the optimizer anew"
+)
+DIES_OUT = (
+    "the update rounds away, or the optimizer's own rule has come to an end (a step size or a scale "
+    "that falls to nothing)"
+)
+FLOWS_TOGETHER = (
+    "its gradient is not cleared between the two: call zero_grad of its own optimizer right before its "
+    "backward, or detach what the other loss should not reach"
+)
+WRITTEN_WITH_ITSELF = (
+    "it is loaded or copied from itself, or from an old copy, instead of from its leader: load the "
+    "leader's state_dict"
+)
+WITHOUT_STATISTICS = (
+    "the average goes over parameters() alone, which leaves out buffers: copy or average the buffers "
+    "too, or run update_bn before the average is used"
+)
+FOLLOWS_IN_PART = (
+    "the loop that follows leaves it out (zip ends with the shorter list, or goes over a part alone): "
+    "go over all parameters of both"
+)
 CLEARED_BY_HAND = (
     "its gradient is cleared between backward and optimizer.step(), while others keep theirs: frozen "
     "by hand"
@@ -155,6 +183,15 @@ def of_rows(hand: Hand) -> str:
         f"the gradient is zero there, but {hand.name} updates the whole parameter: {_reasons(hand)} "
         "moved that part; take weight decay and momentum off this parameter, write the part back after "
         "each step, or put it into a frozen parameter of its own"
+    )
+
+
+def of_zeroed_gradient(hand: Hand) -> str:
+    """A trainable parameter, or a part of it, whose gradient is set to zero by hand."""
+    return (
+        f"{hand.name} takes a gradient of zeros as a gradient, and {_reasons(hand)} moves what is to "
+        "stand: take weight decay and momentum off this parameter, or write the values back after each "
+        "step; of a whole parameter set the gradient to None"
     )
 
 

@@ -36,6 +36,7 @@ from frostproof.properties.harness.own.frozen_parameters import FrozenParameters
 from frostproof.properties.harness.own.kept import Kept
 from frostproof.properties.harness.own.optimizer_watch import OptimizerWatch
 from frostproof.properties.harness.own.recipe import Recipe
+from frostproof.properties.harness.own.traces import Traces
 from frostproof.properties.harness.own.verdicts import judge, look_at_the_setup, may_train_later
 from frostproof.properties.harness.own.watch import Watch, finite, magnitude, readable
 
@@ -53,6 +54,13 @@ def bad_loss(result: Any) -> bool:
         losses = [v.tolist() if isinstance(v, torch.Tensor) and v.numel() == 1 else v for v in losses]
         return any(isinstance(value, float) and math.isnan(value) for value in losses)
     return False
+
+
+def first_of(tensor: torch.Tensor, handle: Any) -> None:
+    """Let a hook see a gradient before the user's own hooks change it."""
+    hooks = tensor._backward_hooks
+    if hooks is not None and hasattr(hooks, "move_to_end") and handle.id in hooks:
+        hooks.move_to_end(handle.id, last=False)
 
 
 class Examination:
@@ -97,6 +105,8 @@ class Examination:
         self.followers = AveragedCopies()
         self.frozen = FrozenParameters(self)
         self.buffers = FrozenBuffers(self)
+        self.traces = Traces(self)
+        self.replaced: Dict[str, int] = {}  # trainable names: the step in which a new one came
         kept = {} if keep is None else {"keep": keep}
         self.kept = Kept(self, keep if isinstance(keep, Mapping) else kept)
         self.movements: Dict[Tuple[str, str, str], Movement] = {}
@@ -115,6 +125,7 @@ class Examination:
                 self.kept_with_gradient.add(name)
                 return
             self.arrived.add(name)
+            self.traces.gradient_came(name, gradient)
             self.fresh.add(name)
             if not finite(gradient):
                 self.not_finite[name] = self.steps
@@ -136,7 +147,9 @@ class Examination:
             return
         try:
             tensor.requires_grad = True  # torch hooks only what requires grad
-            self._hooks[key] = tensor, tensor.register_hook(self._on_gradient(name, kept))
+            handle = tensor.register_hook(self._on_gradient(name, kept))
+            self._hooks[key] = tensor, handle
+            first_of(tensor, handle)
         except RuntimeError:
             self.notes.append(f"{name}: torch refuses a hook, so its gradients are not watched")
         finally:
@@ -232,6 +245,7 @@ class Examination:
         self._stepped.update(names)
         self._feed(names)
         self.frozen.before_step(names)
+        self.traces.before_step(optimizer, names)
         self.kept.before_step(names)
 
     def after_step(self, optimizer: Any, names: Mapping[str, torch.Tensor]) -> None:
@@ -239,6 +253,7 @@ class Examination:
         self._feed(names)
         self.frozen.after_step(optimizer, names)
         self.kept.after_step(optimizer, names)
+        self.traces.after_step(optimizer, names)
         self.fresh.difference_update(names)
 
     def _feed(self, names: Mapping[str, torch.Tensor]) -> None:
@@ -259,8 +274,11 @@ class Examination:
                 if name not in self.frozen.names:
                     self.watch.forget(name)
         self.frozen.look(now)
+        self.traces.look()
         for name, was in list(self.parameters.items()):
             parameter = self.parameters[name] = now.get(name, was)
+            if parameter is not was and parameter.requires_grad:
+                self.replaced[name] = self.steps
             may_differ = self.steps == 1 or parameter is not was or name not in self.frozen.names
             if may_differ and not finite(parameter):
                 if name not in self.odd_from_the_start or parameter is not was:

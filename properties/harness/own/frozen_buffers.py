@@ -23,6 +23,13 @@ class FrozenBuffers:
         self.tensors = anatomy.frozen_buffers(self.seen.module)
         for name, buffer in self.tensors.items():
             self.seen.watch.remember(name, buffer)
+        for name, buffer in self.seen.module.named_buffers():
+            if name not in self.tensors:
+                self.seen.watch.remember_few(f"buffer {name}", buffer)
+
+    def leaders_moved(self, name: str, buffer: torch.Tensor) -> bool:
+        """Whether a buffer of what trains has moved since the start."""
+        return self.seen.watch.moved(f"buffer {name}", buffer)
 
     def look(self) -> None:
         """Compare them, as a round of steps has ended."""

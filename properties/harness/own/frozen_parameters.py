@@ -1,6 +1,6 @@
 """Frozen parameters under watch: their flags, their bits, and what moved them."""
 
-from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Set
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Set
 
 import torch
 
@@ -31,6 +31,7 @@ class FrozenParameters:
         self.late: Set[str] = set()
         self.taken: Set[str] = set()
         self.became: Set[str] = set()
+        self.written: Dict[str, List[int]] = {}  # steps in which one was written, and did not change
         self.versions: Dict[str, int] = {}
         self._kinds: Dict[str, str] = {}
         self._hands: Dict[str, Hand] = {}  # by name, whose hand moved it since the last look
@@ -70,6 +71,9 @@ class FrozenParameters:
                 self._look_for(name, was)
             if name in self.names and self.seen.watch.moved(name, parameter):
                 self._moved(name, was, parameter)
+            elif name in self.names and parameter is was:
+                if parameter._version - self.versions.get(name, parameter._version) == 1:
+                    self.written.setdefault(name, []).append(self.seen.steps)
         self._hands.clear()
         self._note_versions()
 

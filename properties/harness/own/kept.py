@@ -28,6 +28,7 @@ class Kept:
         self.tensors: Dict[str, torch.Tensor] = {}
         self.replaced: Set[str] = set()
         self.live: Dict[str, str] = {}
+        self.lost: Set[str] = set()  # live parameters with which something kept has moved
         self._kinds: Dict[str, str] = {}
         self._hands: Dict[str, Hand] = {}
 
@@ -92,6 +93,7 @@ class Kept:
             with_it = f", with {live}" if live else ""
             seen.find("R4", name, f"is to be kept, but moved in step {seen.steps}{by}{with_it}", cause)
             seen.watch.forget(key)
+            self.lost.add(self.live.get(name, ""))
         self._hands.clear()
         self.look_for_new()
 

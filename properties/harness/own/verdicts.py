@@ -6,6 +6,8 @@ import torch
 
 from frostproof.properties.harness.own import anatomy, causes
 from frostproof.properties.harness.own.findings import named, spans
+from frostproof.properties.harness.own.following import judge_following
+from frostproof.properties.harness.own.traces import judge_traces
 
 if TYPE_CHECKING:
     from frostproof.properties.harness.own.examination import Examination
@@ -59,13 +61,16 @@ def judge(seen: "Examination") -> None:
             if finding.law == "R2"
             else seen.followers.cover(finding.subject) and finding.cause in causes.OF_WRITING
         )
-        if not covered:
+        of_rows = finding.law == "R1" and finding.subject in seen.trainable & seen.kept.lost
+        if not covered and not of_rows:
             seen.findings.append(finding)
+    judge_following(seen)
     _note_what_was_seen(seen)
     if seen.steps:
         _judge_the_thawed(seen)
         _judge_the_trainable(seen)
         _judge_gradients(seen)
+        judge_traces(seen, excused)
     for name in seen.watch.unreadable:
         seen.notes.append(f"{name}: has no plain memory to compare, not checked")
 
@@ -202,6 +207,8 @@ def _unmoved(seen: "Examination", name: str, notes: Dict[str, List[str]]) -> Non
             notes.setdefault(causes.CLEARED_BY_HAND, []).append(name)
             return
         cause = causes.CLEARED
+    elif name in seen.traces.moved and name in seen.traces.written:
+        cause = causes.WRITTEN_BACK
     elif parameter.dtype in (torch.bfloat16, torch.float16):
         cause = causes.too_small(parameter.dtype)
     else:
