@@ -10,6 +10,7 @@ from frostproof.strategies.layer_kinds import LayerCase, layer_cases
 from frostproof.strategies.networks import MLP, Layer, Network, mlps
 from frostproof.strategies.optimizer_scenarios import OptimizerScenario, optimizer_scenarios
 from frostproof.strategies.optimizers import OptimizerSpec, optimizer_names, optimizers
+from frostproof.strategies.parameter_layouts import ParameterLayout, parameter_layouts
 from frostproof.strategies.programs import Input, Program, Statement, programs
 from frostproof.strategies.tensors import TensorSpec, all_dtypes, tensors
 from frostproof.strategies.training import TrainingRun, training_runs
@@ -23,6 +24,7 @@ __all__ = [
     "Network",
     "OptimizerScenario",
     "OptimizerSpec",
+    "ParameterLayout",
     "Program",
     "Statement",
     "TensorSpec",
@@ -35,6 +37,7 @@ __all__ = [
     "optimizer_names",
     "optimizer_scenarios",
     "optimizers",
+    "parameter_layouts",
     "programs",
     "tensors",
     "training_runs",

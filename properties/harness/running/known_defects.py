@@ -5,12 +5,13 @@ A defect is shown as xfailed. The summary counts it as known.
 
 import re
 import warnings
-from dataclasses import dataclass
 from typing import Dict, List, Sequence, Set, Tuple
 
 import pytest
 import torch
 
+from frostproof.properties.harness.running.defect import Defect
+from frostproof.properties.harness.running.training_defects import TRAINING
 from frostproof.properties.harness.session import shards
 
 
@@ -24,22 +25,6 @@ def version_tuple(text: str) -> Tuple[int, int]:
 
 class KnownDefectWarning(pytest.PytestWarning):
     """A row of the table that matches nothing."""
-
-
-@dataclass(frozen=True)
-class Defect:
-    """A law broken by torch versions ``first`` to ``last`` (inclusive), by node id pattern.
-
-    test: file::function; cells: a regular expression on the bracketed id, such as
-    "cpu-.*"; issue: the upstream report or document; sentence: what goes wrong.
-    """
-
-    test: str
-    sentence: str
-    issue: str
-    first: Tuple[int, int] = (0, 0)
-    last: Tuple[int, int] = (999, 0)
-    cells: str = ".*"
 
 
 RAISED = (AssertionError, RuntimeError, TypeError, UnboundLocalError, UserWarning)
@@ -71,6 +56,7 @@ DEFECTS: Sequence[Defect] = (
         first=(2, 1),
         cells=".*-value",
     ),
+    *TRAINING,
     Defect(
         test="test_detach.py::test_detach_in_place_refuses_chunks",
         sentence="detach_ of a chunk warns where it should refuse",

@@ -66,6 +66,7 @@ FAULT_MODULES = (
     "groups",
     "kernels",
     "layers",
+    "memory",
     "modes",
     "modules",
     "optimizer_options",

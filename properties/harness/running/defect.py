@@ -1,0 +1,20 @@
+"""What a known defect of a torch version is."""
+
+from dataclasses import dataclass
+from typing import Tuple
+
+
+@dataclass(frozen=True)
+class Defect:
+    """A law broken by torch versions ``first`` to ``last`` (inclusive), by node id pattern.
+
+    test: file::function; cells: a regular expression on the bracketed id, such as
+    "cpu-.*"; issue: the upstream report or document; sentence: what goes wrong.
+    """
+
+    test: str
+    sentence: str
+    issue: str
+    first: Tuple[int, int] = (0, 0)
+    last: Tuple[int, int] = (999, 0)
+    cells: str = ".*"
