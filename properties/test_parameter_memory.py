@@ -13,11 +13,9 @@ from frostproof.properties.harness.core.law import PRECISE, law
 from frostproof.properties.harness.running.parameter_memory import StorageRun
 from frostproof.properties.harness.running.worker_processes import WorkerDied, Workers
 from frostproof.strategies import OptimizerSpec, optimizer_names
+from frostproof.strategies.optimizer_traits import traits_of
 from frostproof.strategies.optimizers import (
-    CLOSURE,
     IMPLEMENTATIONS,
-    MATRICES,
-    SPARSE,
     choices,
     constrained,
     implementations,
@@ -31,8 +29,12 @@ from frostproof.strategies.parameter_layouts import (
 )
 
 SOURCE = "torch.optim documentation: the update rules, element by element"
-# LBFGS, SparseAdam and Muon want a closure, sparse gradients or matrices.
-ORDINARY = [name for name in optimizer_names() if name not in (*CLOSURE, *SPARSE, *MATRICES)]
+# What takes dense parameters of any shape, and no closure.
+ORDINARY = [
+    name
+    for name in optimizer_names()
+    if not any((traits_of(name).closure, traits_of(name).sparse, traits_of(name).matrices))
+]
 FUSED = ("SGD", "Adam", "AdamW", "Adagrad")  # what has a fused implementation on the CPU
 
 
