@@ -10,6 +10,7 @@ from typing import Dict, List, Sequence, Set, Tuple
 import pytest
 import torch
 
+from frostproof.properties.harness.operators import defects as operator_defects
 from frostproof.properties.harness.running.defect import Defect
 from frostproof.properties.harness.running.training_defects import TRAINING
 from frostproof.properties.harness.session import shards
@@ -63,6 +64,7 @@ DEFECTS: Sequence[Defect] = (
         issue="measured on 1.8.1, whose warning says that it will be forbidden",
         last=(1, 8),
     ),
+    *operator_defects.rows(),
 )
 
 

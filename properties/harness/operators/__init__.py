@@ -1,0 +1,1 @@
+"""The laws of every operator: routes to one gradient, comparison, tables of reasons."""
