@@ -37,7 +37,7 @@ ALIASED = "pytorch/pytorch#34082, which speaks of the aliasing, not of the wrong
 DEFECTS: Sequence[OperatorDefect] = (
     OperatorDefect(
         name="gradients_of_views_share_memory",
-        sentence="two leaves that meet as views get one memory for both gradients, and passes add twice",
+        sentence="two leaves that meet as views get one memory for both gradients; passes add twice",
         issue=ALIASED,
         when="one gradient reaches two live leaves through views (or calls that pass it on as it is)",
         operators=".*",
