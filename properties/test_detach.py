@@ -1,9 +1,9 @@
 """Detach: the same storage, outside the graph."""
 
+import importlib.util
 from itertools import product
 from typing import Any, Callable, Dict, List, Tuple
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,6 +27,7 @@ from frostproof.properties.harness.core.layout import (
 )
 from frostproof.properties.harness.running.trainer import Trainer
 from frostproof.strategies import MLP, TensorSpec, TrainingRun, mlps, tensors
+from frostproof.strategies.capabilities import NotOffered, of_bytes
 
 DOCUMENT = "torch.Tensor.detach documentation"
 # Both ways to call it, and the modes under which it must do the same.
@@ -88,11 +89,11 @@ def test_writes_are_seen_both_ways(
     version = source._version
     with torch.no_grad():
         before = read_bits(source)
-        result.zero_()
+        result.copy_(of_bytes(tuple(source.shape), dtype, device, 0))
         check_same_bits(source, result, "the source after a write through its detached alias")
         check_same_bits(source, bytes(len(before)), "zeros written through the alias")
         check(source._version > version, f"{how}: a write through the alias is no new version")
-        source.fill_(1)
+        source.copy_(of_bytes(tuple(source.shape), dtype, device))
         check_same_bits(result, source, "the detached alias after a write to its source")
         check_equal(result._version, source._version, f"{how}: versions after writes")
 
@@ -419,11 +420,39 @@ def test_detach_in_place_refuses_chunks(
     )
 )
 def test_numpy_needs_detach(device: str, dtype: torch.dtype, spec: TensorSpec) -> None:
-    """D9: numpy() refuses a tensor that requires grad, and shares memory after detach."""
+    """D9: numpy() refuses a tensor that requires grad."""
+    need_numpy()
     source = spec.build(device, dtype)
-    check_raises((RuntimeError, TypeError), source.numpy, "numpy() of what requires grad")  # type: ignore[arg-type]
-    if device != "cpu" or dtype is torch.bfloat16 or not _numpy_works():
-        return
+    check_raises((RuntimeError, TypeError), source.numpy, "numpy() of what requires grad", "grad")  # type: ignore[arg-type]
+
+
+def need_numpy(device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+    """Raise NotOffered where there is no numpy, or none for a device or dtype."""
+    if importlib.util.find_spec("numpy") is None:
+        raise NotOffered("numpy: it is not installed, and a part of D9 needs it")
+    name = str(dtype).rpartition(".")[2]
+    if torch.device(device).type != "cpu":
+        raise NotOffered("numpy: arrays are in the CPU's memory")
+    if name not in NUMPY:
+        raise NotOffered("numpy: it has no such dtype that every torch knows")
+
+
+# The dtypes of numpy that torch 1.8 knew too.
+NUMPY = "bool uint8 int8 int16 int32 int64 float16 float32 float64 complex64 complex128".split()
+
+
+@law("D9", "torch.Tensor.numpy documentation", FLOATING)
+@given(
+    spec=tensors(
+        kinds=("requires_grad", "parameter", "non_leaf", "view"),
+        layouts=(*WRITABLE, "expanded"),
+        max_elements=5600,
+    )
+)
+def test_numpy_sees_writes(device: str, dtype: torch.dtype, spec: TensorSpec) -> None:
+    """D9: numpy() of a detached tensor sees what is written to the source."""
+    need_numpy(device, dtype)
+    source = spec.build(device, dtype)
     array = source.detach().numpy()
     check_equal(array.shape, tuple(source.shape), "shape of the array")
     if source.numel() and not overlaps(source):
@@ -432,31 +461,18 @@ def test_numpy_needs_detach(device: str, dtype: torch.dtype, spec: TensorSpec) -
         check(bool((array == 7).all()), "the array does not see a write to its tensor")
 
 
-def _numpy_works() -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec("numpy") is not None
-
-
-def numpy_has(dtype: torch.dtype) -> bool:
-    """Whether numpy is installed and has a dtype of this name that torch 1.8 knew too."""
-    name = str(dtype).rpartition(".")[2]
-    known = "bool uint8 int8 int16 int32 int64 float16 float32 float64 complex64 complex128"
-    return _numpy_works() and name in known.split()
-
-
 @law("D9", "torch.Tensor.numpy documentation", ANY)
 def test_numpy_shares_memory(device: str, dtype: torch.dtype) -> None:
     """D9: numpy() of a detached tensor of any dtype that numpy has shares its memory."""
+    need_numpy(device, dtype)
     for size in (1, 5000):
-        source = torch.zeros(size, 2, dtype=dtype, device=device)
+        source = of_bytes((size, 2), dtype, device)
         for part in (source, source.t(), source[size // 2 :, 1:]):
             alias = part.detach()
             check_equal(alias.data_ptr(), part.data_ptr(), "address of the detached tensor")
-            if device == "cpu" and numpy_has(dtype):
-                array = alias.numpy()
-                check_equal(array.ctypes.data, part.data_ptr(), "address of its array")
-                check_equal(array.shape, tuple(part.shape), "shape of its array")
+            array = alias.numpy()
+            check_equal(array.ctypes.data, part.data_ptr(), "address of its array")
+            check_equal(array.shape, tuple(part.shape), "shape of its array")
 
 
 @law("D9", "torch.autograd.forward_ad documentation", PRECISE)
@@ -473,7 +489,7 @@ def test_drops_tangents(device: str, dtype: torch.dtype, spec: TensorSpec, way: 
     """D9: detach drops a forward-mode tangent; its source keeps it."""
     forward = getattr(torch.autograd, "forward_ad", None)
     if not hasattr(torch, "inference_mode") or forward is None:
-        pytest.skip("this torch has no forward mode for detach")
+        raise NotOffered("forward mode: this torch has none for detach")
     primal = spec.build(device, dtype)
     tangent = torch.ones(tuple(primal.shape), dtype=dtype, device=device)
     with forward.dual_level():

@@ -7,7 +7,6 @@ documentation, checked by brute force.
 """
 
 import inspect
-import re
 import warnings
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +15,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import torch
 from hypothesis import strategies as st
 
+from frostproof.strategies.capabilities import refuses
 from frostproof.strategies.digits import Digits, read_as
 from frostproof.strategies.optimizer_traits import ABSENT, UNKNOWN, OptimizerTraits, traits_of
 
@@ -152,13 +152,6 @@ IMPLEMENTATIONS: Mapping[str, Mapping[str, bool]] = {
     "capturable-foreach": {"capturable": True, "foreach": True},
     "capturable-fused": {"capturable": True, "fused": True},
 }
-# How torch says that an implementation is not for this device or dtype. Any other error
-# is no refusal: such an implementation is tried, and the law fails.
-REFUSAL = re.compile(
-    r"not implemented for|not (currently |yet )?support|supported devices|must be CUDA"
-    r"|must be (on )?cuda|to be CUDA|floating point Tensor|Could not run",
-    re.IGNORECASE,
-)
 
 
 def _parameters(name: str) -> Mapping[str, inspect.Parameter]:
@@ -199,7 +192,7 @@ def implementations(name: str, device: str, dtype: torch.dtype) -> Tuple[str, ..
                 warnings.simplefilter("ignore")
                 _probe(name, device, dtype, options)
         except Exception as problem:
-            if REFUSAL.search(str(problem)):
+            if refuses(problem):
                 continue
         found.append(implementation)
     return tuple(found)

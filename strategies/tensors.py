@@ -2,7 +2,6 @@
 
 import ctypes
 import math
-import warnings
 from dataclasses import dataclass
 from functools import cache
 from typing import Tuple
@@ -10,6 +9,7 @@ from typing import Tuple
 import torch
 from hypothesis import strategies as st
 
+from frostproof.strategies.capabilities import lack, require
 from frostproof.strategies.digits import Digits, read_as
 
 # Small shapes first, so that an index shrinks towards one element without axes.
@@ -54,34 +54,22 @@ SPECIALS = ("ordinary", "mixed")
 def all_dtypes() -> Tuple[str, ...]:
     """Names of every dtype of this torch that can be allocated and copied, sorted.
 
-    Quantized dtypes, and those smaller than a byte, cannot.
+    Quantized dtypes, and most of those smaller than a byte, cannot.
     """
     found = set()
     for value in vars(torch).values():
-        if not isinstance(value, torch.dtype):
-            continue
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # "experimental": complex32 is tried all the same
-                tensor = torch.zeros(2, 2).to(value).t().contiguous()
-        except (RuntimeError, TypeError, NotImplementedError):
-            continue
-        if not tensor.is_quantized and _holds_numbers(value):
+        if isinstance(value, torch.dtype) and not lack("copy", "cpu", value):
             found.add(str(value).rpartition(".")[2])
     return tuple(sorted(found))
-
-
-def _holds_numbers(dtype: torch.dtype) -> bool:
-    try:
-        torch.zeros(2, dtype=dtype).tolist()
-    except (RuntimeError, TypeError, NotImplementedError):
-        return False
-    return True
 
 
 def real_of(dtype: torch.dtype) -> torch.dtype:
     """The dtype in which the parts of a complex tensor are drawn."""
     return torch.float64 if dtype is torch.complex128 else torch.float32
+
+
+def _holds_floats(dtype: torch.dtype) -> bool:
+    return dtype.is_floating_point and not lack("convert", "cpu", dtype)
 
 
 def can_require_grad(dtype: torch.dtype) -> bool:
@@ -122,13 +110,13 @@ class TensorSpec:
         tensor = torch.empty(count, dtype=dtype)
         if dtype is torch.bool:
             tensor = torch.rand(count, generator=generator) > 0.5
-        elif dtype.is_complex:
+        elif dtype.is_complex and not lack("convert", "cpu", dtype):
             parts = torch.rand(2, count, generator=generator, dtype=real_of(dtype)) * 4 - 2
             if self.special == "mixed":
                 self._put_odd(parts[0])
                 self._put_odd(parts[1])
             tensor = torch.complex(parts[0], parts[1]).to(dtype)
-        elif dtype.is_floating_point and (can_require_grad(dtype) or self.special == "ordinary"):
+        elif _holds_floats(dtype) and (can_require_grad(dtype) or self.special == "ordinary"):
             wide = torch.rand(count, generator=generator, dtype=torch.float64) * 4 - 2
             tensor = wide.to(dtype)
             if self.special == "mixed":
@@ -162,6 +150,7 @@ class TensorSpec:
         if layout == "channels_last" and len(shape) == 5:
             return tensor.contiguous(memory_format=torch.channels_last_3d)
         if layout == "lazy" and dtype.is_complex:
+            require("conjugate", device, dtype)
             return tensor.conj()
         if layout == "lazy" and dtype in (torch.float32, torch.float64):
             return torch.complex(torch.zeros_like(tensor), tensor).conj().imag
@@ -181,6 +170,8 @@ class TensorSpec:
             return tensor
         if self.kind == "view":
             return tensor.reshape(tensor.shape)[...]
+        if lack("negate", device, dtype):
+            return torch.empty_like(tensor).copy_(tensor)
         # negation keeps every value's bits apart from the sign, and the layout where dense
         return -tensor
 

@@ -1,7 +1,7 @@
 """A user's own optimizer (--optimizer): the laws of freezing, on random nets."""
 
 import dataclasses
-from typing import List
+from typing import Any, List
 
 import pytest
 import torch
@@ -18,7 +18,6 @@ from frostproof.properties.harness.core.checks import (
 )
 from frostproof.properties.harness.core.law import PRECISE, law
 from frostproof.properties.harness.running.trainer import Trainer
-from frostproof.properties.harness.session.state import of
 from frostproof.strategies import OptimizerSpec, TrainingRun, training_runs
 from frostproof.strategies.optimizers import OWN
 
@@ -28,16 +27,11 @@ WARM_UP = 5  # steps in which an optimizer may begin to move
 
 
 @pytest.fixture(scope="session")
-def own_optimizer(request: pytest.FixtureRequest) -> OptimizerSpec:
+def own(request: pytest.FixtureRequest) -> OptimizerSpec:
     """The user's optimizer."""
-    spec: OptimizerSpec = of(request.config).own.of("optimizer", request)
+    config: Any = request.config
+    spec: OptimizerSpec = config.frostproof_own.optimizer
     return spec
-
-
-@pytest.fixture(scope="session")
-def own(own_optimizer: OptimizerSpec) -> OptimizerSpec:
-    """The user's optimizer, by the name that the laws use."""
-    return own_optimizer
 
 
 def with_own(run: TrainingRun, own: OptimizerSpec) -> TrainingRun:

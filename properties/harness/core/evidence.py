@@ -1,6 +1,8 @@
 """How much a law really checked: examples with at least one assertion.
 
-A law whose every example passed without an assertion has shown nothing: it fails.
+A law whose every example passed without an assertion has shown nothing: it fails. One that
+this torch lacks the means for is "not offered": an example that cannot be prepared is
+left out, and where none can be, that is the law's outcome.
 """
 
 import functools
@@ -11,6 +13,7 @@ from typing import Any, ClassVar, Dict, Iterator, List, Tuple
 import hypothesis
 import pytest
 import torch
+from _pytest.outcomes import Skipped
 
 from frostproof.properties.harness.core.checks import LawBroken, Tally
 from frostproof.properties.harness.core.law import law_of
@@ -20,6 +23,7 @@ from frostproof.properties.harness.machine.hang import Hang
 from frostproof.properties.harness.reproducer.recording import Recorder
 from frostproof.properties.harness.reproducer.report import RECORDER
 from frostproof.properties.harness.session import shards
+from frostproof.strategies.capabilities import NotOffered
 
 
 class Current:
@@ -31,11 +35,22 @@ class Current:
 
 
 class Count:
-    """Examples run, and those among them that made an assertion."""
+    """Examples run, those among them that made an assertion, and why others could not be."""
 
     def __init__(self) -> None:
         self.examples = 0
         self.checked = 0
+        self.lacks = ""
+
+
+LACKS = "lacks"  # in the record: what this torch does not offer, to a law or to some of its examples
+
+
+class NotOfferedHere(Skipped):
+    """The outcome of a law that this torch lacks the means for."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"not offered by this torch: {reason}")
 
 
 def counted(test: Any, count: Count, recorder: Recorder) -> Any:
@@ -51,6 +66,10 @@ def counted(test: Any, count: Count, recorder: Recorder) -> Any:
         recorder.current = named = recorder.watched(named)
         try:
             return test(*arguments, **named)
+        except NotOffered as problem:
+            before = Tally.assertions  # what was checked of it does not count
+            count.lacks = count.lacks or str(problem)
+            return None
         except Exception as problem:
             recorder.failed = named
             faults.raise_fault(problem)
@@ -95,6 +114,8 @@ def collecting(item: pytest.Item, seed: int) -> Iterator[None]:
         setattr(handle.inner_test, shards.DIGEST, shards.whole(item.nodeid).encode())
     try:
         yield
+    except NotOffered as problem:  # of a law that enumerates its cases
+        count.lacks, before, cases = str(problem), Tally.assertions, Tally.cases
     except (Exception, MachineFault, Hang):
         if Current.trail:
             recorder.failed = {"events": list(Current.trail)}
@@ -109,6 +130,10 @@ def collecting(item: pytest.Item, seed: int) -> Iterator[None]:
         seconds = f"{time.monotonic() - started:.3f}"
         item.user_properties += [("examples", str(count.checked)), ("seconds", seconds)]
         item.user_properties += described(item)
+        if count.lacks:
+            item.user_properties.append((LACKS, count.lacks))
+    if count.lacks and not count.checked:
+        raise NotOfferedHere(count.lacks)
     if not count.checked and shards.shard_of(item)[1] == 1:  # shards are judged together
         raise LawBroken(
             f"this law checked nothing: {count.examples} examples ran and none made an assertion"

@@ -4,6 +4,7 @@ from typing import Any, Dict
 
 import torch
 
+from frostproof.strategies.capabilities import of_bytes
 from frostproof.strategies.tensors import can_require_grad
 
 # What may hang on a tensor: nothing, a .grad (retained, of a non-leaf), a gradient hook.
@@ -11,11 +12,11 @@ ATTACHED = ("nothing", "gradient", "hook")
 
 
 def attach(tensor: torch.Tensor, what: str) -> None:
-    """Give a tensor a .grad of ones or a hook that changes nothing, where autograd allows it."""
+    """Give a tensor a .grad or a hook that changes nothing, where autograd allows it."""
     if what == "gradient" and can_require_grad(tensor.dtype):
         if tensor.grad_fn is not None:
             tensor.retain_grad()
-        tensor.grad = torch.ones(tuple(tensor.shape), dtype=tensor.dtype, device=tensor.device)
+        tensor.grad = of_bytes(tuple(tensor.shape), tensor.dtype, str(tensor.device))
     elif what == "hook" and tensor.requires_grad:
         tensor.register_hook(lambda gradient: None)
 

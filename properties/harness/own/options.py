@@ -1,9 +1,9 @@
 """The options --model, --recipe and --optimizer: what they load, and which laws they choose."""
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, List, Optional
 
 import pytest
 
@@ -13,53 +13,56 @@ from frostproof.properties.harness.own.model import build as build_model
 from frostproof.properties.harness.own.optimizer import build as build_optimizer
 from frostproof.properties.harness.own.recipe import Recipe
 from frostproof.properties.harness.own.recipe import build as build_recipe
-from frostproof.properties.harness.session.options import OWN, value
 from frostproof.strategies import OptimizerSpec
 
-FILES = {kind: f"test_{kind}.py" for kind in OWN}
-# the fixture through which the laws get what the user brought
-FIXTURES = {"model": "own_model", "recipe": "examination", "optimizer": "own_optimizer"}
+FILES = {"model": "test_model.py", "recipe": "test_recipe.py", "optimizer": "test_optimizer.py"}
 
 
 @dataclass
 class Own:
-    """What the user brought, by the text of its option."""
+    """What the user brought."""
 
-    model: Dict[str, OwnModel] = field(default_factory=dict)
-    recipe: Dict[str, Recipe] = field(default_factory=dict)
-    optimizer: Dict[str, OptimizerSpec] = field(default_factory=dict)
+    model: Optional[OwnModel] = None
+    recipe: Optional[Recipe] = None
+    optimizer: Optional[OptimizerSpec] = None
 
-    def notes(self) -> List[str]:
-        """What the user should know of it."""
-        noted: List[Tuple[str, List[str]]] = [(text, model.notes) for text, model in self.model.items()]
-        noted += [(text, recipe.notes) for text, recipe in self.recipe.items()]
-        several = len(noted) > 1
-        return [f"{text}: {note}" if several else note for text, notes in noted for note in notes]
 
-    def of(self, kind: str, request: Any) -> Any:
-        """What a law's fixture gives it: the only thing of its kind, or the one that is its turn."""
-        brought = getattr(self, kind)
-        return brought[getattr(request, "param", next(iter(brought)))]
-
-    def parametrize(self, metafunc: pytest.Metafunc) -> None:
-        """A law of the user's code runs on everything of its kind that the user brought."""
-        for kind, fixture in FIXTURES.items():
-            texts = list(getattr(self, kind))
-            if fixture in metafunc.fixturenames and len(texts) > 1:
-                names = [text.replace("\\", "/").rpartition("/")[2] for text in texts]
-                metafunc.parametrize(fixture, texts, ids=names, indirect=True)
+def add(group: Any) -> None:
+    """Declare the options."""
+    group.addoption(
+        "--model",
+        metavar="FILE.py:FACTORY",
+        help="verify your own model: factory() returns (module, inputs) or (module, inputs, loss)",
+    )
+    group.addoption(
+        "--recipe",
+        metavar="FILE.py:FACTORY",
+        help="verify your own training: factory() returns (module, step) or (module, step, keep)",
+    )
+    group.addoption(
+        "--optimizer",
+        metavar="FILE.py:FACTORY",
+        help="verify your own optimizer: factory(params) returns it",
+    )
+    group.addoption(
+        "--steps",
+        type=int,
+        default=6,
+        metavar="N",
+        help="how many steps of a recipe to run (default 6)",
+    )
 
 
 def asked(config: pytest.Config) -> List[str]:
     """Which of model, recipe and optimizer are given."""
-    return [kind for kind in FILES if value(config, kind)]
+    return [kind for kind in FILES if config.getoption(f"--{kind}")]
 
 
 def command(config: pytest.Config) -> List[str]:
     """The options as they were given, for the command that repeats the run."""
-    words = [f"--{kind}={text}" for kind in asked(config) for text in value(config, kind)]
-    if value(config, "steps") != 6:
-        words.append(f"--steps={value(config, 'steps')}")
+    words = [f"--{kind}={config.getoption(f'--{kind}')}" for kind in asked(config)]
+    if config.getoption("--steps") != 6:
+        words.append(f"--steps={config.getoption('--steps')}")
     return words
 
 
@@ -73,8 +76,8 @@ def configure(config: Any, folder: Path, devices: List[str]) -> Own:
     kinds = asked(config)
     if not kinds:
         return own
-    if value(config, "steps") < 1:
-        raise pytest.UsageError(f"--steps {value(config, 'steps')}: at least 1")
+    if config.getoption("--steps") < 1:
+        raise pytest.UsageError(f"--steps {config.getoption('--steps')}: at least 1")
     here = Path(config.invocation_params.dir)
     if config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args = [str(folder / FILES[kind]) for kind in kinds]
@@ -85,27 +88,24 @@ def configure(config: Any, folder: Path, devices: List[str]) -> Own:
         config.option.dist, config.option.tx = "no", []
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        for kind in kinds:
-            for text in value(config, kind):
-                _load(own, kind, text, here, devices)
+        _load(own, kinds, config, here, devices)
     return own
 
 
-def _load(own: Own, kind: str, text: str, here: Path, devices: List[str]) -> None:
-    option = f"--{kind}"
-    if text in getattr(own, kind):
-        return
-    factory = load(option, text, here)
-    if kind == "recipe":
-        if devices:
-            raise pytest.UsageError(
-                f"--device {', '.join(devices)} does not move a recipe, which makes its tensors: "
-                f"choose the device in the factory of --recipe {text}, and leave --device out"
-            )
-        own.recipe[text] = build_recipe(option, text, factory)
-    elif kind == "optimizer":
-        own.optimizer[text] = build_optimizer(option, text, factory)
-    else:
-        if len(devices) > 1:
-            raise pytest.UsageError(f"--model runs on one device, not on {', '.join(devices)}")
-        own.model[text] = build_model(option, text, factory, devices[0] if devices else None)
+def _load(own: Own, kinds: List[str], config: Any, here: Path, devices: List[str]) -> None:
+    for kind in kinds:
+        option, text = f"--{kind}", config.getoption(f"--{kind}")
+        factory = load(option, text, here)
+        if kind == "recipe":
+            if devices:
+                raise pytest.UsageError(
+                    f"--device {', '.join(devices)} does not move a recipe, which makes its tensors: "
+                    f"choose the device in the factory of --recipe {text}, and leave --device out"
+                )
+            own.recipe = build_recipe(option, text, factory)
+        elif kind == "optimizer":
+            own.optimizer = build_optimizer(option, text, factory)
+        else:
+            if len(devices) > 1:
+                raise pytest.UsageError(f"--model runs on one device, not on {', '.join(devices)}")
+            own.model = build_model(option, text, factory, devices[0] if devices else None)

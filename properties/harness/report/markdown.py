@@ -26,10 +26,11 @@ def render(record: Record) -> str:
     for entry in record.entries:
         counts[entry.torch, cell_of(entry)][entry.outcome] += 1
     lines: List[str] = [f"## Frostproof: {verdict(record)}", "", totals(record), ""]
-    lines += ["| torch | device-dtype | held | broken | known | skipped |", "|---|---|---|---|---|---|"]
+    kinds = ("held", "broken", "known", "not offered", "skipped")
+    lines += [f"| torch | device-dtype | {' | '.join(kinds)} |", "|---|---" + "|---" * len(kinds) + "|"]
     for version, cell in record.columns():
         count = counts[version, cell]
-        numbers = " | ".join(str(count[kind]) for kind in ("held", "broken", "known", "skipped"))
+        numbers = " | ".join(str(count[kind]) for kind in kinds)
         lines.append(f"| {version} | {cell} | {numbers} |")
     broken = [entry for entry in record.entries if entry.outcome == "broken"]
     for entry in broken[:MOST]:

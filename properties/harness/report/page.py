@@ -13,6 +13,7 @@ SYMBOLS = {
     "broken": ("b", "✗"),
     "known": ("k", "!"),
     "skipped": ("s", "\N{EN DASH}"),
+    "not offered": ("o", "\N{EMPTY SET}"),
 }
 
 
@@ -49,6 +50,7 @@ def totals(record: Record) -> str:
             ("held", "held"),
             ("broken", "broken"),
             ("known", "known defects"),
+            ("not offered", "not offered"),
             ("skipped", "skipped"),
         )
     )
@@ -130,7 +132,9 @@ def told(outcome: str, entries: List[Entry]) -> str:
     examples = sum(entry.examples for entry in entries)
     seconds = sum(entry.seconds for entry in entries)
     tests = f", {len(entries)} tests" if len(entries) > 1 else ""
-    return f"{outcome}{tests}, {examples:,} examples, {seconds:,.1f} s"
+    reasons = dict.fromkeys(entry.message for entry in entries if entry.outcome == "not offered")
+    why = "".join(f"; {reason}" for reason in reasons)
+    return f"{outcome}{tests}, {examples:,} examples, {seconds:,.1f} s{why}"
 
 
 def known_defects(record: Record) -> List[Tuple[str, str, str, str]]:

@@ -7,8 +7,17 @@ from typing import Any, List, Optional
 import pytest
 
 from frostproof.properties.harness.report import markdown, page
-from frostproof.properties.harness.report.record import Record, completed, entry_of, written
-from frostproof.properties.harness.session.options import value
+from frostproof.properties.harness.report.record import Record, completed, entry_of, offered, written
+
+
+def add(group: Any) -> None:
+    """Declare the option."""
+    group.addoption(
+        "--report",
+        metavar="FILE.html",
+        help="write one self-contained page of the run: laws by torch, device and dtype, what broke; "
+        "with =, or pytest takes an existing file for one of tests",
+    )
 
 
 class Reporter:
@@ -30,10 +39,13 @@ class Reporter:
         if report.failed:
             outcome = "broken"
         elif report.skipped:
-            outcome = "known" if hasattr(report, "wasxfail") else "skipped"
+            outcome = "known" if hasattr(report, "wasxfail") else offered("skipped", properties)
         else:
             outcome = "held"
-        text = getattr(report, "wasxfail", "") or str(report.longrepr or "")
+        said = report.longrepr
+        text = getattr(report, "wasxfail", "") or str(
+            (said[2] if isinstance(said, tuple) else said) or ""
+        )
         entry = entry_of(properties, report.nodeid, outcome, report.duration, text)
         self.record.entries.append(entry)
 
@@ -70,7 +82,7 @@ def configure(config: pytest.Config) -> None:
     """
     if hasattr(config, "workerinput"):
         return
-    asked, summary = value(config, "report"), os.environ.get("GITHUB_STEP_SUMMARY")
+    asked, summary = config.getoption("--report"), os.environ.get("GITHUB_STEP_SUMMARY")
     if not asked and not summary:
         return
     path = Path(config.invocation_params.dir, asked) if asked else None

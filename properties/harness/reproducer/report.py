@@ -20,7 +20,6 @@ from frostproof.properties.harness.report.drawing import network_of
 from frostproof.properties.harness.reproducer import message
 from frostproof.properties.harness.reproducer.recording import Recorder
 from frostproof.properties.harness.reproducer.registry import Program, program, templates
-from frostproof.properties.harness.session.options import value
 
 STARTED = time.time()
 RECORDER: "pytest.StashKey[Recorder]" = pytest.StashKey()
@@ -28,7 +27,7 @@ RECORDER: "pytest.StashKey[Recorder]" = pytest.StashKey()
 
 def folder(config: pytest.Config) -> Path:
     """Where programs are written."""
-    asked = value(config, "reproducers")
+    asked = config.getoption("--reproducers")
     if asked:
         return Path(config.invocation_params.dir, asked)
     return Path(config.rootpath, ".frostproof")

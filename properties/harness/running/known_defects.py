@@ -51,6 +51,13 @@ DEFECTS: Sequence[Defect] = (
         first=(2, 4),
     ),
     Defect(
+        test="test_gradients.py::test_linear_under_autocast",
+        sentence="what autocast keeps of a weight under no_grad is a constant to the forward after it",
+        issue="pytorch/pytorch#112583, mended by #165068",
+        last=(2, 8),
+        cells=".*evaluated-first",
+    ),
+    Defect(
         test="test_training_tools.py::test_clipping_without_gradients",
         sentence="clip_grad_value_ raises RuntimeError where no parameter has a gradient",
         issue="measured on 2.13",

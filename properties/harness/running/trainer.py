@@ -8,6 +8,7 @@ from frostproof.properties.harness.core.bits import read_bits
 from frostproof.properties.harness.core.checks import check, snapshot
 from frostproof.properties.harness.running import workarounds
 from frostproof.strategies import TrainingRun
+from frostproof.strategies.capabilities import require
 
 
 def freeze(parameters: Mapping[str, torch.Tensor], names: Iterable[str], how: str) -> None:
@@ -80,6 +81,7 @@ class Trainer:
 
     def loss(self) -> torch.Tensor:
         """Mean squared error against the targets, 0-dim."""
+        require("mse_loss", self.targets.device, self.targets.dtype)
         return torch.nn.functional.mse_loss(self.output(), self.targets)
 
     def clear(self) -> None:

@@ -7,12 +7,10 @@ import torch
 
 from frostproof.properties.harness.core import law
 from frostproof.properties.harness.machine import accelerators
-from frostproof.properties.harness.running.known_defects import version_tuple
 from frostproof.strategies import all_dtypes
 
 TRAINABLE = ("float32", "float64", "bfloat16", "float16")
-# The first torch whose CPU kernels run every layer, activation and loss in a dtype.
-CPU_TRAINS_SINCE = {"bfloat16": (2, 0), "float16": (2, 4)}
+LEFT_OUT = "this law has no dtype among --dtype"  # why a test is skipped
 COMPLEX = ("complex64", "complex128")
 
 
@@ -82,9 +80,6 @@ def dtypes_of(group: str, device: str, asked: Sequence[str], thorough: bool) -> 
         names: Tuple[str, ...] = all_dtypes()
     elif group in (law.FLOATING, law.DIFFERENTIABLE):
         names = TRAINABLE if thorough or "float16" in asked else TRAINABLE[:3]
-        if device == "cpu":
-            now = version_tuple(str(torch.__version__))
-            names = tuple(name for name in names if CPU_TRAINS_SINCE.get(name, (0, 0)) <= now)
         if group == law.DIFFERENTIABLE:
             names += COMPLEX
     elif group == law.PRECISE:

@@ -19,6 +19,16 @@ MARK = re.compile(r"\[shard\d+of\d+\]|-?shard\d+of\d+(?=\]|$)")
 MOST = 10_000
 
 
+def add(group: Any) -> None:
+    """Declare the option."""
+    group.addoption(
+        "--shards",
+        metavar="N",
+        help="split each random law into N tests with their own seeds and 1/N of the examples; "
+        "auto: as many as xdist has workers (default: whole)",
+    )
+
+
 def count(asked: Any, workers: int) -> int:
     """How many shards ``--shards`` asks for; raises UsageError for what is no number of them."""
     if asked is None:

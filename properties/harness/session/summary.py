@@ -1,12 +1,15 @@
 """The table at the end of a run: law file by device and dtype."""
 
 from collections import defaultdict
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
+from frostproof.properties.harness.core.evidence import LACKS
+from frostproof.properties.harness.session.axes import LEFT_OUT
 from frostproof.properties.harness.session.shards import whole
 
+NOT_OFFERED = "not offered"
 # Worst first: of a law's shards the worst one decides.
-OUTCOMES = ("failed", "error", "xfailed", "skipped", "passed", "xpassed")
+OUTCOMES = ("failed", "error", "xfailed", "skipped", "passed", NOT_OFFERED, "xpassed")
 
 
 def laws(terminal: Any) -> Dict[str, Tuple[str, int, int, str]]:
@@ -26,6 +29,51 @@ def laws(terminal: Any) -> Dict[str, Tuple[str, int, int, str]]:
     return found
 
 
+def status(report: Any) -> Optional[Tuple[str, str, Tuple[str, Dict[str, bool]]]]:
+    """pytest's (category, letter, word) of a law that this torch lacks the means for."""
+    if report.when == "call" and report.skipped and LACKS in dict(report.user_properties):
+        return NOT_OFFERED, "n", ("NOT OFFERED", {"yellow": True})
+    return None
+
+
+def lacking(terminal: Any) -> List[str]:
+    """What this torch does not offer, and how many laws of which cells that left out."""
+    found: Dict[str, Dict[str, Set[str]]] = defaultdict(lambda: defaultdict(set))
+    for outcome in OUTCOMES:
+        for report in terminal.stats.get(outcome, []):
+            properties = dict(getattr(report, "user_properties", ()))
+            if LACKS in properties:
+                part = NOT_OFFERED if outcome == NOT_OFFERED else "some examples"
+                found[properties[LACKS]][part].add(whole(report.nodeid))
+    return [
+        f"{reason}: "
+        + ", ".join(
+            f"{part} of {len(names)} laws" if part != NOT_OFFERED else f"{len(names)} laws"
+            for part, names in sorted(parts.items())
+        )
+        for reason, parts in sorted(found.items())
+    ]
+
+
+def nothing_ran(terminal: Any, dtypes: Sequence[str]) -> str:
+    """Why a run that verified nothing of what was asked for is none; "" where it is one.
+
+    dtypes: of ``--dtype``; laws that have no dtype are then beside the question.
+    """
+    found = list(laws(terminal).values())
+    if dtypes:
+        found = [each for each in found if each[3].rpartition("-")[2] in dtypes]
+    ran = [outcome for outcome, _, _, _ in found if outcome not in (NOT_OFFERED, "skipped")]
+    left_out = sum(LEFT_OUT in str(report.longrepr) for report in terminal.stats.get("skipped", []))
+    if ran or not (found or left_out):
+        return ""
+    asked = f" in --dtype {' '.join(dtypes)}" if dtypes else ""
+    return (
+        f"nothing was verified{asked}: {len(found)} laws are not offered or were skipped, "
+        f"{left_out} have no such dtype"
+    )
+
+
 def unsound(terminal: Any) -> List[str]:
     """What no shard can say alone: a law that checked nothing, a known defect that none showed."""
     sentences = []
@@ -37,7 +85,7 @@ def unsound(terminal: Any) -> List[str]:
     return sentences
 
 
-def write(terminal: Any) -> None:
+def write(terminal: Any, dtypes: Sequence[str] = ()) -> None:
     """Write the table of a finished run to pytest's terminal reporter."""
     counts: Dict[Tuple[str, str], Dict[str, int]] = defaultdict(lambda: defaultdict(int))
     total = 0
@@ -46,16 +94,18 @@ def write(terminal: Any) -> None:
         counts[key][outcome] += 1
         counts[key]["examples"] += examples
         total += examples
+    if nothing_ran(terminal, dtypes):
+        terminal.write_line(nothing_ran(terminal, dtypes), red=True)
     if not counts:
         return
     terminal.write_sep("-", "frostproof: laws by file, device and dtype")
     rows: List[Tuple[str, ...]] = [
-        ("file", "device-dtype", "held", "broken", "known", "skipped", "examples")
+        ("file", "device-dtype", "held", "broken", "known", "not offered", "skipped", "examples")
     ]
     for (file, cell), count in sorted(_folded(counts).items()):
         broken = count["failed"] + count["error"] + count["xpassed"]
-        numbers = (count["passed"], broken, count["xfailed"], count["skipped"], count["examples"])
-        rows.append((file, cell, *map(str, numbers)))
+        numbers = [count[kind] for kind in ("xfailed", NOT_OFFERED, "skipped", "examples")]
+        rows.append((file, cell, *map(str, (count["passed"], broken, *numbers))))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         line = "  ".join(
@@ -64,6 +114,8 @@ def write(terminal: Any) -> None:
         )
         terminal.write_line(line)
     terminal.write_line(f"{total} examples checked")
+    for sentence in lacking(terminal):
+        terminal.write_line(f"not offered by this torch: {sentence}")
     for sentence in unsound(terminal):
         terminal.write_line(sentence, red=True)
 
@@ -94,7 +146,11 @@ def _folded(
 
 def write_notes(terminal: Any, own: Any) -> None:
     """What a user should know of the own model or recipe, where one was verified."""
-    notes = own.notes()
+    notes: List[str] = []
+    if own.model is not None:
+        notes += own.model.notes
+    if own.recipe is not None:
+        notes += own.recipe.notes
     if notes:
         terminal.write_sep("-", "frostproof: your code")
         for note in notes:

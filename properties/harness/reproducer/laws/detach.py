@@ -10,7 +10,7 @@ from frostproof.properties.harness.reproducer.registry import reproduces
 from frostproof.properties.harness.reproducer.script import Script
 from frostproof.properties.harness.reproducer.tensors import emit_tensor
 from frostproof.properties.harness.reproducer.training import Recipe, options_text
-from frostproof.properties.test_detach import SPARSE, WAYS, _numpy_works, numpy_has
+from frostproof.properties.test_detach import SPARSE, WAYS
 from frostproof.strategies import OptimizerSpec, TrainingRun
 from frostproof.strategies.tensors import can_require_grad
 
@@ -133,17 +133,16 @@ def sparse_shares_values(case: Case, script: Script) -> None:
 def numpy_shares_memory(case: Case, script: Script) -> None:
     """Addresses of arrays."""
     for size in (1, 5000):
-        script.add(f"source = torch.zeros({size}, 2, dtype=dtype, device=device)")
+        script.add(f"source = torch.zeros({size}, 2, dtype=dtype)")
         for part in ("source", "source.t()", f"source[{size // 2}:, 1:]"):
             script.add(f"part = {part}")
             script.add("alias = part.detach()")
             script.check("alias.data_ptr() == part.data_ptr()", f"detach of {part} copies")
-            if case.device == "cpu" and numpy_has(case.dtype):
-                script.add("array = alias.numpy()")
-                script.check("array.ctypes.data == part.data_ptr()", f"numpy() of {part} copies")
-                script.check(
-                    "array.shape == tuple(part.shape)", f"numpy() of {part} has shape {{array.shape}}"
-                )
+            script.add("array = alias.numpy()")
+            script.check("array.ctypes.data == part.data_ptr()", f"numpy() of {part} copies")
+            script.check(
+                "array.shape == tuple(part.shape)", f"numpy() of {part} has shape {{array.shape}}"
+            )
 
 
 @reproduces(FILE + "test_is_outside_the_graph")
@@ -386,13 +385,17 @@ def refuses_chunks(case: Case, script: Script) -> None:
 
 @reproduces(FILE + "test_numpy_needs_detach")
 def numpy_needs_detach(case: Case, script: Script) -> None:
-    """numpy() before and after detach."""
+    """numpy() before detach."""
     source_of(case, script)
     errors = "(RuntimeError, TypeError)"
     script.raises(errors, "source.numpy()", "numpy() of a tensor that requires grad")
+
+
+@reproduces(FILE + "test_numpy_sees_writes")
+def numpy_sees_writes(case: Case, script: Script) -> None:
+    """numpy() after detach, and a write."""
+    source_of(case, script)
     source = case["spec"].build("cpu", case.dtype)
-    if case.device != "cpu" or case.dtype is torch.bfloat16 or not _numpy_works():
-        return
     script.add("array = source.detach().numpy()")
     script.check("array.shape == tuple(source.shape)", "the array has shape {array.shape}")
     if source.numel() and not overlaps(source):

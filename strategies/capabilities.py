@@ -1,0 +1,118 @@
+"""What the installed torch offers for a dtype on a device: asked of it once, when first needed.
+
+A law prepares its tensors before it acts on them. What it prepares with may be missing for a
+dtype: a new one has no arithmetic yet, an old torch had no loss in bfloat16. Such a cell is
+"not offered", which is no verdict on the law. The operations that laws are about (detach,
+clone, requires_grad, an optimizer's step) are never asked for here: where they refuse, a law
+is broken. Tensors are made of bytes, so that only what is asked for can refuse.
+"""
+
+import ctypes
+import math
+import re
+import warnings
+from functools import cache
+from typing import Any, Callable, Dict, Optional, Tuple
+
+import torch
+
+# How torch says that something is not for this device or dtype. Any other error is no refusal.
+REFUSAL = re.compile(
+    r"not implemented for|not (currently |yet )?support|supported devices|must be CUDA"
+    r"|must be (on )?cuda|to be CUDA|floating point Tensor|Could not run",
+    re.IGNORECASE,
+)
+# The byte that all numbers are made of: finite in every format, and neither 0 nor 1.
+BYTE = 0x3F
+
+
+class NotOffered(Exception):
+    """This torch has not what a law prepares with, or runs by; the message says what and why."""
+
+
+def refuses(problem: BaseException) -> bool:
+    """Whether an error says that torch has no such thing for this dtype or device."""
+    return isinstance(problem, NotImplementedError) or bool(REFUSAL.search(str(problem)))
+
+
+def of_bytes(
+    shape: Tuple[int, ...], dtype: torch.dtype, device: str = "cpu", byte: int = BYTE
+) -> torch.Tensor:
+    """A contiguous tensor each byte of which is ``byte`` (of bool: 0 or 1): no kernel is needed."""
+    made = torch.empty(shape, dtype=dtype)
+    size = math.prod(shape) * made.element_size()
+    if size:
+        ctypes.memset(made.data_ptr(), min(byte, 1) if dtype is torch.bool else byte, size)
+    return made if torch.device(device).type == "cpu" else made.to(device)
+
+
+def _live(device: str, dtype: torch.dtype) -> Optional[torch.Tensor]:
+    """A (2, 2) leaf that requires grad; None where torch refuses that, which is a law's to judge."""
+    try:
+        return of_bytes((2, 2), dtype, device).requires_grad_()
+    except Exception:
+        return None
+
+
+def _copy(device: str, dtype: torch.dtype) -> None:
+    made = of_bytes((3, 2), dtype, device)
+    if made.is_quantized:  # its numbers are no numbers without a scale
+        raise NotImplementedError(f"{dtype} is quantized")
+    torch.empty(2, 3, dtype=dtype, device=device).copy_(made.t())
+    large = of_bytes((70, 80), dtype, device)  # where transposing has a kernel of its own
+    torch.empty(80, 70, dtype=dtype, device=device).copy_(large.t())
+
+
+def _convert(device: str, dtype: torch.dtype) -> None:
+    wide = torch.zeros(2, dtype=torch.complex128 if dtype.is_complex else torch.float64)
+    wide.to(dtype).to(wide.dtype)
+
+
+def _conjugate(device: str, dtype: torch.dtype) -> None:
+    torch.empty(2, 2, dtype=dtype, device=device).copy_(of_bytes((2, 2), dtype, device).conj())
+
+
+def _negate(device: str, dtype: torch.dtype) -> None:
+    -of_bytes((2, 2), dtype, device)
+
+
+def _mse_loss(device: str, dtype: torch.dtype) -> None:
+    live = _live(device, dtype)
+    if live is not None:
+        torch.nn.functional.mse_loss(live, of_bytes((2, 2), dtype, device, 0)).backward()
+
+
+# What laws prepare with: each is tried on tensors made of bytes.
+PREPARATIONS: Dict[str, Callable[[str, torch.dtype], None]] = {
+    "copy": _copy,  # between layouts
+    "convert": _convert,  # from float64 or complex128, and back; on the CPU
+    "conjugate": _conjugate,  # a view that is conjugated when it is read
+    "negate": _negate,
+    "mse_loss": _mse_loss,  # and its backward
+}
+
+
+def _shortly(problem: BaseException) -> str:
+    """What an error says, without the list of all backends that torch may add."""
+    lines = str(problem).strip().splitlines() or [type(problem).__name__]
+    return re.split(r"\.\s", lines[0])[0][:200]
+
+
+@cache
+def lack(preparation: str, device: str, dtype: torch.dtype) -> str:
+    """Why this torch does not offer a preparation; "" where it does, or fails for another reason."""
+    try:
+        with warnings.catch_warnings(), torch.enable_grad():
+            warnings.simplefilter("ignore")
+            PREPARATIONS[preparation](device, dtype)
+    except Exception as problem:
+        if refuses(problem):
+            return f"{preparation}: {_shortly(problem)}"
+    return ""
+
+
+def require(preparation: str, device: Any, dtype: torch.dtype) -> None:
+    """Raise NotOffered where this torch lacks a preparation."""
+    reason = lack(preparation, str(device), dtype)
+    if reason:
+        raise NotOffered(reason)
