@@ -94,8 +94,8 @@ def test_average_is_apart_from_the_net(device: str, dtype: torch.dtype, kind: st
 @pytest.mark.parametrize("kind", [k for k in AVERAGES if "ema" in k])
 def test_averaged_counts_arrive(device: str, dtype: torch.dtype, kind: str) -> None:
     """V1: with use_buffers=True the average of a count that stands still arrives at it."""
-    net = net_of(device, dtype)
-    average = swa_utils.AveragedModel(net, use_buffers=True, **AVERAGES[kind](0.5))
+    net: Any = net_of(device, dtype)
+    average: Any = swa_utils.AveragedModel(net, use_buffers=True, **AVERAGES[kind](0.5))
     average.update_parameters(net)
     net[1].num_batches_tracked.fill_(8)
     for _ in range(40):

@@ -84,7 +84,8 @@ def test_loading_keeps_flags_here_and_there(device: str, dtype: torch.dtype, way
 def test_failed_load_has_loaded_the_rest(device: str, dtype: torch.dtype) -> None:
     """L3: load_state_dict raises after it has loaded what fits: a trap, frozen or not."""
     for frozen in (True, False):
-        net, source = net_of(not frozen, True), net_of(True, True).state_dict()
+        net: Any = net_of(not frozen, True)
+        source = net_of(True, True).state_dict()
         source["1.bias"] = torch.ones(3)
         check_raises(RuntimeError, lambda: net.load_state_dict(source), "a bias too long", "size")  # noqa: B023
         check_same_bits(net[0].weight, source["0.weight"], "what fits, after a load that failed")
@@ -97,8 +98,9 @@ class Tied(nn.Module):
 
     def __init__(self, device: str = "cpu") -> None:
         super().__init__()
-        self.a = nn.Linear(2, 2, bias=False, device=device)
-        self.b = nn.Linear(2, 2, bias=False, device=device)
+        options: Dict[str, Any] = {} if device == "cpu" else {"device": device}
+        self.a = nn.Linear(2, 2, bias=False, **options)
+        self.b = nn.Linear(2, 2, bias=False, **options)
         self.b.weight = self.a.weight
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
@@ -176,7 +178,7 @@ if LAZY:
     @pytest.mark.parametrize("kind", list(LAZY))
     def test_lazy_modules_freeze(device: str, dtype: torch.dtype, kind: str) -> None:
         """L5: requires_grad_ freezes a module that has no shape yet."""
-        layer = LAZY[kind]()
+        layer: Any = attempt(LAZY[kind], kind)
         attempt(lambda: layer.requires_grad_(False), f"{kind}.requires_grad_")
         attempt(lambda: layer(FEED), kind)
         check_equal({*flags(layer).values()}, {False}, f"requires_grad of {kind} after its first input")
@@ -186,7 +188,7 @@ if LAZY:
     @pytest.mark.parametrize("kind", list(LAZY))
     def test_lazy_parameters_keep_flags(device: str, dtype: torch.dtype, kind: str, way: str) -> None:
         """L5: frozen before it has a shape, a parameter is frozen afterwards, copied or not."""
-        layer = LAZY[kind]()
+        layer: Any = attempt(LAZY[kind], kind)
         layer.weight.requires_grad = False
         if way == "deepcopy":
             layer = attempt(lambda: copy.deepcopy(layer), f"deepcopy of {kind}")
@@ -211,11 +213,12 @@ def test_shared_modules_keep_flags_and_memory(device: str, dtype: torch.dtype, w
     optimizer = torch.optim.SGD(other.parameters(), lr=0.1)
     other(torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    for name, parameter in net.named_parameters():
-        moved = not torch.equal(parameter, other.get_parameter(name))
+    ours, theirs = dict(net.named_parameters()), dict(other.named_parameters())
+    for name, parameter in ours.items():
+        moved = not torch.equal(parameter, theirs[name])
         check(not moved, f"{way}: {name} differs between those that share it")
     for name in ("0.weight", "0.bias"):
-        check_same_bits(net.get_parameter(name), before[name], f"{way}: frozen {name}")
+        check_same_bits(ours[name], before[name], f"{way}: frozen {name}")
 
 
 if hasattr(getattr(torch, "func", None), "stack_module_state"):

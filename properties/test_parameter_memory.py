@@ -13,6 +13,7 @@ from frostproof.properties.harness.core.law import PRECISE, law
 from frostproof.properties.harness.running.parameter_memory import StorageRun
 from frostproof.properties.harness.running.worker_processes import WorkerDied, Workers
 from frostproof.strategies import OptimizerSpec, optimizer_names
+from frostproof.strategies.capabilities import NotOffered
 from frostproof.strategies.optimizer_traits import traits_of
 from frostproof.strategies.optimizers import (
     IMPLEMENTATIONS,
@@ -70,7 +71,7 @@ def test_step_stays_in_its_elements(device: str, dtype: torch.dtype, way: str) -
     """M1: whatever the strides, elements move by the rule and no byte beside them; or it refuses."""
     names = [name for name in ORDINARY if way in implementations(name, device, dtype)]
     if not names:
-        pytest.skip(f"this torch has no {way} implementation")
+        raise NotOffered(f"this torch has no {way} implementation")
     source = random.Random(evidence.Current.seed)
     for _ in range(max(1, (settings.default or settings()).max_examples // 60)):
         for name in names:
@@ -114,7 +115,7 @@ def test_fused_step_stays_in_its_elements(
 ) -> None:
     """M1: so with the fused implementations, over every layout from the smallest on."""
     if name not in fused_names(device, dtype):
-        pytest.skip(f"this torch has no fused {name} on {device}")
+        raise NotOffered(f"this torch has no fused {name} on {device}")
     source = random.Random(evidence.Current.seed)
     kinds, gradients = FAMILIES[family]
     for layout in small_layouts(kinds, gradients):
@@ -144,7 +145,7 @@ def test_fused_step_keeps_the_process_alive(device: str, dtype: torch.dtype) -> 
     """M1: a fused step over a view that is larger than its storage is refused, and ends no process."""
     names = fused_names("cpu", dtype)
     if not names:
-        pytest.skip("this torch has no fused optimizer on the CPU")
+        raise NotOffered("this torch has no fused optimizer on the CPU")
     with Workers(1, evidence.Current.plugins) as workers:
         for name, rows in [(name, rows) for name in names for rows in (2, 4096)]:
             case = f"fused {name} over torch.ones(64).expand({rows}, 64)"
@@ -190,5 +191,5 @@ def test_step_bumps_the_version(device: str, dtype: torch.dtype, name: str) -> N
 def test_fused_step_bumps_the_version(device: str, dtype: torch.dtype, name: str) -> None:
     """M3: so does a fused step."""
     if name not in fused_names(device, dtype):
-        pytest.skip(f"this torch has no fused {name} on {device}")
+        raise NotOffered(f"this torch has no fused {name} on {device}")
     check_bumps(implemented(OptimizerSpec(name, (("lr", 0.1),)), "fused"), device)

@@ -132,7 +132,7 @@ if parametrize is not None:
     @law("T2 F3", "torch.nn.utils.parametrize.cached documentation", "float32")
     def test_cached_weights_still_train(device: str, dtype: torch.dtype) -> None:
         """T2: within parametrize.cached a call under no_grad does not starve the calls after it."""
-        layer = layer_of(False)
+        layer: Any = layer_of(False)
         parametrize.register_parametrization(layer, "weight", Same())
         with parametrize.cached():
             with torch.no_grad():

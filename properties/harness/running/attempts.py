@@ -4,6 +4,7 @@ import warnings
 from typing import Callable, TypeVar
 
 from frostproof.properties.harness.core.checks import LawBroken, fail
+from frostproof.strategies.capabilities import NotOffered
 
 Value = TypeVar("Value")
 
@@ -15,7 +16,7 @@ def attempt(action: Callable[[], Value], what: str) -> Value:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the older tools are deprecated
             return action()
-    except LawBroken:
+    except (LawBroken, NotOffered):
         raise
     except Exception as problem:
         first = (str(problem).strip().split("\n") or [""])[0][:200]

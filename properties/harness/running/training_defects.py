@@ -65,14 +65,14 @@ TRAINING: Sequence[Defect] = (
     ),
     Defect(
         test="test_optimizer_state.py::test_group_dictionaries_stay_the_callers",
-        sentence="an optimizer writes its defaults into the caller's groups, and so into the next one's",
+        sentence="an optimizer writes its defaults into the caller's groups: the next one has them too",
         issue=NOT_REPORTED,
     ),
     Defect(
         test="test_optimizer_state.py::test_tensor_rates_are_each_groups_own",
         sentence="groups share a rate that is a tensor: a schedule sets it for all of them",
         issue=NOT_REPORTED,
-        first=(2, 0),
+        first=(2, 4),
     ),
     Defect(
         test="test_optimizer_state.py::test_schedulers_take_groups_added_later",
@@ -83,9 +83,9 @@ TRAINING: Sequence[Defect] = (
     ),
     Defect(
         test="test_optimizer_state.py::test_schedulers_take_groups_added_later",
-        sentence="OneCycleLR's step raises KeyError once a group was added to its optimizer",
+        sentence="the step of OneCycleLR, or SWALR, raises KeyError once a group was added",
         issue="pytorch/pytorch#53712",
-        cells="cpu-float32-OneCycleLR",
+        cells="cpu-float32-(OneCycleLR|SWALR)",
     ),
     Defect(
         test="test_optimizer_state.py::test_state_survives_saving",
@@ -178,6 +178,7 @@ TRAINING: Sequence[Defect] = (
         test="test_parametrizations.py::test_fused_layers_keep_flags",
         sentence="fusing a trainable layer without bias gives a bias that is frozen",
         issue=NOT_REPORTED,
+        first=(2, 0),
         cells="cpu-float32-.*, no bias-trainable",
     ),
     Defect(
@@ -273,5 +274,25 @@ TRAINING: Sequence[Defect] = (
         issue="measured on 2.4.1; not so on 2.8.0",
         first=(1, 12),
         last=(2, 4),
+    ),
+    Defect(
+        test="test_parametrizations.py::test_fused_layers_keep_flags",
+        sentence="fused, two frozen layers require grad",
+        issue="measured on 1.8.1 and 1.13.1",
+        last=(1, 13),
+        cells="cpu-float32-.*-frozen",
+    ),
+    Defect(
+        test="test_parametrizations.py::test_synchronized_norms_keep_flags_and_modes",
+        sentence="convert_sync_batchnorm puts a norm in eval mode into train mode",
+        issue="measured on 1.8.1 to 2.0.1; not so on 2.4.1",
+        last=(2, 0),
+    ),
+    Defect(
+        test="test_loading.py::test_lazy_parameters_keep_flags",
+        sentence="a lazy layer cannot be copied",
+        issue="measured on 1.8.1; not so on 1.13.1",
+        last=(1, 8),
+        cells="cpu-float32-Lazy(Linear|Conv1d)-deepcopy",
     ),
 )
