@@ -144,7 +144,7 @@ def histories(test: str, function: Any, dtype: torch.dtype, count: int) -> List[
 
 
 def test_every_law_has_a_template() -> None:
-    assert sorted(templates()) == sorted(laws())
+    assert sorted(templates()) == sorted(test for test in laws() if not test.startswith("test_device_"))
 
 
 @pytest.mark.parametrize("test", sorted(laws()))

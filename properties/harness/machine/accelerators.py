@@ -4,7 +4,8 @@ The device's own module, ``torch.<kind>``, is asked first, and ``torch.accelerat
 that lacks a function. What neither offers is left out: None, or nothing happens.
 """
 
-from typing import Any, Callable, List, Optional, Tuple
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 import torch
 
@@ -113,3 +114,32 @@ def check_works(device: str) -> None:
     if (one + one).sum().item() != 4.0:
         raise RuntimeError(f"{device}: 1 + 1 + 1 + 1 is not 4")
     synchronize(device)
+
+
+def current(kind: str) -> int:
+    """The number of the device that the bare name of a kind means now."""
+    ask = function_of(kind, "current_device")
+    return int(ask()) if ask is not None else 0
+
+
+def neighbour(device: str) -> Optional[str]:
+    """Another device of the same kind, as "cuda:1"; None where there is none."""
+    kind, index = torch.device(device).type, torch.device(device).index
+    most = count(kind)
+    own = current(kind) if index is None else index
+    return f"{kind}:{(own + 1) % most}" if most > 1 else None
+
+
+@contextmanager
+def selected(device: Optional[str]) -> Iterator[None]:
+    """Make a device the current one of its kind for a while; None: nothing changes."""
+    if device is None:
+        yield
+        return
+    kind, index = torch.device(device).type, torch.device(device).index
+    was = current(kind)
+    select(kind, was if index is None else index)
+    try:
+        yield
+    finally:
+        select(kind, was)
