@@ -386,7 +386,7 @@ def outcome(
     """
     operation = VOCABULARY[name]
     if operation.untried:
-        return (operands[-1],) * operation.results, operands
+        return operands[-1:] * operation.results, operands
     names = ["x", "y", "z"][: len(operands)]
     values = {
         each: torch.ones(shape, dtype=getattr(torch, dtype))
