@@ -1,0 +1,100 @@
+"""One program in one mode beside eager: how do they differ?"""
+
+import warnings
+from collections import OrderedDict
+from typing import Any, Callable, List, Optional, Sequence, Tuple
+
+import torch
+
+from frostproof.properties.harness.programs import transforms  # noqa: F401  (adds its modes)
+from frostproof.properties.harness.programs.compare import Difference, differences
+from frostproof.properties.harness.programs.execute import Live, live
+from frostproof.properties.harness.programs.modes import MODES, Mode
+from frostproof.properties.harness.programs.observe import Observation, observe
+from frostproof.strategies.programs import Program
+
+# Errors with which a mode says that it does not take a program: a verdict of its own.
+REFUSALS = (
+    "Unsupported",
+    "UserError",
+    "DataDependentOutputException",
+    "GuardOnDataDependentSymNode",
+    "NotImplementedError",
+    "UnsupportedOperatorException",
+    "DynamicOutputShapeException",
+)
+_INTERNAL = (AssertionError, KeyError, IndexError, AttributeError, TypeError, NameError)
+
+
+class Refused(Exception):
+    """The mode says that it does not take this program."""
+
+
+_kept: "OrderedDict[Tuple[Program, str, str, str], Observation]" = OrderedDict()
+
+
+def eager(program: Program, mode: Mode, scene: str, device: str = "cpu") -> Observation:
+    """What eager says, in a scene; the last few are kept."""
+    key = (program, scene, device, mode.reference)
+    if key not in _kept:
+        held = live(program)
+        _kept[key] = observe(held, mode.eager()(held.call), scene, device)
+        if len(_kept) > 200:
+            _kept.popitem(last=False)
+    return _kept[key]
+
+
+def _reset() -> None:
+    compiler = getattr(torch, "_dynamo", None)
+    if compiler is not None:
+        compiler.reset()
+
+
+def _made(mode: Mode, held: Live, device: str) -> Callable[..., Any]:
+    """The callable of a mode; Refused where it does not take the program."""
+    way = mode.way()
+    if not mode.traced:
+        made: Callable[..., Any] = way(held.call)
+        return made
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            made = way(held.call, *held.renew(device))
+        except _INTERNAL:
+            raise
+        except Exception as problem:
+            raise Refused(f"{type(problem).__name__}: {problem}") from problem
+        finally:
+            torch.set_grad_enabled(True)
+        return made
+
+
+def judge(
+    program: Program, name: str, scenes: Optional[Sequence[str]] = None, device: str = "cpu"
+) -> List[Difference]:
+    """The differences from eager in these scenes (default: the mode's), on one callable.
+
+    Raises Refused where the mode says that it does not take the program.
+    """
+    mode = MODES[name]
+    if not mode.takes(program):
+        raise Refused("it is documented to treat a statement otherwise")
+    chosen = [scene for scene in (scenes or mode.scenes) if scene in mode.scenes]
+    if mode.compiles:
+        _reset()
+    held = live(program, broken=mode.broken)
+    found: List[Difference] = []
+    if mode.traced and ("error", "call") in eager(program, mode, "first", device):
+        raise Refused("eager refuses it, and so there is nothing to trace")
+    try:
+        call = _made(mode, held, device)
+    except _INTERNAL as problem:
+        return [Difference("internal", "trace", "runs", (type(problem).__name__, str(problem)[:4000]))]
+    for scene in chosen:
+        expected = eager(program, mode, scene, device)
+        seen = observe(held, call, scene, device)
+        error = seen.get(("error", "call"))
+        if error is not None and error[0] in REFUSALS:
+            raise Refused(f"{error[0]}: {error[1]}")
+        found += differences(expected, seen, mode.promises, scene, mode.lax)
+    return found
