@@ -46,7 +46,11 @@ def _nothing(value: Any) -> bool:
 
 
 def differences(
-    eager: Observation, other: Observation, aspects: Collection[str], scene: str = "first", lax: bool = False
+    eager: Observation,
+    other: Observation,
+    aspects: Collection[str],
+    scene: str = "first",
+    lax: bool = False,
 ) -> List[Difference]:
     """Where two observations differ in these aspects; lax: no gradient is as good as zeros.
 
@@ -57,16 +61,24 @@ def differences(
         return []
     raised = [one.get(("error", "call")) for one in (eager, other)]
     if any(raised):
-        if all(raised) or "error" not in aspects:
+        aspect = "accepts" if raised[0] else "error"
+        if all(raised) or aspect not in aspects:
             return []
-        return [Difference("error", "call", *(one or "runs" for one in raised), scene)]
+        return [Difference(aspect, "call", raised[0] or "runs", raised[1] or "runs", scene)]
     found = []
+    shared = "identity" in aspects
     for key, expected in eager.items():
         aspect, subject = key
+        if aspect == "backward" and expected != "done":
+            aspect = "backward accepts"
+        if aspect == "gradient" and not shared and not subject.startswith(("x", "y", "z")):
+            continue  # a result that is an input has its gradient
         if aspect not in aspects or (key not in other and aspect != "structure"):
             continue
         seen = other.get(key)
-        if close(expected, seen) or (lax and aspect == "gradient" and _nothing(expected) and _nothing(seen)):
+        if close(expected, seen) or (
+            lax and aspect == "gradient" and _nothing(expected) and _nothing(seen)
+        ):
             continue
         found.append(Difference(aspect, subject, expected, seen, scene))
     return found

@@ -63,7 +63,9 @@ class Mode:
         for statement, _ in program.walk():
             if statement.kind in self.without or statement.operation in self.without:
                 return False
-        return not any(each.kind in self.without for each in program.inputs)
+        return not any(
+            each.kind in self.without or each.dtype in self.without for each in program.inputs
+        )
 
     def way(self) -> Callable[..., Any]:
         """``way`` as the code defines it."""
@@ -185,21 +187,36 @@ CALLED = (
         CHECKPOINT.format(reentrant=False),
         ("torch.utils.checkpoint.checkpoint", "torch.autograd.graph.saved_tensors_hooks"),
         # what is run a second time must be pure: writes, hooks and what is kept are not
-        without=("write", "metadata", "flag", "hook", "gradient", "module", "function", "mode", "detach_"),
+        without=(
+            "write",
+            "metadata",
+            "flag",
+            "hook",
+            "gradient",
+            "module",
+            "function",
+            "mode",
+            "detach_",
+        ),
         scenes=("first", "flipped", "no_grad", "changed"),
     ),
-    Mode("saved-identity", AROUND.format(context=f"{HOOKS}(lambda kept: kept, lambda kept: kept)"), (HOOKS,)),
+    Mode(
+        "saved-identity",
+        AROUND.format(context=f"{HOOKS}(lambda kept: kept, lambda kept: kept)"),
+        (HOOKS,),
+        promises=ALL - {"backward accepts"},  # what hooks unpack has its version checked by nobody
+    ),
     Mode(
         "saved-copies",
         AROUND.format(context=f"{HOOKS}(lambda kept: kept.clone(), lambda kept: kept)"),
         (HOOKS,),
-        promises=ALL - {"backward", "gradient", "fired"},
+        promises=ALL - {"backward", "backward accepts", "gradient", "fired"},
     ),
     Mode(
         "saved-on-cpu",
         AROUND.format(context="torch.autograd.graph.save_on_cpu()"),
         ("torch.autograd.graph.save_on_cpu",),
-        promises=ALL - {"backward", "gradient", "fired"},
+        promises=ALL - {"backward", "backward accepts", "gradient", "fired"},
     ),
     Mode(
         "function-mode",
@@ -246,8 +263,21 @@ def way(f):
     return run
 """,
         ("torch.Tensor.as_subclass",),
-        promises=ALL - {"identity", "is_leaf", "grad_fn", "input flags", "input grad_fn", "input shape"},
-        without=("flag", "branch", "detach_", "metadata", "hook", "gradient", "same"),
+        promises=ALL
+        - {"identity", "is_leaf", "grad_fn", "input flags", "input grad_fn", "input shape"},
+        # what is passed is a view of the input: what is refused for views is refused
+        without=(
+            "write",
+            "flag",
+            "branch",
+            "detach_",
+            "metadata",
+            "hook",
+            "gradient",
+            "same",
+            "function",
+        ),
+        scenes=("first", "flipped", "changed"),
     ),
 )
 FUNCTIONAL = (
@@ -255,8 +285,9 @@ FUNCTIONAL = (
         "functionalize",
         TRACED.replace("way(f, *examples)", "way(f)").format(made="torch.func.functionalize(f)"),
         ("torch.func.functionalize",),
-        promises=frozenset(("error", "structure", "shape", "dtype", "value", "input value", "internal")),
-        without=(*RUNNING, *STATE),
+        promises=VALUES,
+        without=(*RUNNING, *STATE, "same", "view_of", "detached_of", "neighbour"),
+        scenes=("first", "again", "changed", "no_grad"),
     ),
     Mode(
         "functional_call",
@@ -280,7 +311,8 @@ def way(f):
         "def way(f, *examples):\n    return make_fx(f)(*examples)\n",
         ("torch.fx.experimental.proxy_tensor.make_fx",),
         promises=GRADIENTS - {"requires_grad", "backward", "gradient"},
-        without=(*RUNNING, *STATE),
+        # grad modes leave no trace: documented
+        without=(*RUNNING, *STATE, "block"),
         traced=True,
         scenes=("first", "changed"),
     ),
@@ -290,7 +322,8 @@ def way(f):
         'def way(f, *examples):\n    return make_fx(f, tracing_mode="fake")(*examples)\n',
         ("torch.fx.experimental.proxy_tensor.make_fx",),
         promises=GRADIENTS - {"requires_grad", "backward", "gradient"},
-        without=(*RUNNING, *STATE),
+        # grad modes leave no trace: documented
+        without=(*RUNNING, *STATE, "block"),
         traced=True,
         scenes=("first", "changed"),
     ),
@@ -362,6 +395,4 @@ def backward(loss):
     compiles=True,
 )
 
-MODES: Dict[str, Mode] = {
-    mode.name: mode for mode in (*CALLED, *FUNCTIONAL, *COMPILES, *EXPORTS)
-}
+MODES: Dict[str, Mode] = {mode.name: mode for mode in (*CALLED, *FUNCTIONAL, *COMPILES, *EXPORTS)}

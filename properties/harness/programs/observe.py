@@ -12,7 +12,8 @@ import torch
 from frostproof.properties.harness.programs.execute import Live, flat
 
 ASPECTS = (
-    "error",  # it raises
+    "error",  # it raises where eager runs
+    "accepts",  # it runs where eager raises
     "structure",  # what is returned: how many, tensors or not
     "shape",
     "dtype",
@@ -31,7 +32,8 @@ ASPECTS = (
     "version",  # whether an input's moved
     "mode",  # grad mode afterwards
     "fired",  # hooks
-    "backward",  # it raises
+    "backward",  # it raises where eager does not
+    "backward accepts",  # it runs where eager raises
     "gradient",
     "write",  # where a write to a result is seen
     "write version",  # which version counters it moves
@@ -56,9 +58,7 @@ def _strides(tensor: torch.Tensor) -> Tuple[int, ...]:
     """Strides, without those that address nothing."""
     if not tensor.numel():
         return ()
-    return tuple(
-        stride if extent > 1 else -1 for stride, extent in zip(tensor.stride(), tensor.shape)
-    )
+    return tuple(stride if extent > 1 else -1 for stride, extent in zip(tensor.stride(), tensor.shape))
 
 
 def values(tensor: Any) -> Any:
@@ -96,7 +96,9 @@ def _before(live: Live, arguments: Tuple[Any, ...], scene: str) -> None:
             each.data.mul_(3)
 
 
-def observe(live: Live, call: Callable[..., Any], scene: str = "first", device: str = "cpu") -> Observation:
+def observe(
+    live: Live, call: Callable[..., Any], scene: str = "first", device: str = "cpu"
+) -> Observation:
     """Everything that is seen of ``call(*inputs)`` in a scene of SCENES, on inputs made anew."""
     torch.set_grad_enabled(True)
     with warnings.catch_warnings():
@@ -221,7 +223,9 @@ def _write_later(seen: Observation, results: Dict[str, Any], named: Dict[str, An
         seen["input value", f"{name} later"] = values(one)
 
 
-def _see_gradients(seen: Observation, live: Live, results: Dict[str, Any], named: Dict[str, Any]) -> None:
+def _see_gradients(
+    seen: Observation, live: Live, results: Dict[str, Any], named: Dict[str, Any]
+) -> None:
     try:
         loss = weighed([one for name, one in results.items() if name.startswith("out")])
     except RuntimeError as problem:

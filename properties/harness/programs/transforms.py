@@ -32,7 +32,8 @@ def reference(f):
         live = [each for each in outputs if each.requires_grad]
         slopes = [None] * len(inputs)
         if live:
-            slopes = torch.autograd.grad(live, inputs, [weights(each) for each in live], allow_unused=True)
+            seeds = [weights(each) for each in live]
+            slopes = torch.autograd.grad(live, inputs, seeds, allow_unused=True)
         slopes = [torch.zeros_like(i) if s is None else s for i, s in zip(inputs, slopes)]
         return (*(each.detach() for each in outputs), *slopes)
 
@@ -51,7 +52,8 @@ def reference(f):
             moved = []
             for number in one.reshape(-1) if one.requires_grad else ():
                 slopes = torch.autograd.grad(number, inputs, retain_graph=True, allow_unused=True)
-                moved.append(sum((s * weights(i)).sum() for i, s in zip(inputs, slopes) if s is not None))
+                pairs = zip(inputs, slopes)
+                moved.append(sum((s * weights(i)).sum() for i, s in pairs if s is not None))
             zeros = torch.zeros(one.shape, dtype=one.dtype)
             tangents.append(torch.stack(moved).reshape(one.shape) if moved else zeros)
         return (*(each.detach() for each in outputs), *tangents)
@@ -63,7 +65,7 @@ _WAY = """
 
 def way(f):
     def whole(*arguments):
-        return flat(f(*arguments))
+        return flat(f(*(each * 1 for each in arguments)))
 
     def run(*arguments):
         inputs = [each.detach().clone() for each in arguments]
@@ -103,7 +105,16 @@ _BODIES: Dict[str, Tuple[str, str]] = {
 }
 # inside a transform a tensor's flags, hooks and counters are those of its wrapper; ``.data`` and
 # no_grad leave forward mode alone, or are documented to act on one level only
-_WITHOUT = (*RUNNING, *STATE, "detached_integers", "detach_", "data", "data_mul_", "data_copy_", "set_data")
+_WITHOUT = (
+    *RUNNING,
+    *STATE,
+    "detached_integers",
+    "detach_",
+    "data",
+    "data_mul_",
+    "data_copy_",
+    "set_data",
+)
 _ALIASES = ("same", "view_of", "detached_of", "neighbour", "metadata", "set_data_clone")
 
 
@@ -115,8 +126,8 @@ def _transform(name: str) -> Mode:
         _HEAD + _WAY.format(body=body).lstrip("\n").join(("\n", "")),
         (f"torch.func.{name}",),
         promises=VALUES - {"input value"},
-        scenes=("first", "no_grad") if False else ("first",),
-        without=(*_WITHOUT, *_ALIASES, *(("block",) if forward else ())),
+        scenes=("first",),
+        without=(*_WITHOUT, *_ALIASES, "complex128", *(("block",) if forward else ())),
         reference=reference,
     )
 
@@ -125,7 +136,8 @@ _VMAP = (
     _HEAD
     + """
 def batches(each):
-    return torch.stack([each.detach(), each.detach() * 2, each.detach() - 3][:{size}]).requires_grad_()
+    one = each.detach()
+    return torch.stack([one, one * 2, one - 3][:{size}]).requires_grad_()
 
 
 def way(f):
@@ -135,22 +147,27 @@ def way(f):
         live = [each for each in outputs if each.requires_grad]
         slopes = [None] * len(inputs)
         if live:
-            slopes = torch.autograd.grad(live, inputs, [weights(each) for each in live], allow_unused=True)
+            seeds = [weights(each) for each in live]
+            slopes = torch.autograd.grad(live, inputs, seeds, allow_unused=True)
         slopes = [torch.zeros_like(i) if s is None else s for i, s in zip(inputs, slopes)]
         return (*(each.detach() for each in outputs), *slopes)
 
     return run
 """
 )
-_LOOP = _VMAP.replace("def way(f)", "def reference(f)").replace(
-    "flat(torch.vmap(f)(*(each * 1 for each in inputs)))",
-    "loop(f, [each * 1 for each in inputs])",
-) + """
+_LOOP = (
+    _VMAP.replace("def way(f)", "def reference(f)").replace(
+        "flat(torch.vmap(f)(*(each * 1 for each in inputs)))",
+        "loop(f, [each * 1 for each in inputs])",
+    )
+    + """
 
 def loop(f, inputs):
-    each = [flat(f(*given)) for given in zip(*(one.unbind() for one in inputs))]
+    size = len(inputs[0]) if inputs else 0
+    each = [flat(f(*(one[place] for one in inputs))) for place in range(size)]
     return tuple(torch.stack(many) for many in zip(*each))
 """
+)
 
 
 def _vmap(size: int) -> Mode:
@@ -160,7 +177,7 @@ def _vmap(size: int) -> Mode:
         ("torch.vmap", "torch.func.vmap"),
         promises=VALUES - {"input value"},
         scenes=("first",),
-        without=(*_WITHOUT, *_ALIASES, "views", "clone_contiguous"),
+        without=(*_WITHOUT, *_ALIASES, "views", "clone_contiguous", "complex128"),
         reference=_LOOP.replace("{size}", str(size)),
     )
 
