@@ -1,15 +1,17 @@
 """A user's own optimizer (--optimizer): the laws of freezing, on random nets."""
 
+import copy
 import dataclasses
 from typing import Any, List
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import event, given, reject
 
 from frostproof.properties.harness.core.bits import read_bits
 from frostproof.properties.harness.core.checks import (
     check,
+    check_close,
     check_equal,
     check_moved,
     check_same_bits,
@@ -17,13 +19,21 @@ from frostproof.properties.harness.core.checks import (
     snapshot,
 )
 from frostproof.properties.harness.core.law import PRECISE, law
+from frostproof.properties.harness.own.optimizer import (
+    CAPABILITIES,
+    LATEST,
+    TooLarge,
+    bounded,
+    differentiate,
+    reseed,
+)
 from frostproof.properties.harness.running.trainer import Trainer
 from frostproof.strategies import OptimizerSpec, TrainingRun, training_runs
 from frostproof.strategies.optimizers import OWN
 
 SGD = ("SGD",)
 NOISE = 1e-4  # gradients below this may be rounded away by an optimizer's eps
-WARM_UP = 5  # steps in which an optimizer may begin to move
+WARM_UP = 5  # steps in which an optimizer may begin to move, after those that it needs to warm up
 
 
 @pytest.fixture(scope="session")
@@ -47,21 +57,56 @@ def gradients(trainer: Trainer) -> torch.Tensor:
     with torch.enable_grad():
         loss = trainer.loss()
     if loss.requires_grad:
-        loss.backward()
+        differentiate(loss, CAPABILITIES[trainer.spec.name].graph)
     return loss
 
 
-def advance(trainer: Trainer, steps: int = 1) -> Trainer:
-    """Training steps; the optimizer steps where it has anything to step with."""
-    for _ in range(steps):
+def trainer_of(run: TrainingRun, device: str, dtype: torch.dtype, **options: Any) -> Trainer:
+    """A trainer whose optimizer is built with random numbers of its own."""
+    reseed(run.seed)
+    return Trainer(run, device, dtype, **options)
+
+
+def advance(trainer: Trainer, steps: int = 1, first: int = 0) -> Trainer:
+    """Training steps; the optimizer steps where it has anything to step with.
+
+    first: the number of steps that were done before; each number has random numbers of its
+    own, so that two runs draw the same ones. An example that wants too much memory is left out.
+    """
+    for step in range(first, first + steps):
         gradients(trainer)
         if not any(parameter.grad is not None for parameter in trainer.named.values()):
             continue
-        if trainer.spec.needs_closure:
-            trainer.optimizer.step(lambda: gradients(trainer))  # type: ignore
-        else:
-            trainer.optimizer.step()
+        reseed(step)
+        try:
+            with bounded():
+                if trainer.spec.needs_closure:
+                    trainer.optimizer.step(lambda: gradients(trainer))  # type: ignore
+                else:
+                    trainer.optimizer.step()
+        except TooLarge:
+            event("left out: a step asked for more than 2 GB")
+            reject()
     return trainer
+
+
+def warm_up(run: TrainingRun, own: OptimizerSpec) -> int:
+    """Steps after which the optimizer surely moves what it holds."""
+    return run.steps + CAPABILITIES[own.name].warm_up - 1
+
+
+def dtypes_of(optimizer: Any) -> List[torch.dtype]:
+    """The dtypes of all tensors in an optimizer's state, in order."""
+    waiting, found = list(optimizer.state.values()), []
+    while waiting:
+        value = waiting.pop(0)
+        if isinstance(value, torch.Tensor):
+            found.append(value.dtype)
+        elif isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, (list, tuple)):
+            waiting += value
+    return found
 
 
 def sorted_frozen(run: TrainingRun) -> List[str]:
@@ -73,12 +118,12 @@ def sorted_frozen(run: TrainingRun) -> List[str]:
 @given(run=training_runs(names=SGD))
 def test_frozen_stay(device: str, dtype: torch.dtype, own: OptimizerSpec, run: TrainingRun) -> None:
     """F1: after every step a frozen parameter has its bits, no gradient and no state."""
-    trainer = Trainer(with_own(run, own), device, dtype)
+    trainer = trainer_of(with_own(run, own), device, dtype)
     still = [name for name in trainer.named if name not in run.gets_gradient()]
     state = trainer.optimizer.state
     eager = [name for name in still if state.get(trainer.named[name])]  # made with the optimizer
-    for step in range(1, run.steps + 1):
-        advance(trainer)
+    for step in range(1, warm_up(run, own) + 1):
+        advance(trainer, first=step)
         for name in still:
             parameter = trainer.named[name]
             check_same_bits(parameter, trainer.before[name], f"frozen {name} after step {step}")
@@ -95,9 +140,11 @@ def test_listing_frozen_ones_changes_nothing(
     device: str, dtype: torch.dtype, own: OptimizerSpec, run: TrainingRun
 ) -> None:
     """F4: with frozen parameters listed or left out, the others get the same bits."""
-    run = dataclasses.replace(with_own(run, own), groups=1)
-    listed = advance(Trainer(run, device, dtype, listed="all"), run.steps)
-    left_out = advance(Trainer(run, device, dtype, listed="trainable"), run.steps)
+    if CAPABILITIES[own.name].random:
+        pytest.skip("its random numbers are spread over what it lists: other ones, listed or left out")
+    run, steps = dataclasses.replace(with_own(run, own), groups=1), warm_up(run, own)
+    listed = advance(trainer_of(run, device, dtype, listed="all"), steps)
+    left_out = advance(trainer_of(run, device, dtype, listed="trainable"), steps)
     check_unchanged(left_out.named, listed.bits(), "with the frozen left out")
 
 
@@ -105,7 +152,9 @@ def test_listing_frozen_ones_changes_nothing(
 @given(run=training_runs(names=SGD, learns=True))
 def test_the_rest_moves(device: str, dtype: torch.dtype, own: OptimizerSpec, run: TrainingRun) -> None:
     """F3: a parameter with a gradient moves and stays finite; one without stands still."""
-    trainer = Trainer(with_own(run, own), device, dtype)
+    if CAPABILITIES[own.name].late and dtype is torch.float32:
+        pytest.skip(f"its first {LATEST} steps round away in float32; float64 is judged")
+    trainer = trainer_of(with_own(run, own), device, dtype)
     gradients(trainer)
     sizes = {
         name: float(parameter.grad.abs().max())
@@ -113,8 +162,9 @@ def test_the_rest_moves(device: str, dtype: torch.dtype, own: OptimizerSpec, run
         if parameter.grad is not None
     }
     moving = [name for name in trainer.listed if sizes.get(name, 0.0) > NOISE]
-    for _ in range(WARM_UP):
-        advance(trainer)
+    steps = CAPABILITIES[own.name].warm_up + WARM_UP
+    for step in range(steps):
+        advance(trainer, first=step)
         for name in trainer.listed:
             parameter = trainer.named[name]
             check(bool(torch.isfinite(parameter).all()), f"{name} is not finite after a step")
@@ -123,7 +173,7 @@ def test_the_rest_moves(device: str, dtype: torch.dtype, own: OptimizerSpec, run
         if all(read_bits(trainer.named[name]) != trainer.before[name] for name in moving):
             break
     for name in moving:
-        what = f"{name}, with gradient {sizes[name]:.3g}, in {WARM_UP} steps"
+        what = f"{name}, with gradient {sizes[name]:.3g}, in {steps} steps"
         check_moved(trainer.named[name], trainer.before[name], what)
 
 
@@ -133,16 +183,17 @@ def test_frozen_midway_stay(
     device: str, dtype: torch.dtype, own: OptimizerSpec, run: TrainingRun
 ) -> None:
     """F6: frozen midway, with its gradient cleared to None, a parameter keeps its bits."""
-    trainer = Trainer(dataclasses.replace(with_own(run, own), frozen=(), listed="all"), device, dtype)
-    advance(trainer, run.steps)
+    unfrozen = dataclasses.replace(with_own(run, own), frozen=(), listed="all")
+    trainer, steps = trainer_of(unfrozen, device, dtype), warm_up(run, own)
+    advance(trainer, steps)
     for name in run.frozen or (trainer.listed[0],):
         trainer.named[name].requires_grad_(False)
     frozen = [name for name, parameter in trainer.named.items() if not parameter.requires_grad]
     before = snapshot({name: trainer.named[name] for name in frozen})
     for step in range(1, 4):
-        advance(trainer)
+        advance(trainer, first=steps + step)
         for name in frozen:
-            what = f"{name}, frozen after {run.steps} steps, in step {step} after that"
+            what = f"{name}, frozen after {steps} steps, in step {step} after that"
             check_same_bits(trainer.named[name], before[name], what)
 
 
@@ -153,14 +204,19 @@ def test_saving_midway_changes_nothing(
 ) -> None:
     """F9: a new optimizer that loads the state_dict goes on with the same bits."""
     run = with_own(run, own)
-    straight = Trainer(run, device, dtype)
-    stopped = Trainer(run, device, dtype)
-    advance(straight, run.steps)
-    advance(stopped, run.steps)
-    saved = stopped.optimizer.state_dict()
+    straight, stopped = trainer_of(run, device, dtype), trainer_of(run, device, dtype)
+    steps = warm_up(run, own)
+    advance(straight, steps)
+    advance(stopped, steps)
+    saved = copy.deepcopy(stopped.optimizer.state_dict())
     stopped.optimizer = stopped.build_optimizer()
     stopped.optimizer.load_state_dict(saved)
-    advance(straight)
-    advance(stopped)
-    for name, bits in straight.bits().items():
-        check_same_bits(stopped.named[name], bits, f"{name} after loading the optimizer's state")
+    cast = dtypes_of(straight.optimizer) != dtypes_of(stopped.optimizer)
+    advance(straight, 2, first=steps)
+    advance(stopped, 2, first=steps)
+    for name, parameter in straight.named.items():
+        what = f"{name} after loading the optimizer's state"
+        if cast:  # torch loads float32 state of a float64 parameter as float64
+            check_close(stopped.named[name], parameter, what, 1e-5, 1e-6)
+        else:
+            check_same_bits(stopped.named[name], read_bits(parameter), what)

@@ -6,7 +6,14 @@ import torch
 from frostproof.properties.harness.own.examination import examine
 from frostproof.properties.harness.own.findings import told
 from frostproof.properties.harness.own.recipe import build
-from frostproof.properties.selftest.recipes import averages, machinery, schedules, storage  # noqa: F401, they register
+from frostproof.properties.selftest.recipes import (  # noqa: F401, they register
+    averages,
+    machinery,
+    reported_right,
+    reported_wrong,
+    schedules,
+    storage,
+)
 from frostproof.properties.selftest.recipes.mistakes import MISTAKES
 from frostproof.properties.selftest.recipes.right import RIGHT
 

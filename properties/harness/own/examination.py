@@ -59,8 +59,12 @@ def bad_loss(result: Any) -> bool:
 def first_of(tensor: torch.Tensor, handle: Any) -> None:
     """Let a hook see a gradient before the user's own hooks change it."""
     hooks = tensor._backward_hooks
-    if hooks is not None and hasattr(hooks, "move_to_end") and handle.id in hooks:
-        hooks.move_to_end(handle.id, last=False)
+    if hooks is not None and len(hooks) > 1 and handle.id in hooks:
+        others = [(key, hook) for key, hook in hooks.items() if key != handle.id]
+        mine = hooks[handle.id]
+        hooks.clear()
+        hooks[handle.id] = mine
+        hooks.update(others)
 
 
 class Examination:
@@ -196,6 +200,7 @@ class Examination:
         finally:
             self._running = False
             self.hands.remove()
+            self.frozen.stop()
             for _, handle in self._hooks.values():
                 handle.remove()
         judge(self)

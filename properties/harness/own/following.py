@@ -101,7 +101,7 @@ def _written_with_themselves(seen: "Examination") -> None:
         twin = _twin(seen, name)
         if twin is None:
             continue
-        steps = seen.frozen.written.get(name)
+        steps = [] if name in seen.frozen.foreign else seen.frozen.written.get(name)
         if steps:
             sentence = (
                 f"is written in {in_steps(steps)}, each time with the values that it has: it never "

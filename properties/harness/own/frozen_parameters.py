@@ -11,6 +11,28 @@ from frostproof.properties.harness.own.optimizer_watch import Hand, gradient_kin
 if TYPE_CHECKING:
     from frostproof.properties.harness.own.examination import Examination
 
+
+class LoadNote:
+    """Notes that a module's parameters are loaded, and whether from other memory than their own.
+
+    It lies in the module while that is under watch: copied or pickled, it notes nothing.
+    """
+
+    def __init__(self, owner: Any = None, path: str = "", foreign: Optional[Set[str]] = None) -> None:
+        self.owner, self.path, self.foreign = owner, path, foreign
+
+    def __call__(self, state: Mapping[str, Any], prefix: str, *_: Any) -> None:
+        """torch's pre-hook of load_state_dict."""
+        for name, parameter in {} if self.owner is None else self.owner._parameters.items():
+            source = state.get(f"{prefix}{name}")
+            if isinstance(source, torch.Tensor) and self.foreign is not None and parameter is not None:
+                if anatomy.storage_of(source) != anatomy.storage_of(parameter):
+                    self.foreign.add(f"{self.path}.{name}" if self.path else name)
+
+    def __reduce__(self) -> Any:
+        return LoadNote, ()
+
+
 OFTEN = 2  # turns after which a few values stand for a whole parameter
 
 
@@ -32,6 +54,8 @@ class FrozenParameters:
         self.taken: Set[str] = set()
         self.became: Set[str] = set()
         self.written: Dict[str, List[int]] = {}  # steps in which one was written, and did not change
+        self.foreign: Set[str] = set()  # loaded from elsewhere
+        self._handles: List[Any] = []
         self.versions: Dict[str, int] = {}
         self._kinds: Dict[str, str] = {}
         self._hands: Dict[str, Hand] = {}  # by name, whose hand moved it since the last look
@@ -40,6 +64,15 @@ class FrozenParameters:
         """Note what is frozen at first."""
         self.names.update(n for n, p in self.seen.parameters.items() if not p.requires_grad)
         self._note_versions()
+        for path, owner in self.seen.module.named_modules():
+            if any(p is not None and not p.requires_grad for p in owner._parameters.values()):
+                note = LoadNote(owner, path, self.foreign)
+                self._handles.append(owner._register_load_state_dict_pre_hook(note))
+
+    def stop(self) -> None:
+        """Take the hooks away."""
+        for handle in self._handles:
+            handle.remove()
 
     def _note_versions(self) -> None:
         parameters = self.seen.parameters
@@ -88,6 +121,8 @@ class FrozenParameters:
         """A schedule that unfreezes, or a step that switches the flag itself."""
         seen = self.seen
         if name in self._hands and seen.watch.moved(name, parameter):
+            if name in self.late and self._hands[name].gradient == "nonzero":
+                self.taken.add(name)
             self._moved(name, was, parameter)
             self._hands.pop(name, None)
         self.turns[name] = self.turns.get(name, 0) + 1
@@ -122,6 +157,7 @@ class FrozenParameters:
             self.late.add(name)
         else:
             self.late.discard(name)
+        self.seen.arrived.discard(name)  # what comes from here on shows that it was unfrozen
         self._remember(name, parameter)
         self.versions[name] = parameter._version
 

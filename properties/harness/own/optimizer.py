@@ -1,35 +1,177 @@
 """A user's own optimizer as the laws build it: one more name beside those of torch.optim."""
 
-from typing import Any, Callable, Optional, Sequence
+import random
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import pytest
 import torch
 
+from frostproof.properties.harness.core.bits import read_bits
 from frostproof.properties.harness.own.factory import call, said
 from frostproof.strategies import OptimizerSpec
 from frostproof.strategies.optimizer_traits import OptimizerTraits
 from frostproof.strategies.optimizers import OWN, OwnOptimizer
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 NEEDED = ("step", "param_groups", "state", "state_dict", "load_state_dict")
+LATEST = 60  # steps in which an optimizer must have moved something
+TRIED = ((3, 2), (2, 2))  # shapes of the parameters
+ROOM = 2**31  # bytes that one step over a small net may ask for
 
 
-def _try(optimizer: Any, parameters: Sequence[torch.Tensor], closure: bool) -> Optional[Exception]:
-    """One step; what it raised."""
+@dataclass(frozen=True)
+class Capabilities:
+    """What was found out about an optimizer, once.
 
-    def again() -> torch.Tensor:
-        with torch.enable_grad():
-            loss = torch.stack([(parameter**2).sum() for parameter in parameters]).sum()
-        for parameter in parameters:
-            parameter.grad = None
-        loss.backward()
-        return loss
+    takes: "parameters", "named" (pairs of name and parameter) or "module". graph: it wants
+    backward(create_graph=True). warm_up: steps until it moves something in float64; late:
+    that many move nothing in float32, because it begins with steps that round away.
+    random: other random numbers give other bits.
+    """
 
-    again()
+    takes: str = "parameters"
+    graph: bool = False
+    warm_up: int = 1
+    late: bool = False
+    random: bool = False
+
+
+CAPABILITIES: Dict[str, Capabilities] = {}
+
+
+class TooLarge(Exception):
+    """An optimizer's step asked for more than ROOM bytes."""
+
+
+def reseed(seed: int) -> None:
+    """The same random numbers for two runs that are compared, from torch, numpy and Python."""
+    torch.default_generator.manual_seed(seed)
+    random.seed(seed)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed)
+
+
+@contextmanager
+def bounded() -> Iterator[None]:
+    """No more than ROOM bytes more than now. Raises TooLarge; does nothing where that cannot be had."""
     try:
-        optimizer.step(again) if closure else optimizer.step()
-    except Exception as problem:
-        return problem
-    return None
+        with open("/proc/self/statm") as file:
+            size = int(file.read().split()[0]) * resource.getpagesize()
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    except (OSError, AttributeError):
+        yield
+        return
+    most = size + ROOM if soft == resource.RLIM_INFINITY else min(soft, size + ROOM)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    try:
+        yield
+    except MemoryError as problem:
+        raise TooLarge(str(problem)) from None
+    except RuntimeError as problem:
+        if "allocate memory" in str(problem):
+            raise TooLarge(str(problem).split("\n")[0]) from None
+        raise
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+class _Holder(torch.nn.Module):
+    """A module of given parameters, for optimizers that are built from one."""
+
+    def __init__(self, parameters: Sequence[Any]) -> None:
+        super().__init__()
+        for index, parameter in enumerate(parameters):
+            kind = "weight" if parameter.dim() > 1 else "bias"
+            self.add_module(f"layer{index}", layer := torch.nn.Module())
+            layer.register_parameter(kind, parameter)
+
+
+def _as_taken(takes: str, parameters: Sequence[Any]) -> Any:
+    if takes == "module":
+        return _Holder(parameters)
+    return list(_Holder(parameters).named_parameters()) if takes == "named" else list(parameters)
+
+
+def differentiate(loss: torch.Tensor, graph: bool) -> None:
+    """Backward as the optimizer wants it."""
+    loss.backward(create_graph=graph)  # type: ignore[no-untyped-call]
+
+
+class _Trial:
+    """A factory tried on small parameters with an ordinary loss."""
+
+    def __init__(self, factory: Callable[[Any], Any], takes: str = "parameters") -> None:
+        self.factory = factory
+        self.takes = takes
+        self.closure = self.graph = False
+
+    def parameters(self, dtype: torch.dtype, *shapes: Tuple[int, ...]) -> List[torch.nn.Parameter]:
+        generator = torch.Generator().manual_seed(3)
+        return [
+            torch.nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype))
+            for shape in shapes
+        ]
+
+    def run(self, parameters: Sequence[Any], given: Any, steps: int = 1, seed: int = 0) -> int:
+        """The first step after which something has moved, 0: none has. Raises what it raises."""
+        reseed(seed)
+        before = [read_bits(parameter) for parameter in parameters]
+        optimizer = self.factory(given)
+
+        def again() -> torch.Tensor:
+            with torch.enable_grad():
+                parts = [
+                    (p * (1 + index)).sin().sum() + (p**2).sum() for index, p in enumerate(parameters)
+                ]
+                loss = torch.stack(parts).sum()
+            for parameter in parameters:
+                parameter.grad = None
+            differentiate(loss, self.graph)
+            return loss
+
+        first = 0
+        for step in range(1, steps + 1):
+            again()
+            with bounded():
+                optimizer.step(again) if self.closure else optimizer.step()
+            if not first and any(read_bits(p) != was for p, was in zip(parameters, before)):
+                first = step
+        return first
+
+    def works(self, parameters: Sequence[Any], given: Any) -> Optional[Exception]:
+        """What one step raised."""
+        try:
+            self.run(parameters, given)
+        except Exception as problem:
+            return problem
+        return None
+
+    def ends(self, dtype: torch.dtype, steps: int, seed: int) -> List[bytes]:
+        """The bits after some steps."""
+        parameters = self.parameters(dtype, *TRIED)
+        self.run(parameters, _as_taken(self.takes, parameters), steps, seed)
+        return [read_bits(parameter) for parameter in parameters]
+
+
+def _built(option: str, text: str, factory: Callable[[Any], Any]) -> "Tuple[Any, str]":
+    """An optimizer, and what its factory takes; its refusal of plain parameters is what is told."""
+    matrix = [torch.nn.Parameter(torch.ones(2, 2))]
+    try:
+        return call(option, text, factory, matrix), "parameters"
+    except pytest.UsageError:
+        for takes in ("named", "module"):
+            try:
+                return factory(_as_taken(takes, matrix)), takes
+            except Exception:
+                continue
+        raise
 
 
 def build(option: str, text: str, factory: Callable[[Any], Any]) -> OptimizerSpec:
@@ -37,31 +179,66 @@ def build(option: str, text: str, factory: Callable[[Any], Any]) -> OptimizerSpe
 
     Raises pytest.UsageError where it fails or does not give an optimizer.
     """
-    matrix = [torch.nn.Parameter(torch.ones(2, 2))]
-    both = [*matrix, torch.nn.Parameter(torch.ones(2))]
-    optimizer = call(option, text, factory, matrix)
+    optimizer, takes = _built(option, text, factory)
     missing = [name for name in NEEDED if not hasattr(optimizer, name)]
     if missing:
         raise pytest.UsageError(
             f"{option} {text}: the factory must return an optimizer, but {type(optimizer).__name__} "
             f"has no {', '.join(missing)}"
         )
-    problem = _try(optimizer, matrix, closure=False)
-    closure = problem is not None and _try(factory(matrix), matrix, closure=True) is None
-    if problem is not None and not closure:
+    trial = _Trial(factory, takes)
+    matrix = trial.parameters(torch.float32, (2, 2))
+    refusals = []
+    for trial.closure, trial.graph in ((False, False), (True, False), (False, True), (True, True)):
+        problem = trial.works(matrix, _as_taken(takes, matrix))
+        if problem is None:
+            break
+        refusals.append(problem)
+    else:
         raise pytest.UsageError(
-            f"{option} {text}: one step over a 2x2 parameter raised {said(problem)}"
-        ) from None
+            f"{option} {text}: one step over a 2x2 parameter raised {said(refusals[0])}"
+        )
+    both = trial.parameters(torch.float32, (2, 2), (2,))
+    matrices = trial.works(both, _as_taken(takes, both)) is not None
+    groups = takes == "parameters" and trial.works(matrix, [{"params": matrix}]) is None
+    CAPABILITIES[text] = _capabilities(option, text, trial)
 
-    def works(params: Any, parameters: Sequence[torch.Tensor]) -> bool:
-        try:
-            return _try(factory(params), parameters, closure) is None
-        except Exception:
-            return False
+    def make(params: Any) -> Any:
+        given = list(params)
+        return factory(_as_taken(takes, given) if takes != "parameters" else given)
 
-    OWN[text] = OwnOptimizer(
-        factory,
-        OptimizerTraits(closure=closure, matrices=not works(list(both), list(both))),
-        groups=works([{"params": matrix}], list(matrix)),
-    )
+    traits = OptimizerTraits(closure=trial.closure, matrices=matrices)
+    OWN[text] = OwnOptimizer(make, traits, groups=groups)
     return OptimizerSpec(text)
+
+
+def _capabilities(option: str, text: str, trial: _Trial) -> Capabilities:
+    first = {}
+    for dtype in (torch.float64, torch.float32):
+        parameters = trial.parameters(dtype, *TRIED)
+        try:
+            first[dtype] = trial.run(parameters, _as_taken(trial.takes, parameters), LATEST)
+        except Exception as problem:
+            raise pytest.UsageError(
+                f"{option} {text}: {LATEST} steps over small {dtype} parameters raised {said(problem)}"
+            ) from None
+    if not first[torch.float64]:
+        raise pytest.UsageError(
+            f"{option} {text}: {LATEST} steps over small float64 parameters moved nothing: nothing "
+            "can be said of what it would move; give it a learning rate or a warm-up that does"
+        )
+    same, again, other = (
+        trial.ends(torch.float64, first[torch.float64] + 2, seed) for seed in (1, 1, 2)
+    )
+    if same != again:
+        raise pytest.UsageError(
+            f"{option} {text}: two runs from the same state and seeds give different bits: nothing can "
+            "be compared; take random numbers from torch's, numpy's or Python's global generator"
+        )
+    return Capabilities(
+        takes=trial.takes,
+        graph=trial.graph,
+        warm_up=first[torch.float64],
+        late=not first[torch.float32],
+        random=same != other,
+    )

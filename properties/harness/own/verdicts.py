@@ -62,7 +62,8 @@ def judge(seen: "Examination") -> None:
             else seen.followers.cover(finding.subject) and finding.cause in causes.OF_WRITING
         )
         of_rows = finding.law == "R1" and finding.subject in seen.trainable & seen.kept.lost
-        if not covered and not of_rows:
+        turns = finding.subject in seen.frozen.taken and finding.cause.startswith("a stale gradient")
+        if not covered and not of_rows and not (finding.law == "R1" and turns):
             seen.findings.append(finding)
     judge_following(seen)
     _note_what_was_seen(seen)
@@ -79,6 +80,11 @@ def _note_what_was_seen(seen: "Examination") -> None:
     if not seen.frozen.names and not seen.frozen.since and not seen.frozen.thawed:
         if not seen.kept.tensors:
             seen.notes.append("nothing was frozen, and nothing was to be kept")
+    if seen.frozen.taken:
+        seen.notes.append(
+            f"takes turns, and is frozen when its optimizer steps: {named(sorted(seen.frozen.taken))}: "
+            "it is moved by the gradient that came while it was trainable"
+        )
     if seen.kept.replaced:
         seen.notes.append(f"replaced in keep by something newer: {named(sorted(seen.kept.replaced))}")
     for path, leader in seen.followers.pairs:
