@@ -1,6 +1,6 @@
 """A user's own model (--model): the laws of freezing, on random masks over its parameters."""
 
-from typing import Any, Callable, List, Sequence, Tuple
+from typing import Callable, List, Sequence, Tuple
 
 import pytest
 import torch
@@ -21,18 +21,24 @@ from frostproof.properties.harness.core.law import law
 from frostproof.properties.harness.own import anatomy
 from frostproof.properties.harness.own.findings import named
 from frostproof.properties.harness.own.model import OwnModel, allowed, difference, off_its_step
+from frostproof.properties.harness.session.state import of
 from frostproof.strategies import OptimizerSpec, freeze_masks, optimizers
 
 DENSE = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam")
 
 
 @pytest.fixture
-def model(request: pytest.FixtureRequest) -> OwnModel:
+def own_model(request: pytest.FixtureRequest) -> OwnModel:
+    """The user's model."""
+    model: OwnModel = of(request.config).own.of("model", request)
+    return model
+
+
+@pytest.fixture
+def model(own_model: OwnModel) -> OwnModel:
     """The user's model, as it came."""
-    config: Any = request.config
-    own: OwnModel = config.frostproof_own.model
-    own.restore()
-    return own
+    own_model.restore()
+    return own_model
 
 
 def explore(model: OwnModel, act: Callable[[st.DataObject], None]) -> None:

@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from typing import Any, List
+from typing import List
 
 import pytest
 import torch
@@ -28,6 +28,7 @@ from frostproof.properties.harness.own.optimizer import (
     reseed,
 )
 from frostproof.properties.harness.running.trainer import Trainer
+from frostproof.properties.harness.session.state import of
 from frostproof.strategies import OptimizerSpec, TrainingRun, training_runs
 from frostproof.strategies.optimizers import OWN
 
@@ -37,11 +38,16 @@ WARM_UP = 5  # steps in which an optimizer may begin to move, after those that i
 
 
 @pytest.fixture(scope="session")
-def own(request: pytest.FixtureRequest) -> OptimizerSpec:
+def own_optimizer(request: pytest.FixtureRequest) -> OptimizerSpec:
     """The user's optimizer."""
-    config: Any = request.config
-    spec: OptimizerSpec = config.frostproof_own.optimizer
+    spec: OptimizerSpec = of(request.config).own.of("optimizer", request)
     return spec
+
+
+@pytest.fixture(scope="session")
+def own(own_optimizer: OptimizerSpec) -> OptimizerSpec:
+    """The user's optimizer, by the name that the laws use."""
+    return own_optimizer
 
 
 def with_own(run: TrainingRun, own: OptimizerSpec) -> TrainingRun:

@@ -1,13 +1,14 @@
 """A user's own training recipe (--recipe): what is frozen stays, what trains trains."""
 
-from typing import Any
-
 import pytest
 
 from frostproof.properties.harness.core.checks import check
 from frostproof.properties.harness.core.law import law
 from frostproof.properties.harness.own.examination import Examination, examine
 from frostproof.properties.harness.own.findings import told
+from frostproof.properties.harness.own.recipe import Recipe
+from frostproof.properties.harness.session.options import value
+from frostproof.properties.harness.session.state import of
 
 SOURCE = "the recipe's own steps"
 
@@ -15,8 +16,8 @@ SOURCE = "the recipe's own steps"
 @pytest.fixture(scope="session")
 def examination(request: pytest.FixtureRequest) -> Examination:
     """The recipe's steps, run once for all laws."""
-    config: Any = request.config
-    return examine(config.frostproof_own.recipe, config.getoption("--steps"))
+    recipe: Recipe = of(request.config).own.of("recipe", request)
+    return examine(recipe, value(request.config, "steps"))
 
 
 def judge(examination: Examination, ident: str) -> None:

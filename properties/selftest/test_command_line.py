@@ -68,6 +68,47 @@ def test_the_same_ids_with_workers() -> None:
     assert len(counted) == 2 and counted[0] == counted[1] != "0 examples checked"
 
 
+NOISY = """
+import warnings
+
+def pytest_configure(config):
+    warnings.warn("a plugin of somebody else")
+
+def pytest_sessionstart(session):
+    warnings.warn("a plugin of somebody else")
+"""
+
+
+def test_another_plugins_warning_ends_no_run(tmp_path: Path) -> None:
+    (tmp_path / "noisy_plugin.py").write_text(NOISY)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    options = ("-p", "noisy_plugin", "-n", "2", "-q", "--hypothesis-profile", "quick")
+    result = run("properties/test_article.py", *options, PYTHONPATH=path)
+    assert result.returncode == 0 and "INTERNALERROR" not in result.stdout, result.stdout
+
+
+WARNING = """
+import warnings
+import torch
+
+plain = torch.Tensor.detach
+
+def detach(self):
+    warnings.warn("of a torch that warns")
+    return plain(self)
+
+torch.Tensor.detach = detach
+"""
+
+
+def test_a_warning_inside_a_law_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "warning_torch.py").write_text(WARNING)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    test = "properties/test_detach.py::test_shares_storage[cpu-float32]"
+    result = run(test, "-p", "warning_torch", "-q", PYTHONPATH=path)
+    assert result.returncode == 1 and "UserWarning: of a torch" in result.stdout, result.stdout
+
+
 FAULTS = {
     "detach copies": (
         "torch.Tensor.detach = lambda self, old=torch.Tensor.detach: old(self).clone()",

@@ -235,8 +235,9 @@ def test_assert_frozen_and_assert_only_trains() -> None:
     net[0].requires_grad_(False)
     with assert_frozen(net[0]), assert_only_trains(net, ["1", "2.weight", "2.bias"]):
         trained(net)
-    with pytest.raises(AssertionError, match=r"running_mean \(by"), assert_frozen(net[1]):
-        net(torch.randn(5, 4))
+    with pytest.raises(AssertionError, match="running_mean: should be frozen, but moved, by"):
+        with assert_frozen(net[1]):
+            net(torch.randn(5, 4))
     with pytest.raises(AssertionError, match="weight"), assert_frozen({"net": net}):
         trained(net)
     with pytest.raises(AssertionError, match=r"did not move, but should: 0\.weight"):
@@ -245,7 +246,7 @@ def test_assert_frozen_and_assert_only_trains() -> None:
     with pytest.raises(AssertionError, match=r"moved, but should not: 2\.bias"):
         with assert_only_trains(net, ["1", "2.weight"]):
             trained(net)
-    with pytest.raises(ValueError, match="no parameter or submodule 'head'"):
+    with pytest.raises(ValueError, match="'head' matches no parameter or submodule"):
         with assert_only_trains(net, ["head"]):
             pass
     with pytest.raises(ValueError, match="nothing to watch"), assert_frozen(nn.ReLU()):

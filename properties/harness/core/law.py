@@ -4,10 +4,12 @@
 them in from the command line, and puts them in the test's id.
 """
 
-from typing import Any, Callable, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Tuple
 
 import pytest
-from hypothesis import settings
+
+if TYPE_CHECKING:
+    from hypothesis import settings
 
 # Named groups of dtypes. Which of a group run by default is decided in axes.py.
 ANY = "any"  # every dtype that torch has
@@ -29,8 +31,10 @@ def law(
     return pytest.mark.law(ident, source=source, dtypes=dtypes, beside_cpu=beside_cpu)
 
 
-def part(share: int, least: int) -> settings:
+def part(share: int, least: int) -> "settings":
     """The profile's settings with a share of its examples: these laws cost more than others."""
+    from hypothesis import settings
+
     profile = settings.default or settings()
     return settings(max_examples=max(least, profile.max_examples // share))
 

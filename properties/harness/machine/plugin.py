@@ -29,26 +29,10 @@ from frostproof.properties.harness.own import options as own
 from frostproof.properties.harness.reproducer import message
 from frostproof.properties.harness.reproducer.report import RECORDER
 from frostproof.properties.harness.session import axes
+from frostproof.properties.harness.session.options import value
+from frostproof.properties.harness.session.state import of
 
 DESCRIBED = 5  # dead laws whose example is drawn again
-
-
-def add(group: Any) -> None:
-    """Declare the options."""
-    group.addoption(
-        "--gpu-workers",
-        type=int,
-        metavar="N",
-        help="how many of xdist's workers use each accelerator (default: as its free memory allows)",
-    )
-    group.addoption(
-        "--law-timeout",
-        type=float,
-        metavar="SECONDS",
-        help="stop a law that stands still, without a new example or assertion, for so long "
-        "(default: 600; 0: never)",
-    )
-    progress.add(group)
 
 
 def _folder_name(root: Path) -> str:
@@ -81,15 +65,15 @@ class Machine:
         self.config = config
         self.input: Dict[str, Any] = getattr(config, "workerinput", {})
         self.is_worker = hasattr(config, "workerinput")
-        given = config.getoption("--law-timeout")
+        given = value(config, "law-timeout")
         # a step of a user's own training may take its time
         self.limit: float = (0.0 if own.asked(config) else hang.LIMIT) if given is None else given
         if self.limit < 0:
             raise pytest.UsageError(f"--law-timeout {self.limit:g}: give seconds, or 0 for never")
-        asked = config.getoption("--gpu-workers")
+        asked = value(config, "gpu-workers")
         if asked is not None and asked < 1:
             raise pytest.UsageError(f"--gpu-workers {asked}: at least 1")
-        seconds = progress.every(config, config.frostproof_profile == "nightly")
+        seconds = progress.every(config, of(config).thorough)
         self.workers = (
             len(config.getoption("tx", None) or ()) if config.getoption("dist", "no") != "no" else 0
         )
@@ -194,7 +178,10 @@ class Machine:
         return int(number) if number.isdigit() else 0
 
     def _limit(self) -> float:
-        own = self.config.getini("faulthandler_timeout")  # pytest's own uses the same timer
+        try:
+            own = self.config.getini("faulthandler_timeout")  # pytest's own uses the same timer
+        except ValueError:  # -p no:faulthandler
+            own = None
         return 0.0 if float(own or 0) else self.limit
 
     def _law(self, item: Any) -> Dict[str, Any]:
@@ -335,7 +322,7 @@ class Machine:
         if self.progress is not None:
             self.progress.stop()
         if self.is_worker:
-            self.config.workeroutput["frostproof_database"] = self.config.frostproof_examples.lost
+            self.config.workeroutput["frostproof_database"] = of(self.config).examples.lost
             return
         self.refused.guard(session)
         whole_run = session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
@@ -357,14 +344,14 @@ class Machine:
             )
         for sentence in self.refused.sentences:
             terminalreporter.write_line(sentence, red=True)
-        examples = config.frostproof_examples  # type: ignore[attr-defined]
+        examples = of(config).examples
         for sentence in filter(None, (examples.warning, examples.lost or self.lost_database)):
             terminalreporter.write_line(sentence, yellow=True)
 
     def pytest_report_header(self) -> List[str]:
         """The devices' workers, and what an earlier run left."""
         told = [f"frostproof: {seats.plan.sentence()}" for seats in self.seats]
-        warning = self.config.frostproof_examples.warning
+        warning = of(self.config).examples.warning
         return told + ([f"frostproof: {warning}"] if warning else []) + self.earlier
 
     def pytest_unconfigure(self) -> None:

@@ -13,25 +13,15 @@ from typing import Any, Callable, List, Optional
 import pytest
 
 from frostproof.properties.harness.machine import running
+from frostproof.properties.harness.session.options import value
 
 EVERY = 30.0  # seconds, in the nightly profile
 MOST = 6  # laws told in a line
 
 
-def add(group: Any) -> None:
-    """Declare the option."""
-    group.addoption(
-        "--progress",
-        type=float,
-        metavar="SECONDS",
-        help="how often to tell what is done and what is running (default: 30 in the nightly "
-        "profile, else never; 0: never)",
-    )
-
-
 def every(config: pytest.Config, nightly: bool) -> float:
     """Seconds between two lines; 0 for none. Raises UsageError for a negative number."""
-    asked = config.getoption("--progress")
+    asked = value(config, "progress")
     if asked is None:
         return EVERY if nightly else 0.0
     if not 0 <= asked < float("inf"):

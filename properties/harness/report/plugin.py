@@ -8,16 +8,7 @@ import pytest
 
 from frostproof.properties.harness.report import markdown, page
 from frostproof.properties.harness.report.record import Record, completed, entry_of, offered, written
-
-
-def add(group: Any) -> None:
-    """Declare the option."""
-    group.addoption(
-        "--report",
-        metavar="FILE.html",
-        help="write one self-contained page of the run: laws by torch, device and dtype, what broke; "
-        "with =, or pytest takes an existing file for one of tests",
-    )
+from frostproof.properties.harness.session.options import value
 
 
 class Reporter:
@@ -82,7 +73,7 @@ def configure(config: pytest.Config) -> None:
     """
     if hasattr(config, "workerinput"):
         return
-    asked, summary = config.getoption("--report"), os.environ.get("GITHUB_STEP_SUMMARY")
+    asked, summary = value(config, "report"), os.environ.get("GITHUB_STEP_SUMMARY")
     if not asked and not summary:
         return
     path = Path(config.invocation_params.dir, asked) if asked else None

@@ -12,6 +12,8 @@ import torch
 from frostproof.properties.harness.core import evidence
 from frostproof.properties.harness.own import options as own
 from frostproof.properties.harness.reproducer.case import Case
+from frostproof.properties.harness.session.options import value
+from frostproof.properties.harness.session.state import of
 
 
 def brief(value: Any) -> str:
@@ -55,19 +57,19 @@ BEFORE = "none: the error came while the example was drawn, before the law's fir
 
 def rerun_command(item: pytest.Item, case: Case) -> str:
     """The command that runs this one test with the same seed."""
-    config: Any = item.config
+    config = item.config
     plugins = [word for name in evidence.Current.plugins for word in ("-p", name)]
     words = ["pytest", *plugins, f'"{item.nodeid}"', *map(shlex.quote, own.command(config))]
-    if config.frostproof_shards > 1:
-        words.append(f"--shards={config.frostproof_shards}")
-    if [name for name in config.getoption("--device") if name != "auto"]:
+    session = of(config)
+    if session.shards > 1:
+        words.append(f"--shards={session.shards}")
+    if [name for name in value(config, "device") if name != "auto"]:
         words += ["--device", shlex.quote(case.device)]
-    profile = getattr(config, "frostproof_profile", "default")
-    if case.dtype is torch.float16 and profile != "nightly":
+    if case.dtype is torch.float16 and not session.thorough:
         words += ["--dtype", case.dtype_name]
-    if profile != "default":
-        words += ["--hypothesis-profile", profile]
-    words.append(f"--hypothesis-seed={getattr(config, 'frostproof_seed', 0)}")
+    if session.profile != "default":
+        words += ["--hypothesis-profile", session.profile]
+    words.append(f"--hypothesis-seed={session.seed}")
     return " ".join(words)
 
 

@@ -9,17 +9,13 @@ from typing import Any, List, Optional, Tuple
 
 import hypothesis.errors
 import pytest
-from _pytest._code.code import (
-    ReprEntryNative,
-    ReprExceptionInfo,
-    ReprFileLocation,
-    ReprTraceback,
-)
 
 from frostproof.properties.harness.report.drawing import network_of
 from frostproof.properties.harness.reproducer import message
 from frostproof.properties.harness.reproducer.recording import Recorder
 from frostproof.properties.harness.reproducer.registry import Program, program, templates
+from frostproof.properties.harness.session.options import value
+from frostproof.properties.harness.session.shown import shown
 
 STARTED = time.time()
 RECORDER: "pytest.StashKey[Recorder]" = pytest.StashKey()
@@ -27,7 +23,7 @@ RECORDER: "pytest.StashKey[Recorder]" = pytest.StashKey()
 
 def folder(config: pytest.Config) -> Path:
     """Where programs are written."""
-    asked = config.getoption("--reproducers")
+    asked = value(config, "reproducers")
     if asked:
         return Path(config.invocation_params.dir, asked)
     return Path(config.rootpath, ".frostproof")
@@ -50,16 +46,6 @@ def write(config: pytest.Config, nodeid: str, text: str) -> str:
         return str(path.relative_to(config.invocation_params.dir))
     except ValueError:
         return str(path)
-
-
-def _shown(text: str, problem: Exception, report: Any) -> ReprExceptionInfo:
-    """The message in place of a traceback; its first line goes to the short summary."""
-    crash = getattr(report.longrepr, "reprcrash", None)
-    path, line = (crash.path, crash.lineno) if crash else ("", 0)
-    entry = ReprEntryNative([f"{text}\n"])
-    traceback = ReprTraceback([entry], extraline=None, style="native")
-    summary = f"{type(problem).__name__}: {problem}".split("\n")[0]
-    return ReprExceptionInfo(traceback, ReprFileLocation(path, line, summary))
 
 
 def _program(case: message.Case, item: pytest.Item) -> Tuple[Optional[Program], str]:
@@ -123,6 +109,6 @@ def _explain(item: Any, excinfo: Any, problem: Exception, report: Any) -> None:
     if whole or isinstance(problem, hypothesis.errors.HypothesisException):
         report.sections.append(("law", text))
     else:
-        report.longrepr = _shown(text, problem, report)
+        report.longrepr = shown(text, problem, report)
     if made is not None:
         report.sections.append(("reproducer", made.text))

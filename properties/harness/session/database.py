@@ -27,16 +27,6 @@ ANSWER = 5.0
 KEPT = timedelta(days=30)
 
 
-def add(group: Any) -> None:
-    """Declare the option."""
-    group.addoption(
-        "--example-database",
-        metavar="WHERE",
-        help="where failing examples are kept and shared: a directory, redis://HOST:PORT/0, or "
-        "github://OWNER/REPO[/ARTIFACT] (read only, with GITHUB_TOKEN); default: .hypothesis/examples",
-    )
-
-
 class Forgiving(ExampleDatabase):
     """A database whose first error is its last: ``problem`` keeps it, and from then on it is empty."""
 

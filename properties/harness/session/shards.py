@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any, Iterator, Tuple
 
 import pytest
-from hypothesis import Phase, settings
 
 FIXTURE = "shard"
 # where Hypothesis keeps a law's settings, and what tells a test's examples from another's
@@ -17,16 +16,6 @@ USED = "_hypothesis_internal_use_settings"
 DIGEST = "_hypothesis_internal_add_digest"
 MARK = re.compile(r"\[shard\d+of\d+\]|-?shard\d+of\d+(?=\]|$)")
 MOST = 10_000
-
-
-def add(group: Any) -> None:
-    """Declare the option."""
-    group.addoption(
-        "--shards",
-        metavar="N",
-        help="split each random law into N tests with their own seeds and 1/N of the examples; "
-        "auto: as many as xdist has workers (default: whole)",
-    )
 
 
 def count(asked: Any, workers: int) -> int:
@@ -80,6 +69,8 @@ def settings_of(item: Any) -> Iterator[None]:
     if shards == 1:
         yield
         return
+    from hypothesis import Phase, settings
+
     name = settings.get_current_profile_name()
     whole_law: Any = getattr(item.obj, USED, settings.default)
     phases = [phase for phase in whole_law.phases if number == 1 or phase != Phase.reuse]

@@ -142,16 +142,3 @@ def _folded(
             if cell not in quiet:
                 folded[file, cell] = counts[file, cell]
     return folded
-
-
-def write_notes(terminal: Any, own: Any) -> None:
-    """What a user should know of the own model or recipe, where one was verified."""
-    notes: List[str] = []
-    if own.model is not None:
-        notes += own.model.notes
-    if own.recipe is not None:
-        notes += own.recipe.notes
-    if notes:
-        terminal.write_sep("-", "frostproof: your code")
-        for note in notes:
-            terminal.write_line(note)
