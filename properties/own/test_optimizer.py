@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from typing import List
+from typing import Any, List
 
 import pytest
 import torch
