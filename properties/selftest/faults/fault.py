@@ -60,6 +60,7 @@ FAULT_MODULES = (
     "clipping",
     "clone",
     "detach",
+    "eager",
     "exact",
     "flags",
     "functional",

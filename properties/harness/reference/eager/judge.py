@@ -59,13 +59,14 @@ def by_model(program: Program) -> Seen:
         seen.facts[f"version of {name}"] = each._version
         seen.facts[f"{name} requires grad"] = each.requires_grad
         seen.facts[f"{name} is a leaf"] = each.is_leaf
+        seen.facts[f"{name} has a grad_fn"] = each.grad_fn is not None
         if each.geometry.known and 0 not in each.shape:
             seen.facts[f"strides of {name}"] = _strides(each.shape, each.geometry.strides)
         seen.numbers[f"values of {name}"] = each.values()
     seen.facts["which share memory"] = _sharing(
         {name: id(each.storage) for name, each in everything.items()}
     )
-    live_outputs = [each for each in outputs if each.requires_grad]
+    live_outputs = [each for each in outputs if each.recorded]
     if live_outputs:
         rows = [weights_of(len(each.cells()), place) for place, each in enumerate(live_outputs)]
         try:
@@ -119,13 +120,20 @@ def by_torch(program: Program, device: str = "cpu") -> Seen:
         seen.facts[f"version of {name}"] = each._version
         seen.facts[f"{name} requires grad"] = each.requires_grad
         seen.facts[f"{name} is a leaf"] = each.is_leaf
+        seen.facts[f"{name} has a grad_fn"] = each.grad_fn is not None
         seen.facts[f"strides of {name}"] = _strides(tuple(each.shape), tuple(each.stride()))
         # a copy made then: backward may run what writes to it
         seen.numbers[f"values of {name}"] = each.detach().cpu().flatten().tolist()
     seen.facts["which share memory"] = _sharing(
         {n: _storage(e) for n, e in everything.items() if isinstance(e, torch.Tensor)}
     )
-    alive = [each for each in outputs if isinstance(each, torch.Tensor) and each.requires_grad]
+    alive = [
+        each
+        for each in outputs
+        if isinstance(each, torch.Tensor)
+        and each.requires_grad
+        and (each.grad_fn is not None or not each._is_view())
+    ]
     if alive:
         try:
             rows = [weights_of(each.numel(), place) for place, each in enumerate(alive)]

@@ -11,6 +11,10 @@ class NotModelled(Exception):
     """The model does not say what torch does here."""
 
 
+class KnownDefect(NotModelled):
+    """Torch is known to do otherwise here: see the known defects."""
+
+
 class Counter:
     """A version counter; views and detached aliases share one."""
 

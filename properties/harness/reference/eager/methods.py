@@ -39,8 +39,7 @@ def reshape(self: T, *shape: Any) -> T:
     geometry = self.geometry.viewed(wanted)
     if geometry is not None:
         return self.viewed(geometry)
-    copied = self._copied("reshape")
-    return copied.viewed(copied.geometry.viewed(wanted))
+    return joined("reshape", (self.contiguous(),), wanted)
 
 
 def flatten(self: T) -> T:
@@ -113,7 +112,9 @@ def diagonal(self: T) -> T:
 
 def unfold(self: T, dim: int, size: int, step: int) -> T:
     axis = self.geometry.axis(dim)
-    if not self.shape or self.shape[axis] < size:
+    if not self.shape:
+        raise NotModelled("unfold of a 0-dim tensor")
+    if self.shape[axis] < size:
         raise RuntimeError("unfold larger than the dimension")
     stride = self.geometry.strides[axis]
     windows = (self.shape[axis] - size) // step + 1
@@ -144,6 +145,8 @@ def split(self: T, size: int) -> Tuple[T, ...]:
 def chunk(self: T, count: int) -> Tuple[T, ...]:
     if not self.shape:
         raise RuntimeError("chunk of a 0-dim tensor")
+    if not self.shape[0]:
+        raise NotModelled("chunks of nothing")
     return split(self, -(-self.shape[0] // count))
 
 
@@ -252,17 +255,9 @@ def joined(name: str, tensors: Sequence[T], shape: Tuple[int, ...]) -> T:
 
 
 # Writes
-def write_constant(name: str) -> Callable[[T, float], T]:
-    """Write one number everywhere."""
-
-    def write(self: T, value: float) -> T:
-        count = count_of(self.shape)
-        return self.written(name, [float(value)] * count, [()] * count)
-
-    return write
-
-
-fill_ = write_constant("fill_")
+def fill_(self: T, value: float) -> T:
+    count = count_of(self.shape)
+    return self.written("fill_", [float(value)] * count, [()] * count)
 
 
 def zero_(self: T) -> T:
@@ -319,11 +314,74 @@ def masked_fill_(self: T, mask: Mask, value: float) -> T:
     return self.written("masked_fill_", values, parents)
 
 
+class Indices(List[int]):
+    """A tensor of integers that only selects places of the first axis."""
+
+
+def index_fill_(self: T, dim: int, index: Indices, value: float) -> T:
+    rows = _rows(self, dim, index)
+    mask = Mask([place in rows for place in range(count_of(self.shape))])
+    return masked_fill_(self, mask, value)
+
+
+def _rows(self: T, dim: int, index: Indices) -> List[int]:
+    """The elements, by number, of some places of the first axis."""
+    if dim != 0 or not self.shape:
+        raise NotModelled("an index along another axis")
+    rest = count_of(self.shape[1:])
+    return [place * rest + inner for place in index for inner in range(rest)]
+
+
+def index_add_(self: T, dim: int, index: Indices, source: T) -> T:
+    rows = _rows(self, dim, index)
+    if source.shape != (len(index), *self.shape[1:]) or self.dtype != source.dtype:
+        raise NotModelled("index_add_ of another shape or dtype")
+    _apart(self, source)
+    values: List[Any] = self.values()
+    parents: List[List[Any]] = [[(node, 1.0)] for node in self.nodes()]
+    for place, value, node in zip(rows, source.values(), source.nodes()):
+        values[place] += value
+        parents[place].append((node, 1.0))
+    return self.written("index_add_", values, parents, (source,))
+
+
+def index_put_(self: T, indices: Sequence[Indices], value: T) -> T:
+    (index,) = indices
+    rows = _rows(self, 0, index)
+    shape = (len(index), *self.shape[1:])
+    if len(value.shape) > len(shape) or self.dtype != value.dtype:
+        raise NotModelled("index_put_ of another shape or dtype")
+    _apart(self, value)
+    numbers, nodes = broadcast_to(value, shape)
+    values: List[Any] = self.values()
+    parents: List[List[Any]] = [[(node, 1.0)] for node in self.nodes()]
+    for place, number, node in zip(rows, numbers, nodes):
+        values[place], parents[place] = number, [(node, 1.0)]
+    return self.written("index_put_", values, parents, (value,))
+
+
+def into(rule: Callable[[float, float], Tuple[float, Tuple[float, ...]]]) -> Callable[..., T]:
+    """A function of a tensor and a number with ``out=``."""
+
+    def write(self: T, other: float, out: T) -> T:
+        if GradMode.enabled and (self.requires_grad or out.requires_grad):
+            raise RuntimeError("functions with out=... don't support automatic differentiation")
+        if self.shape != out.shape:
+            raise NotModelled("out= of another shape")
+        return elementwise("out", rule, (self, other), into=out)
+
+    return write
+
+
+mul_out, add_out = into(_multiply), into(_add)
+
+
 METHODS: Dict[str, Callable[..., Any]] = {
     **{each.__name__: each for each in (view, reshape, flatten, ravel, transpose, t, permute)},
     **{each.__name__: each for each in (unsqueeze, squeeze, expand, narrow, diagonal, unfold)},
     **{each.__name__: each for each in (as_strided, split, chunk, unbind, matmul)},
     **{each.__name__: each for each in (fill_, zero_, add_, mul_, relu_, copy_, masked_fill_)},
+    **{each.__name__: each for each in (index_fill_, index_add_, index_put_)},
     "__getitem__": getitem,
     "__setitem__": setitem,
     "__add__": add,
@@ -344,17 +402,18 @@ METHODS: Dict[str, Callable[..., Any]] = {
 }
 for _name, _method in METHODS.items():
     setattr(ModelTensor, _name, _method)
-fill_.__name__ = "fill_"
 
 
 class Recording:
-    """A grad mode for a block; what it was comes back at the end."""
+    """A grad mode for a block; what it was comes back at the end. At once: from the call on."""
 
-    def __init__(self, enabled: bool) -> None:
-        self.enabled = enabled
+    def __init__(self, enabled: bool, at_once: bool = False) -> None:
+        self.enabled, self.before = enabled, GradMode.enabled
+        if at_once:
+            GradMode.enabled = enabled
 
     def __enter__(self) -> None:
-        self.before, GradMode.enabled = GradMode.enabled, self.enabled
+        GradMode.enabled = self.enabled
 
     def __exit__(self, *_: Any) -> None:
         GradMode.enabled = self.before

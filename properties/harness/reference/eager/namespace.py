@@ -49,8 +49,10 @@ class _Namespace(SimpleNamespace):
         raise NotModelled(f"torch.{name}")
 
 
-def _tensor(nested: Any, dtype: str = "float64", device: str = "cpu") -> ModelTensor:
+def _tensor(nested: Any, dtype: str = "float64", device: str = "cpu") -> Any:
     shape, values = flattened(nested)
+    if all(isinstance(value, int) for value in values):
+        return methods.Indices(values)
     if any(isinstance(value, complex) for value in values) or not dtype.startswith("float"):
         raise NotModelled(f"numbers of {dtype}")
     return ModelTensor(Storage(values), Geometry(shape, contiguous_strides(shape)), dtype)
@@ -82,6 +84,11 @@ def _where(condition: "methods.Mask", one: ModelTensor, two: ModelTensor) -> Mod
     return methods.elementwise("where", choose, (one, two))
 
 
+def _empty_like(tensor: ModelTensor) -> ModelTensor:
+    with Recording(False):
+        return methods.elementwise("empty", lambda x: (0.0, (0.0,)), (tensor,))
+
+
 def _ones_like(tensor: ModelTensor) -> ModelTensor:
     with Recording(False):
         return methods.elementwise("ones", lambda x: (1.0, (0.0,)), (tensor,))
@@ -104,16 +111,20 @@ TORCH = _Namespace(
     nn=_Namespace(Module=ModelModule, Parameter=ModelParameter, functional=_Namespace()),
     no_grad=lambda: Recording(False),
     enable_grad=lambda: Recording(True),
-    set_grad_enabled=Recording,
+    set_grad_enabled=lambda enabled: Recording(enabled, at_once=True),
     is_grad_enabled=lambda: GradMode.enabled,
     relu=methods.relu,
     cat=_cat,
     stack=_stack,
     where=_where,
     ones_like=_ones_like,
+    empty_like=_empty_like,
+    contiguous_format="contiguous",
+    mul=methods.mul_out,
+    add=methods.add_out,
     as_tensor=methods.same,
     conj=methods.same,
-    broadcast_tensors=lambda one, two: (one.expand(*one.shape), two.expand(*two.shape)),
+    broadcast_tensors=lambda *tensors: tensors,  # of one shape: they come back as they are
     _foreach_add_=_foreach(methods.add_),
     _foreach_mul_=_foreach(methods.mul_),
 )

@@ -5,7 +5,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
-from frostproof.properties.harness.reference.eager.memory import Counter
+from frostproof.properties.harness.reference.eager.memory import Counter, NotModelled
 
 
 class GradMode:
@@ -59,6 +59,9 @@ class History:
 
     def become_leaf(self, places: Iterable[int]) -> None:
         """Require grad: every place becomes a variable."""
+        places = list(places)
+        if len(set(places)) < len(places):
+            raise NotModelled("a leaf whose elements share memory")
         self.requires_grad = True
         for place in places:
             self.nodes[place] = Node(leaf=(self, place))

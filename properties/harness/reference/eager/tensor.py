@@ -5,6 +5,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 from frostproof.properties.harness.reference.eager.memory import (
     Counter,
     Geometry,
+    KnownDefect,
     NotModelled,
     Shape,
     Storage,
@@ -42,6 +43,7 @@ class ModelTensor:
         self.version = version or Counter()
         self.base, self.made = base, made
         self.seen = self.version.version
+        self.began_outside = base is not None and not self.history.requires_grad
         self.frozen_view = False  # made under no_grad: outside the graph until the base changes
 
     def __getattr__(self, name: str) -> Any:
@@ -70,15 +72,29 @@ class ModelTensor:
     @property
     def requires_grad(self) -> bool:
         self._settled()
-        return self.history.requires_grad and not self.frozen_view
+        return self.history.requires_grad
 
     @requires_grad.setter
     def requires_grad(self, flag: bool) -> None:
+        if not self.is_leaf:
+            raise RuntimeError("you can only change requires_grad flags of leaf variables")
         self.requires_grad_(flag)
 
     @property
     def is_leaf(self) -> bool:
-        return not self.requires_grad or (self.history.leaf and self.base is None)
+        return not self.requires_grad or self.grad_fn is None
+
+    @property
+    def grad_fn(self) -> Any:
+        if not self.requires_grad or self.frozen_view:
+            return None
+        return None if self.history.leaf and self.base is None else True
+
+    @property
+    def recorded(self) -> bool:
+        """Whether backward can begin here: torch lets a view made under no_grad say that it
+        requires grad where its base does, and gives it no node."""
+        return self.requires_grad and not self.frozen_view
 
     def is_contiguous(self) -> bool:
         return self.geometry.is_contiguous()
@@ -110,14 +126,14 @@ class ModelTensor:
 
     def nodes(self) -> List[Optional[Node]]:
         """Their nodes; None where nothing is recorded of them."""
-        if not self.requires_grad:
+        if not self.recorded:
             return [None] * count_of(self.shape)
         return [self.history.nodes.get(place) for place in self.cells()]
 
     def operations(self) -> Tuple[Operation, ...]:
         """What backward runs before this."""
         operation = self.history.operation
-        return (operation,) if self.requires_grad and operation is not None else ()
+        return (operation,) if self.recorded and operation is not None else ()
 
     # Views and aliases
     def viewed(self, geometry: Optional[Geometry], many: bool = False) -> "ModelTensor":
@@ -150,8 +166,18 @@ class ModelTensor:
     def data(self, other: "ModelTensor") -> None:
         raise NotModelled("setting .data")
 
+    def detach_(self) -> "ModelTensor":
+        if self.base is not None:
+            raise RuntimeError("Can't detach views in-place, use detach() instead")
+        if self.history.views:
+            raise NotModelled("detach_ of what has views")
+        self.history = History()
+        return self
+
     # New tensors
-    def clone(self) -> "ModelTensor":
+    def clone(self, memory_format: str = "preserve") -> "ModelTensor":
+        if memory_format == "contiguous":
+            return self._copied("contiguous")
         kept = self.geometry.known and self.geometry.is_dense()
         return self._copied("clone", self.geometry.strides if kept else None)
 
@@ -171,13 +197,12 @@ class ModelTensor:
 
     # Flags
     def requires_grad_(self, flag: bool = True) -> "ModelTensor":
+        if not self.is_leaf and not flag:
+            raise RuntimeError("you can only change requires_grad flags of leaf variables")
+        if flag == self.requires_grad:
+            return self
         if self.base is not None or self.history.views:
             raise NotModelled("the flag of a view or of what has views")
-        if flag == self.requires_grad:
-            if flag or self.history.leaf:
-                return self
-        if not self.history.leaf:
-            raise RuntimeError("you can only change requires_grad flags of leaf variables")
         if flag:
             self.history.become_leaf(self.cells())
         else:
@@ -204,7 +229,7 @@ class ModelTensor:
         if self.geometry.overlaps():
             raise NotModelled("a write to elements that share memory")
         before = [op for each in (self, *sources) for op in each.operations()]
-        saved = [(each.version, each._version) for each in saves if each is not self]
+        saved = [(each.version, each._version) for each in saves]
         cells = self.cells()
         self.version.version += 1
         for place, value in zip(cells, values):
@@ -229,6 +254,8 @@ class ModelTensor:
             raise RuntimeError("a view that may not be modified inplace")
         if self.requires_grad and self.history.leaf:
             raise RuntimeError("a leaf Variable that requires grad is used in an in-place operation")
+        if self.began_outside and self.history.requires_grad:
+            raise KnownDefect("a write to a view that was made before its base required grad")
         if self.frozen_view:
             raise NotModelled("a recorded write to a view made under no_grad")
 
@@ -297,7 +324,7 @@ def broadcast_to(tensor: ModelTensor, shape: Shape) -> Tuple[List[Any], List[Opt
     """Values and nodes of a tensor expanded to a shape."""
     places = tensor.geometry.expanded(shape).cells()
     values = [tensor.storage.values[place] for place in places]
-    if not tensor.requires_grad:
+    if not tensor.recorded:
         return values, [None] * len(values)
     return values, [tensor.history.nodes.get(place) for place in places]
 
