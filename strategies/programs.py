@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, FrozenSet, Iterator, List, Optional, Tuple
 
 from hypothesis import strategies as st
 
@@ -23,6 +23,7 @@ from frostproof.strategies.statements import (
 
 SHAPES: Tuple[Tuple[int, ...], ...] = ((2,), (2, 2), (4,), (2, 3), (1,), (), (3, 2), (2, 2, 2))
 DTYPES = ("float64", "float32", "complex128")
+_DTYPES = (*DTYPES[:1] * 5, *DTYPES[1:2] * 2, DTYPES[2])  # as often as they are drawn
 LAYOUTS = ("contiguous", "transposed", "slice", "step", "expanded")
 INPUT_KINDS = (
     "live",  # a leaf that requires grad
@@ -241,7 +242,6 @@ class Program:
 MAX_INPUTS, MAX_STATEMENTS = 3, 8
 PER_INPUT, PER_STATEMENT = 4, 9
 DIGITS = 3 + PER_INPUT * MAX_INPUTS + PER_STATEMENT * MAX_STATEMENTS + 5
-_KINDS = tuple(kind for kind, weight in WEIGHTS.items() for _ in range(weight))
 _BLOCKS: Tuple[Tuple[str, ...], ...] = (
     *((),) * 14,
     ("no_grad",),
@@ -255,10 +255,40 @@ _BLOCKS: Tuple[Tuple[str, ...], ...] = (
 )
 
 
+@dataclass(frozen=True)
+class Words:
+    """What programs are drawn from: statements by kind, blocks, and the inputs' dtypes.
+
+    kinds: each as often as it is drawn; blocks: names of BLOCKS, inside each other, likewise.
+    """
+
+    kinds: Tuple[str, ...]
+    by_kind: Dict[str, Tuple[Operation, ...]]
+    blocks: Tuple[Tuple[str, ...], ...]
+    dtypes: Tuple[str, ...]
+
+
+@cache
+def words(without: FrozenSet[str] = frozenset()) -> Words:
+    """Everything but the statements, kinds, blocks and dtypes that are named."""
+    left = {
+        kind: tuple(each for each in BY_KIND[kind] if each.name not in without)
+        for kind in WEIGHTS
+        if kind not in without
+    }
+    return Words(
+        tuple(kind for kind, found in left.items() if found for _ in range(WEIGHTS[kind])),
+        left,
+        tuple(names for names in _BLOCKS if not without & set(names)),
+        tuple(dtype for dtype in _DTYPES if dtype not in without),
+    )
+
+
 class _Writer:
     """Writes one program statement by statement, and keeps what it must know of each variable."""
 
-    def __init__(self, inputs: Tuple[Input, ...]) -> None:
+    def __init__(self, inputs: Tuple[Input, ...], vocabulary: Words) -> None:
+        self.vocabulary = vocabulary
         self.facts: Dict[str, Facts] = {each.name: (each.shape, each.dtype) for each in inputs}
         # what autograd lets nobody write to: leaves that require grad, and their views
         self.fixed = {each.name for each in inputs if each.kind in ("live", "parameter")}
@@ -272,10 +302,10 @@ class _Writer:
         self.made = 0
 
     def statement(self, digits: Digits, inside: Tuple[str, ...]) -> Optional[Statement]:
-        kind = digits.one_of(_KINDS)
+        kind = digits.one_of(self.vocabulary.kinds)
         place, bold = digits.below(64), digits.below(16) == 15
         argument_at, ats = digits.below(64), [digits.below(64) for _ in range(3)]
-        fitting = BY_KIND[kind]
+        fitting = self.vocabulary.by_kind[kind]
         if kind == "hook" and "inference_mode" in inside:
             return None  # a hook there ends the process: see the known defects
         record = fitting[place % len(fitting)]
@@ -322,9 +352,9 @@ class _Writer:
         return outcome(record.name, argument, tuple(self.facts[name] for name in operands)) is not None
 
 
-def _read_inputs(digits: Digits) -> Tuple[Input, ...]:
+def _read_inputs(digits: Digits, dtypes: Tuple[str, ...]) -> Tuple[Input, ...]:
     count = (1, 1, 2, 2, 2, 3)[digits.below(6)]
-    dtype = (*DTYPES[:1] * 5, *DTYPES[1:2] * 2, DTYPES[2])[digits.below(8)]
+    dtype = dtypes[digits.below(8) % len(dtypes)]
     found: List[Input] = []
     for place in range(MAX_INPUTS):
         kind = digits.one_of(INPUT_KINDS if place else INPUT_KINDS[:6])
@@ -347,10 +377,10 @@ def _read_inputs(digits: Digits) -> Tuple[Input, ...]:
     return tuple(found)
 
 
-def read_program(digits: Digits) -> Program:
+def read_program(digits: Digits, vocabulary: Words) -> Program:
     """A program from ``DIGITS`` bytes."""
-    inputs = _read_inputs(digits)
-    writer = _Writer(inputs)
+    inputs = _read_inputs(digits, vocabulary.dtypes)
+    writer = _Writer(inputs, vocabulary)
     count = 1 + digits.below(MAX_STATEMENTS)
     written: List[Tuple[Tuple[str, ...], Statement]] = []
     inside: Tuple[str, ...] = ()
@@ -358,7 +388,7 @@ def read_program(digits: Digits) -> Program:
         if place >= count:
             digits.skip(PER_STATEMENT)
             continue
-        block, stays = digits.one_of(_BLOCKS), digits.below(3) == 2
+        block, stays = digits.one_of(vocabulary.blocks), digits.below(3) == 2
         inside = inside if stays else block
         before = digits.left
         made = writer.statement(digits, inside)
@@ -396,10 +426,12 @@ def _blocks(written: List[Tuple[Tuple[str, ...], Statement]]) -> List[Statement]
 
 
 @cache
-def programs() -> st.SearchStrategy[Program]:
+def programs(without: FrozenSet[str] = frozenset()) -> st.SearchStrategy[Program]:
     """Random functions of one to eight statements: see ``VOCABULARY`` of ``statements``.
 
+    without: names of statements, kinds of them, blocks and dtypes that are not drawn.
     Shapes and dtypes fit; what autograd refuses is drawn now and then, and is a case too.
     Shrinks towards ``x * 2`` of one leaf of two numbers that requires grad.
     """
-    return read_as(DIGITS, read_program)
+    vocabulary = words(without)
+    return read_as(DIGITS, lambda digits: read_program(digits, vocabulary))

@@ -75,7 +75,7 @@ def by_model(program: Program) -> Seen:
             seen.error = f"backward: {problem}"
             return seen
     for name, each in inputs.items():
-        if each.history.leaf and each.base is None and each.history.requires_grad:
+        if each.history.leaf and (each.base is None or each.lone) and each.history.requires_grad:
             found = each.history.gradients or {}
             seen.numbers[f"gradient of {name}"] = [found.get(place, 0.0) for place in each.cells()]
         elif each.base is None and not each.history.requires_grad:
@@ -132,7 +132,7 @@ def by_torch(program: Program, device: str = "cpu") -> Seen:
         for each in outputs
         if isinstance(each, torch.Tensor)
         and each.requires_grad
-        and (each.grad_fn is not None or not each._is_view())
+        and (each.grad_fn is not None or not each._is_view() or not each._base.requires_grad)
     ]
     if alive:
         try:

@@ -23,10 +23,11 @@ class Counter:
 
 
 class Storage:
-    """Values in a row."""
+    """Values in a row. writes: how often it was written to, whoever counted."""
 
     def __init__(self, values: Sequence[Any]) -> None:
         self.values: List[Any] = list(values)
+        self.writes = 0
 
 
 def count_of(shape: Shape) -> int:
@@ -115,7 +116,7 @@ class Geometry:
                 runs.append((extent, stride))
         strides: List[int] = []
         left = list(runs)
-        room, step = (left.pop() if left else (1, 1))
+        room, step = left.pop() if left else (1, 1)
         for extent in reversed(shape):
             if extent == 1:
                 strides.append(step)

@@ -81,9 +81,7 @@ def unsqueeze(self: T, dim: int) -> T:
 
 def squeeze(self: T) -> T:
     kept = [axis for axis, extent in enumerate(self.shape) if extent != 1]
-    shape, strides = (
-        tuple(row[axis] for axis in kept) for row in (self.shape, self.geometry.strides)
-    )
+    shape, strides = (tuple(row[axis] for axis in kept) for row in (self.shape, self.geometry.strides))
     return self.viewed(Geometry(shape, strides, self.geometry.offset, self.geometry.known))
 
 
@@ -295,7 +293,8 @@ def setitem(self: T, key: Any, value: Any) -> None:
         masked_fill_(self, key, value)
         return
     place = getitem(self, key)
-    self.history.views -= 1
+    if place.history is self.history:
+        self.history.views.pop()
     if isinstance(value, ModelTensor):
         if value.dim() > place.dim():
             raise NotModelled("assignment of more dimensions")

@@ -5,7 +5,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
-from frostproof.properties.harness.reference.eager.memory import Counter, NotModelled
+from frostproof.properties.harness.reference.eager.memory import Counter, NotModelled, Storage
 
 
 class GradMode:
@@ -34,12 +34,13 @@ class Node:
 class Operation:
     """One recorded function: the functions before it, and what it has saved.
 
-    saved: (counter, version then): backward refuses where the version is another now.
+    saved: (counter, version then, storage, its writes then): backward refuses where the version
+    is another now; a write that was not counted spoils what it computes.
     """
 
     name: str
     before: Tuple["Operation", ...] = ()
-    saved: Tuple[Tuple[Counter, int], ...] = ()
+    saved: Tuple[Tuple[Counter, int, Storage, int], ...] = ()
 
 
 @dataclass(eq=False)
@@ -55,7 +56,7 @@ class History:
     nodes: Dict[int, Node] = field(default_factory=dict)
     operation: Optional[Operation] = None
     gradients: Optional[Dict[int, float]] = None
-    views: int = 0
+    views: List[Any] = field(default_factory=list)
 
     def become_leaf(self, places: Iterable[int]) -> None:
         """Require grad: every place becomes a variable."""
@@ -83,11 +84,13 @@ def reachable(roots: Iterable[Operation]) -> List[Operation]:
 def check_saved(roots: Iterable[Operation]) -> None:
     """RuntimeError where an operation that backward runs has lost what it saved."""
     for one in reachable(roots):
-        for counter, version in one.saved:
+        for counter, version, storage, writes in one.saved:
             if counter.version != version:
                 raise RuntimeError(
                     f"{one.name} needs a value that was modified by an inplace operation"
                 )
+            if storage.writes != writes:
+                raise NotModelled("a saved value that was changed through .data, or detached in place")
 
 
 def differentiate(seeds: Iterable[Tuple[Optional[Node], Any]]) -> Dict[int, Tuple[Node, float]]:

@@ -44,6 +44,7 @@ class ModelTensor:
         self.base, self.made = base, made
         self.seen = self.version.version
         self.began_outside = base is not None and not self.history.requires_grad
+        self.lone = False  # a view that was made a leaf of its own
         self.frozen_view = False  # made under no_grad: outside the graph until the base changes
 
     def __getattr__(self, name: str) -> Any:
@@ -88,7 +89,7 @@ class ModelTensor:
     def grad_fn(self) -> Any:
         if not self.requires_grad or self.frozen_view:
             return None
-        return None if self.history.leaf and self.base is None else True
+        return None if self.history.leaf and (self.base is None or self.lone) else True
 
     @property
     def recorded(self) -> bool:
@@ -116,6 +117,16 @@ class ModelTensor:
         """Views that autograd would have to make anew, and refuses to, are not modelled."""
         if self.made != "plain" and self.seen != self.version.version and self.history.requires_grad:
             raise NotModelled("a view made under no_grad or one of many, after a write to its base")
+        if self.lone and self.base is not None and self.base.history.requires_grad:
+            raise NotModelled("a view that is a leaf of its own, after its base joined the graph")
+        of_lone = self.base is not None and self.history is not self.root().history
+        if (
+            of_lone
+            and not self.lone
+            and self.history.requires_grad
+            and self.seen != self.version.version
+        ):
+            raise NotModelled("a view of a view that is a leaf, after a write")
 
     def cells(self) -> List[int]:
         return self.geometry.cells()
@@ -135,6 +146,10 @@ class ModelTensor:
         operation = self.history.operation
         return (operation,) if self.recorded and operation is not None else ()
 
+    def root(self) -> "ModelTensor":
+        """The base of all, or itself."""
+        return self if self.base is None else self.base.root()
+
     # Views and aliases
     def viewed(self, geometry: Optional[Geometry], many: bool = False) -> "ModelTensor":
         """A view of these elements; RuntimeError where there is no such geometry."""
@@ -149,7 +164,10 @@ class ModelTensor:
         view = ModelTensor(
             self.storage, geometry, self.dtype_name, self.history, self.version, self, made
         )
-        self.history.views += 1
+        if not GradMode.enabled and self.requires_grad and not self.root().history.requires_grad:
+            view.history = History()  # torch asks the base, which is none of the leaf's
+            return view
+        self.history.views.append(view)
         view.frozen_view = self.frozen_view or not GradMode.enabled
         if view.frozen_view and GradMode.enabled:
             raise NotModelled("a view of a view that was made under no_grad")
@@ -172,6 +190,7 @@ class ModelTensor:
         if self.history.views:
             raise NotModelled("detach_ of what has views")
         self.history = History()
+        self.storage.writes += 1  # torch 1.8 reads what was saved of it, later ones refuse
         return self
 
     # New tensors
@@ -201,8 +220,13 @@ class ModelTensor:
             raise RuntimeError("you can only change requires_grad flags of leaf variables")
         if flag == self.requires_grad:
             return self
-        if self.base is not None or self.history.views:
-            raise NotModelled("the flag of a view or of what has views")
+        if not flag and self.history.views:
+            raise NotModelled("freezing what has views")
+        if self.base is not None:
+            # a leaf of its own, whatever its base is
+            self.history, self.lone = History(), True
+        for view in self.history.views:
+            view.frozen_view, view.made = True, "no_grad"
         if flag:
             self.history.become_leaf(self.cells())
         else:
@@ -229,9 +253,10 @@ class ModelTensor:
         if self.geometry.overlaps():
             raise NotModelled("a write to elements that share memory")
         before = [op for each in (self, *sources) for op in each.operations()]
-        saved = [(each.version, each._version) for each in saves]
+        saved = [_saving(each) for each in saves]
         cells = self.cells()
         self.version.version += 1
+        self.storage.writes += 1
         for place, value in zip(cells, values):
             self.storage.values[place] = value
         if recorded:
@@ -243,13 +268,15 @@ class ModelTensor:
                     history.nodes[place] = Node(known)
             history.requires_grad, history.leaf = True, False
             if saves_self:
-                saved.append((self.version, self._version))
+                saved.append(_saving(self))
             history.operation = Operation(name, tuple(before), tuple(saved))
             if self.made == "plain":
                 self.seen = self._version
         return self
 
     def _may_be_recorded(self) -> None:
+        if self.lone and self.requires_grad:
+            raise RuntimeError("a leaf Variable that requires grad is used in an in-place operation")
         if self.made != "plain" and self.base is not None:
             raise RuntimeError("a view that may not be modified inplace")
         if self.requires_grad and self.history.leaf:
@@ -261,6 +288,10 @@ class ModelTensor:
 
     def __repr__(self) -> str:
         return f"ModelTensor({self.values()}, shape={self.shape}, requires_grad={self.requires_grad})"
+
+
+def _saving(tensor: ModelTensor) -> Tuple[Counter, int, Storage, int]:
+    return tensor.version, tensor._version, tensor.storage, tensor.storage.writes
 
 
 def with_strides(made: ModelTensor, strides: Shape) -> ModelTensor:
@@ -297,9 +328,9 @@ def result(
             known = [(node, slope) for node, slope in pairs if node is not None]
             if known:
                 made.history.nodes[place] = Node(known)
-        saved = [(each.version, each._version) for each in saves]
+        saved = [_saving(each) for each in saves]
         if saves_result:
-            saved.append((made.version, 0))
+            saved.append(_saving(made))
         before = [op for each in sources for op in each.operations()]
         made.history.requires_grad, made.history.leaf = True, False
         made.history.operation = Operation(name, tuple(before), tuple(saved))
@@ -349,9 +380,7 @@ def elementwise(
     if into is not None:
         for each in tensors:
             _no_partial_overlap(into, each)
-    rows = [
-        broadcast_to(each, shape) if isinstance(each, ModelTensor) else None for each in operands
-    ]
+    rows = [broadcast_to(each, shape) if isinstance(each, ModelTensor) else None for each in operands]
     values, parents = [], []
     for place in range(count_of(shape)):
         given = [row[0][place] if row else each for row, each in zip(rows, operands)]
