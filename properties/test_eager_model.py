@@ -8,7 +8,7 @@ from frostproof.properties.harness.reference.eager.judge import by_model, by_tor
 from frostproof.properties.harness.reference.eager.memory import NotModelled
 from frostproof.strategies.programs import Program, programs
 
-MORE = 10  # programs are cheap
+MORE = 15  # programs are cheap
 # What the model does not describe.
 UNMODELLED = frozenset(
     (

@@ -15,7 +15,10 @@ def _live(*values: float) -> torch.Tensor:
 def _slope(function: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     """The gradient of a sum at (1, 2)."""
     leaf = _live()
-    function(leaf).sum().backward()
+    made = function(leaf).sum()
+    if not made.requires_grad:
+        return None
+    made.backward()
     return None if leaf.grad is None else leaf.grad.tolist()
 
 
