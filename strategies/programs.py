@@ -377,8 +377,9 @@ def _read_inputs(digits: Digits, dtypes: Tuple[str, ...]) -> Tuple[Input, ...]:
     return tuple(found)
 
 
-def read_program(digits: Digits, vocabulary: Words) -> Program:
-    """A program from ``DIGITS`` bytes."""
+def read_program(digits: Digits, vocabulary: Optional[Words] = None) -> Program:
+    """A program from ``DIGITS`` bytes; vocabulary: all of it by default."""
+    vocabulary = vocabulary or words()
     inputs = _read_inputs(digits, vocabulary.dtypes)
     writer = _Writer(inputs, vocabulary)
     count = 1 + digits.below(MAX_STATEMENTS)

@@ -39,12 +39,12 @@ def by_model(program: Program) -> Seen:
     module = space["Net"]() if program.stateful else None
     scope: Dict[str, Any] = {"torch": TORCH, "module": module}
     exec(program.setup(), scope)
-    for each in program.inputs:
-        if each.kind in OF_MODULE:
-            scope[each.name] = getattr(module, each.name)
+    for given in program.inputs:
+        if given.kind in OF_MODULE:
+            scope[given.name] = getattr(module, given.name)
     tensors = {name: value for name, value in scope.items() if isinstance(value, ModelTensor)}
-    arguments = [tensors[each.name] for each in program.arguments]
-    call = module if program.stateful else space["f"]
+    arguments = [tensors[given.name] for given in program.arguments]
+    call: Any = module if program.stateful else space["f"]
     try:
         outputs = flat(call(*arguments))
     except (RuntimeError, IndexError, ValueError) as problem:
@@ -100,6 +100,13 @@ def _storage(tensor: torch.Tensor) -> int:
     return int(getattr(found, "_cdata", found.data_ptr()))
 
 
+def base_of(tensor: torch.Tensor) -> torch.Tensor:
+    """What a view is a view of."""
+    base = tensor._base
+    assert base is not None
+    return base
+
+
 def by_torch(program: Program, device: str = "cpu") -> Seen:
     """What torch shows, in eager mode."""
     running = live(program)
@@ -132,7 +139,7 @@ def by_torch(program: Program, device: str = "cpu") -> Seen:
         for each in outputs
         if isinstance(each, torch.Tensor)
         and each.requires_grad
-        and (each.grad_fn is not None or not each._is_view() or not each._base.requires_grad)
+        and (each.grad_fn is not None or not each._is_view() or not base_of(each).requires_grad)
     ]
     if alive:
         try:
