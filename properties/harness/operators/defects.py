@@ -67,6 +67,302 @@ for _ in range(2):
 mine.tolist() == [[1.0] * 2] * 2 or sys.exit(f"the caller's gradient of ones became {mine.tolist()}")
 """,
     ),
+    OperatorDefect(
+        name="gradient_of_sgn_cannot_be_written",
+        sentence="sgn leaves a tensor without memory in .grad: a second pass, clipping, momentum raise",
+        issue="none found",
+        when="sgn of real numbers, two passes",
+        operators="sgn",
+        laws="G1|O1|O3|raised",
+        program="""
+x = torch.ones(2, requires_grad=True)
+try:
+    for _ in range(2):
+        torch.sgn(x).sum().backward()
+except RuntimeError as problem:
+    sys.exit(f"the second pass through sgn raises: {problem}")
+""",
+    ),
+    OperatorDefect(
+        name="rrelu_saves_its_noise_before_it_is_drawn",
+        sentence="rrelu's gradient is uninitialized memory under checkpoint and hooks that copy",
+        issue="pytorch/pytorch#193671",
+        when="training=True, and what is saved for backward is copied when it is saved",
+        operators=r"nn\.functional\.rrelu",
+        laws="O3",
+        routes="(checkpointed|saved as copies).*",
+        program="""
+def slope(hooks):
+    torch.manual_seed(0)
+    x = torch.full((64,), -1.0, requires_grad=True)
+    with hooks:
+        torch.nn.functional.rrelu(x, training=True).sum().backward()
+    return x.grad
+
+copying = torch.autograd.graph.saved_tensors_hooks(lambda t: t.clone(), lambda t: t)
+found, expected = slope(copying), slope(torch.enable_grad())
+torch.equal(found, expected) or sys.exit(f"saved as copies: {found[:3]}, else {expected[:3]}")
+""",
+    ),
+    OperatorDefect(
+        name="as_strided_scatter_keeps_the_wrong_gradient",
+        sentence="as_strided_scatter gives its input the gradient of what it overwrites, not the rest",
+        issue="pytorch/pytorch#88105 (closed) is of the same mask; none found for this",
+        when="the input requires grad",
+        operators="as_strided_scatter",
+        laws="O3",
+        program="""
+x, y = torch.zeros(4, requires_grad=True), torch.ones(2)
+torch.as_strided_scatter(x, y, (2,), (2,), 0).backward(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+x.grad.tolist() == [0.0, 2.0, 0.0, 4.0] or sys.exit(f"the gradient of x is {x.grad.tolist()}")
+""",
+    ),
+    OperatorDefect(
+        name="as_strided_scatter_fails_an_internal_assert",
+        sentence="as_strided_scatter of what is not contiguous, but requires grad: INTERNAL ASSERT",
+        issue="pytorch/pytorch#90992",
+        when="the input is not contiguous and requires grad",
+        operators="as_strided_scatter",
+        laws="raised",
+        program="""
+x = torch.zeros(4, 2).select(1, 0).requires_grad_()
+try:
+    torch.as_strided_scatter(x, torch.ones(2), (2,), (2,), 0)
+except RuntimeError as problem:
+    "INTERNAL ASSERT" not in str(problem) or sys.exit(f"a user's call: {str(problem)[:90]}")
+""",
+    ),
+    OperatorDefect(
+        name="ihfftn_ignores_out",
+        sentence="ihfftn and ihfft2 over one dimension leave what out= names unwritten",
+        issue="none found",
+        when="one dimension is transformed",
+        operators=r"fft\.ihfft[2n]",
+        laws="O4",
+        program="""
+x, out = torch.arange(4.0), torch.zeros(3, dtype=torch.complex64)
+torch.fft.ihfftn(x, out=out)
+torch.equal(out, torch.fft.ihfftn(x)) or sys.exit(f"out is {out}, the result is {torch.fft.ihfftn(x)}")
+""",
+    ),
+    OperatorDefect(
+        name="matrix_power_of_zero_cuts_the_graph_into_out",
+        sentence="matrix_power(x, 0, out=) and (x, 1, out=) take what requires grad without a word",
+        issue="none found",
+        when="n is 0 or 1 and x requires grad; other powers refuse",
+        operators=r"linalg\.matrix_power",
+        laws="O4",
+        routes="out= refuses",
+        program="""
+x = torch.ones(2, 2, requires_grad=True)
+try:
+    out = torch.linalg.matrix_power(x, 0, out=torch.empty(2, 2))
+except RuntimeError:
+    sys.exit(0)
+out.requires_grad or sys.exit("out= was not refused, and the output requires no grad")
+""",
+    ),
+    OperatorDefect(
+        name="narrow_copy_writes_beside_out",
+        sentence="narrow_copy writes out= as if it were contiguous: to the wrong elements",
+        issue="pytorch/pytorch#84577 (closed, still there)",
+        when="what out= names is not contiguous",
+        operators="narrow_copy",
+        laws="O4",
+        routes=".*output",
+        program="""
+memory = torch.zeros(2, 2, 2)
+torch.narrow_copy(torch.ones(2, 3), 1, 0, 2, out=memory[..., 0])
+memory[..., 1].any() and sys.exit(f"it wrote to elements that out= does not name: {memory.tolist()}")
+""",
+    ),
+    OperatorDefect(
+        name="avg_pool3d_writes_beside_out",
+        sentence="avg_pool3d writes out= as if it were contiguous: to the wrong elements",
+        issue="pytorch/pytorch#84577 (closed, still there)",
+        when="what out= names is not contiguous",
+        operators=r"nn\.functional\.avg_pool3d",
+        laws="O4",
+        routes=".*output",
+        program="""
+memory = torch.zeros(1, 2, 1, 1, 1, 2)
+torch.nn.functional.avg_pool3d(torch.ones(1, 2, 2, 2, 2), 2, out=memory[..., 0])
+memory[..., 1].any() and sys.exit(f"it wrote to elements that out= does not name: {memory.tolist()}")
+""",
+    ),
+    OperatorDefect(
+        name="gelu_leaves_out_unwritten",
+        sentence="gelu leaves what out= names unwritten",
+        issue="none found",
+        when="float32 or bfloat16 on the CPU (oneDNN), and what out= names is not contiguous",
+        operators=r"nn\.functional\.gelu",
+        laws="O4",
+        routes=".*output",
+        program="""
+out = torch.zeros(2, 2)[:, 0]
+torch.nn.functional.gelu(torch.ones(2), out=out)
+expected = torch.nn.functional.gelu(torch.ones(2))
+out.any() or sys.exit(f"out is {out.tolist()}, gelu(1) is {expected.tolist()}")
+""",
+    ),
+    OperatorDefect(
+        name="batch_norm_hides_its_writes",
+        sentence="batch_norm writes running statistics without a new version of them",
+        issue="pytorch/pytorch#13402, pytorch/pytorch#120622",
+        when="training, with running statistics",
+        operators=r"(nn\.functional\.|_?native_|_)?batch_norm.*|_native_batch_norm_legit",
+        laws="O2",
+        routes="hidden write",
+        program="""
+mean, var = torch.zeros(2), torch.ones(2)
+torch.nn.functional.batch_norm(torch.arange(8.0).view(4, 2), mean, var, training=True)
+mean._version > 0 or not mean.any() or sys.exit("running_mean was written, its version is still 0")
+""",
+    ),
+    OperatorDefect(
+        name="tensor_split_by_a_tensor_has_no_vjp",
+        sentence="tensor_split by a tensor of indices fails inside torch.func: no storage",
+        issue="none found",
+        when="the indices are a tensor, made inside or outside of the function",
+        operators="tensor_split",
+        laws="raised",
+        program="""
+x, places = torch.arange(6.0), torch.tensor([2, 4])
+try:
+    torch.func.vjp(lambda x: torch.tensor_split(x, places), x)
+except RuntimeError as problem:
+    sys.exit(f"vjp of tensor_split: {problem}")
+""",
+    ),
+    OperatorDefect(
+        name="forward_mode_of_logcumsumexp_loses_small_terms",
+        sentence="the tangent of logcumsumexp is 1e-10 where it is 1, before a larger element",
+        issue="none found",
+        when="forward mode, a later element is larger by some 20",
+        operators="logcumsumexp|masked.logcumsumexp",
+        laws="O3",
+        routes="forward mode",
+        first=(2, 1),
+        program="""
+x = torch.tensor([0.0, 50.0])
+_, ahead = torch.func.jvp(lambda x: torch.logcumsumexp(x, 0), (x,), (torch.ones(2),))
+abs(float(ahead[0]) - 1) < 1e-3 or sys.exit(f"the tangent of x[0] itself is {float(ahead[0])}, not 1")
+""",
+    ),
+    OperatorDefect(
+        name="forward_mode_of_cholesky_inverse_is_double",
+        sentence="the tangent of cholesky_inverse is twice what its gradient and its slope are",
+        issue="none found",
+        when="forward mode, a triangular factor along a triangular tangent",
+        operators="cholesky_inverse",
+        laws="O3",
+        routes="forward mode",
+        program="""
+x = torch.tensor([[2.0, 0.0], [1.0, 1.0]])
+t = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+_, ahead = torch.func.jvp(torch.cholesky_inverse, (x,), (t,))
+_, pull = torch.func.vjp(torch.cholesky_inverse, x)
+weights = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+one, two = float((ahead * weights).sum()), float((pull(weights)[0] * t).sum())
+abs(one - two) < 1e-5 or sys.exit(f"forward mode says {one}, backward {two}")
+""",
+    ),
+    OperatorDefect(
+        name="gradient_of_polar_at_zero",
+        sentence="the gradient of polar by a radius of 0 is 0, by a negative one it has the wrong sign",
+        issue="none found",
+        when="a radius of 0, or a negative one (which forward and forward mode take as it is)",
+        operators="polar",
+        laws="O3",
+        routes="forward mode.*|no effect",
+        program="""
+r = torch.zeros(1, requires_grad=True)
+torch.polar(r, torch.zeros(1)).real.sum().backward()
+float(r.grad) == 1 or sys.exit(f"r cos 0 has the slope 1 at r = 0, but gradient {float(r.grad)}")
+""",
+    ),
+    OperatorDefect(
+        name="gaussian_nll_loss_below_eps",
+        sentence="the gradient of gaussian_nll_loss by a variance below eps is not that of the loss",
+        issue="none found",
+        when="a variance below eps, which is clamped: the loss does not depend on it",
+        operators=r"nn\.functional\.gaussian_nll_loss",
+        laws="O3",
+        routes="forward mode.*|no effect",
+        program="""
+def loss(var):
+    return torch.nn.functional.gaussian_nll_loss(torch.ones(1), torch.zeros(1), var)
+
+var = torch.zeros(1)
+_, ahead = torch.func.jvp(loss, (var,), (torch.ones(1),))
+_, pull = torch.func.vjp(loss, var)
+back = float(pull(torch.ones(()))[0])
+abs(back - float(ahead)) < 1 or sys.exit(f"forward mode says {float(ahead)}, backward {back}")
+""",
+    ),
+    OperatorDefect(
+        name="prelu_at_zero",
+        sentence="at 0 the tangent of prelu is 1, its gradient the weight",
+        issue="none found",
+        when="an element is 0",
+        operators=r"nn\.functional\.prelu|prelu",
+        laws="O3",
+        routes="forward mode.*",
+        program="""
+x, weight = torch.zeros(1), torch.full((1,), 0.25)
+_, ahead = torch.func.jvp(lambda x: torch.nn.functional.prelu(x, weight), (x,), (torch.ones(1),))
+_, pull = torch.func.vjp(lambda x: torch.nn.functional.prelu(x, weight), x)
+back = float(pull(torch.ones(1))[0])
+float(ahead) == back or sys.exit(f"forward mode says {float(ahead)}, backward {back}")
+""",
+    ),
+    OperatorDefect(
+        name="scatter_reduce_counts_what_is_left_out",
+        sentence="scatter_reduce without self shares the gradient with an equal element of self",
+        issue="none found",
+        when="amax or amin, include_self=False, and an element of self equals the result",
+        operators=r"scatter_reduce\.am(ax|in)|index_reduce\.am(ax|in)",
+        laws="O3",
+        routes="forward mode.*",
+        program="""
+x, y = torch.ones(1), torch.ones(1, requires_grad=True)
+x.scatter_reduce(0, torch.tensor([0]), y, "amax", include_self=False).backward(torch.ones(1))
+float(y.grad) == 1 or sys.exit(f"the output is y, and its gradient by y is {float(y.grad)}")
+""",
+    ),
+    OperatorDefect(
+        name="clamp_between_equal_bounds",
+        sentence="clamp below two equal bounds gives nobody a gradient; forward mode gives it to min",
+        issue="none found; not in 2.14.1",
+        when="tensor bounds, min equals max, and x is below",
+        operators="clamp",
+        laws="O3",
+        routes="forward mode.*",
+        last=(2, 13),
+        program="""
+x, low, high = torch.zeros(1), torch.ones(1, requires_grad=True), torch.ones(1, requires_grad=True)
+torch.clamp(x, low, high).backward(torch.ones(1))
+total = float(low.grad) + float(high.grad)
+total == 1 or sys.exit(f"the output is a bound, and the gradients of both bounds add up to {total}")
+""",
+    ),
+    OperatorDefect(
+        name="fmax_at_ties",
+        sentence="where both are equal the tangent of fmax is the second's, its gradient the first's",
+        issue="none found; not in 2.14.1",
+        when="two elements are equal",
+        operators="fmax",
+        laws="O3",
+        routes="forward mode.*",
+        last=(2, 13),
+        program="""
+x, y = torch.ones(1), torch.ones(1)
+_, ahead = torch.func.jvp(lambda x: torch.fmax(x, y), (x,), (torch.ones(1),))
+_, pull = torch.func.vjp(lambda x: torch.fmax(x, y), x)
+back = float(pull(torch.ones(1))[0])
+float(ahead) == back or sys.exit(f"forward mode says {float(ahead)}, backward {back}")
+""",
+    ),
 )
 # Laws on nets that the same defects break: (test, cells, sentence, first version).
 ON_NETS: Sequence[Tuple[str, str, str, Tuple[int, int]]] = (
@@ -104,8 +400,16 @@ ON_NETS: Sequence[Tuple[str, str, str, Tuple[int, int]]] = (
 
 
 def rows() -> List[Defect]:
-    """The rows of the laws on nets, for the table of known defects."""
-    return [
+    """The rows for the table of known defects: of the laws on nets, and of each program."""
+    nets = [
         Defect(f"test_accumulation.py::{test}", sentence, ALIASED, first, cells=cells)
         for test, cells, sentence, first in ON_NETS
     ]
+    programs = [
+        Defect(PROGRAMS, row.sentence, row.issue, row.first, row.last, f".*-{row.name}")
+        for row in DEFECTS
+    ]
+    return nets + programs
+
+
+PROGRAMS = "test_operators.py::test_known_defects_of_operators"

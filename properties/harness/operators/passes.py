@@ -1,0 +1,110 @@
+"""A pass of all laws over calls of operators, and what it found."""
+
+from dataclasses import dataclass, field
+from typing import Dict, Iterable, List, Sequence, Tuple
+
+import torch
+
+from frostproof.properties.harness.core.checks import Tally, fail
+from frostproof.properties.harness.operators import laws as operator_laws
+from frostproof.properties.harness.operators.reasons import UNDEFINED, excuse
+from frostproof.properties.harness.operators.trial import Problem, Trial, offered
+from frostproof.strategies import operator_database
+from frostproof.strategies.operator_calls import Call, whole
+
+SHOWN = 12  # alarms that a message names
+
+
+@dataclass
+class Found:
+    """What a pass has seen: alarms as sentences, and how much was looked at."""
+
+    alarms: List[str] = field(default_factory=list)
+    operators: int = 0
+    calls: int = 0
+    known: Dict[str, int] = field(default_factory=dict)
+    absent: int = 0
+
+    def judge(self) -> None:
+        """Fail with every alarm, the first ones in words."""
+        __tracebackhide__ = True
+        if self.alarms:
+            more = len(self.alarms) - SHOWN
+            fail("\n".join(self.alarms[:SHOWN]) + (f"\nand {more} more" if more > 0 else ""))
+
+
+def try_call(
+    found: Found,
+    name: str,
+    call: Call,
+    dtype: torch.dtype,
+    *,
+    device: str = "cpu",
+    transform: str = "plain",
+    masks: Sequence[Tuple[int, ...]] = (),
+    only: Sequence[str] = (),
+) -> None:
+    """All laws, or those named, on one call."""
+    try:
+        trial = Trial(call)
+    except (RuntimeError, NotImplementedError, ValueError, TypeError) as refused:
+        if "internal assert" in str(refused).lower():
+            _alarm(
+                found, name, call, dtype, transform, device, Problem("raised", "forward", str(refused))
+            )
+        found.absent += 1
+        return
+    if not trial.learns:
+        found.absent += 1
+        return
+    found.calls += 1
+    for law, action in operator_laws.laws(trial, list(masks) or list(trial.masks())).items():
+        if only and law not in only:
+            continue
+        before = len(trial.found)
+        try:
+            with operator_database.quiet():
+                action()
+        except Exception as problem:
+            if offered(problem):
+                said = f"{type(problem).__name__}: {problem}".split("\n")[0][:200]
+                trial.expect("raised", law, False, said)
+        finally:
+            torch.set_grad_enabled(True)
+        for one in trial.found[before:]:
+            _alarm(found, name, call, dtype, transform, device, one)
+    Tally.assertions += trial.checks
+
+
+def _alarm(
+    found: Found,
+    name: str,
+    call: Call,
+    dtype: torch.dtype,
+    transform: str,
+    device: str,
+    problem: Problem,
+) -> None:
+    why = excuse(problem, name, dtype, transform, device)
+    if why is not None:
+        found.known[why] = found.known.get(why, 0) + 1
+        return
+    kind = str(dtype).rpartition(".")[2]
+    found.alarms.append(
+        f"{name} ({kind}, {transform}): {problem.law} {problem.route}: {problem.sentence}"
+        + (f"  [{call.code[:160]}]" if call.code else "")
+    )
+
+
+def try_database(
+    found: Found, names: Iterable[str], device: str, dtype: torch.dtype, most: int, ties: int = 1
+) -> None:
+    """The laws on up to ``most`` samples of each operator; ``ties`` of them with whole numbers too."""
+    for name in names:
+        if name in UNDEFINED:
+            continue
+        found.operators += 1
+        for number, call in enumerate(operator_database.calls(name, device, dtype, most)):
+            try_call(found, name, call, dtype, device=device)
+            if number < ties and not dtype.is_complex:
+                try_call(found, name, whole(call), dtype, device=device, transform="whole")
