@@ -7,7 +7,7 @@ import torch
 
 from frostproof.properties.harness.operators.comparison import SAME, bound, difference, inner, wide
 from frostproof.properties.harness.operators.masks import same
-from frostproof.properties.harness.operators.trial import Trial, weights_of
+from frostproof.properties.harness.operators.trial import Gradients, Trial, weights_of
 from frostproof.strategies.operator_calls import tensors_in
 
 
