@@ -112,10 +112,12 @@ def unmatched(items: Sequence[pytest.Item]) -> List[Defect]:
         name, _, cell = shards.whole(item.nodeid).rpartition("/")[2].partition("[")
         cells.setdefault(name, set()).add(cell.rstrip("]"))
     files = {name.split("::")[0] for name in cells}
+    devices = {re.split("[-:]", cell)[0] for of_test in cells.values() for cell in of_test}
     return [
         defect
         for defect in applying()
         if defect.test.split("::")[0] in files
+        and re.split("[-:.]", defect.cells)[0] in ("", *devices)
         and not any(re.fullmatch(defect.cells, cell) for cell in cells.get(defect.test, ()))
     ]
 

@@ -29,6 +29,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=int, default=5, help="of each comparison (default: 5)")
     parser.add_argument("--skip-commands", action="store_true", help="only the cases: a minute or two")
+    parser.add_argument(
+        "--device", default="cpu", help="another one: only the cases of drawn nets (default: cpu)"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write the figures")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the growth (matplotlib)")
     return parser
@@ -72,6 +75,9 @@ def measure(rounds: int, whole_commands: bool) -> Dict[str, Any]:
     for name, nets, examples, promised in GROUPS:
         found = cases.compare(cases.runs_of(nets), examples, rounds)
         rows.append({"cases": name, **found, "promised": promised})
+    if cases.Place.device != "cpu":
+        result["cost"] = rows
+        return result
     rows.append(
         {"cases": "enumerated nets", **enumerated.compare_enumeration(rounds), "promised": 1.15}
     )
@@ -88,7 +94,8 @@ def measure(rounds: int, whole_commands: bool) -> Dict[str, Any]:
 def table(result: Dict[str, Any]) -> str:
     """The figures for a person, as Markdown."""
     lines = [
-        f"torch {result['torch']}, Hypothesis {result['hypothesis']}, Python {result['python']}",
+        f"{cases.Place.device}: torch {result['torch']}, Hypothesis {result['hypothesis']}, "
+        f"Python {result['python']}",
         "",
         "| one case of | harness, us | bare torch, us | ratio | of each round | promised |",
         "|---|---|---|---|---|---|",
@@ -99,6 +106,8 @@ def table(result: Dict[str, Any]) -> str:
             f"| {row['cases']} | {row['harness_us']:.0f} | {row['bare_us']:.0f} "
             f"| {row['ratio']:.2f} | {rounds} | {row['promised'] or ''} |"
         )
+    if "hypothesis_torch_us" not in result:
+        return "\n".join(lines)
     peer = result["hypothesis_torch_us"]
     small = result["cost"][0]["harness_us"]
     lines.append("")
@@ -138,6 +147,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     if options.rounds < 1:
         print("error: --rounds must be positive", file=sys.stderr)
         return USAGE_ERROR
+    cases.Place.device = options.device
     result = measure(options.rounds, not options.skip_commands)
     print(table(result))
     if options.output is not None:

@@ -12,11 +12,20 @@ from hypothesis import strategies as st
 
 from frostproof.properties import test_freeze
 from frostproof.properties.harness.core import evidence
+from frostproof.properties.harness.machine import accelerators
 from frostproof.properties.harness.reproducer.recording import Recorder
 from frostproof.strategies import MLP, TrainingRun, mlps, training_runs
 from frostproof.strategies.networks import ACTIVATION_MODULES, Layer
 
 DTYPE = torch.float32
+
+
+class Place:
+    """Where the cases run."""
+
+    device = "cpu"
+
+
 QUIET: Dict[str, Any] = {
     "database": None,
     "deadline": None,
@@ -36,11 +45,11 @@ def bare(run: TrainingRun) -> None:
         if layer.activation != "identity":
             layers.append(ACTIVATION_MODULES[layer.activation]())
         width = layer.width
-    network = torch.nn.Sequential(*layers)
+    network = torch.nn.Sequential(*layers).to(Place.device)
     parameters = list(network.parameters())
     frozen = [p for p, name in zip(parameters, description.parameter_names()) if name in run.frozen]
-    inputs = torch.rand(run.batch, description.inputs) * 3 - 1.5
-    targets = torch.rand(run.batch, width) * 3 - 1.5
+    inputs = (torch.rand(run.batch, description.inputs) * 3 - 1.5).to(Place.device)
+    targets = (torch.rand(run.batch, width) * 3 - 1.5).to(Place.device)
     spec = run.optimizer
     train(
         frozen,
@@ -83,7 +92,12 @@ def bare_all(runs: List[TrainingRun]) -> None:
 def runs_of(networks: st.SearchStrategy[MLP]) -> st.SearchStrategy[TrainingRun]:
     """One to three steps of the common optimizers on a kind of nets."""
     return training_runs(
-        networks=networks, names=("SGD", "Adam", "AdamW"), cuts=False, max_steps=3, dtype=DTYPE
+        networks=networks,
+        names=("SGD", "Adam", "AdamW"),
+        cuts=False,
+        max_steps=3,
+        device=Place.device,
+        dtype=DTYPE,
     )
 
 
@@ -119,6 +133,7 @@ def seconds(work: Callable[[], Any]) -> float:
     try:
         started = time.perf_counter()
         work()
+        accelerators.synchronize(Place.device)
         return time.perf_counter() - started
     finally:
         gc.enable()
@@ -130,7 +145,7 @@ def in_harness(runs: st.SearchStrategy[TrainingRun], seed: int, examples: int) -
     seen: List[TrainingRun] = []
 
     def narrowed(data: Any) -> None:
-        law(device="cpu", dtype=DTYPE, data=_Narrowed(data, runs, seen))
+        law(device=Place.device, dtype=DTYPE, data=_Narrowed(data, runs, seen))
 
     counted = evidence.counted(narrowed, evidence.Count(), Recorder())
 
