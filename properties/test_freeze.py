@@ -91,7 +91,8 @@ def watch_training(trainer: Trainer) -> None:
     versions = {name: trainer.named[name]._version for name in run.frozen}
     states = {name: _state_bits(trainer, name) for name in run.frozen}
     if run.optimizer.name != "Adagrad":
-        check_equal([name for name in states if states[name]], [], "frozen, but with state")
+        for name in run.frozen:
+            check_equal(states[name], {}, f"what the optimizer keeps for frozen {name}")
     storages = {name: parameter.data_ptr() for name, parameter in trainer.named.items()}
     held: Dict[str, Any] = {name: value for name, value in trainer.named.items()}
     for step in range(1, run.steps + 1):
@@ -163,7 +164,7 @@ def test_ways_to_ask_for_gradients(device: str, dtype: torch.dtype, data: st.Dat
     found = torch.autograd.grad(loss, [trainer.named[name] for name in names], retain_graph=True)
     for name, gradient in zip(names, found):
         check_same_bits(gradient, expected[name], f"what autograd.grad gives for {name}")
-    check_equal(_owners(trainer), [], "who has a .grad after autograd.grad")
+    check_owners(trainer, [], "autograd.grad")
     for name, parameter in trainer.named.items():
         if name not in names:
             what = f"autograd.grad of {name}, frozen or cut off"
@@ -174,7 +175,7 @@ def test_ways_to_ask_for_gradients(device: str, dtype: torch.dtype, data: st.Dat
             )
     some = names[:: 2 if len(names) > 1 else 1]
     loss.backward(retain_graph=True, inputs=[trainer.named[name] for name in some])
-    check_equal(_owners(trainer), some, "who has a .grad after backward(inputs=)")
+    check_owners(trainer, some, "backward(inputs=)")
     loss.backward()
     for name in trainer.named:
         wanted = expected[name]
@@ -196,8 +197,12 @@ def watch_gradients(parameter: torch.Tensor, seen: List[bytes]) -> None:
         parameter.register_post_accumulate_grad_hook(after)
 
 
-def _owners(trainer: Trainer) -> List[str]:
-    return [name for name, parameter in trainer.named.items() if parameter.grad is not None]
+def check_owners(trainer: Trainer, names: List[str], after: str) -> None:
+    """The named parameters have a gradient, and no others."""
+    __tracebackhide__ = True
+    for name, parameter in trainer.named.items():
+        what = f"whether {name} has a gradient after {after}"
+        check_equal(parameter.grad is not None, name in names, what)
 
 
 @law("F2 F5", "torch.Tensor.requires_grad and register_hook documentation", FLOATING)

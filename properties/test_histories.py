@@ -23,6 +23,7 @@ from frostproof.properties.harness.core.checks import (
     check_equal,
     check_same_bits,
     check_same_gradient,
+    check_within,
     count_cases,
     fail,
     snapshot,
@@ -139,12 +140,8 @@ class History(RuleBasedStateMachine):
                 if allowed is not None:
                     allowed = allowed + 8 * torch.finfo(self.dtype).eps * held.abs()
             if allowed is not None:
-                gap = (oracle.as_float64(parameter.grad) - wanted).abs()
-                check(
-                    bool((gap <= allowed).all()),
-                    f"gradient of {name} is {float((gap / allowed).max()):.3g} times the allowed error "
-                    f"off what was there plus the reference",
-                )
+                what = f"gradient of {name}, beside what was there plus the reference,"
+                check_within(parameter.grad, wanted, allowed, what)
             self.gradients[name] = read_bits(parameter.grad)
 
     @rule()

@@ -8,6 +8,7 @@ import torch
 from hypothesis import strategies as st
 
 from frostproof.strategies.freezing import Mask, freeze_masks
+from frostproof.strategies.network_code import layer_code
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,10 @@ class LayerCase:
     train: bool = True
     input_learns: bool = False
     seed: int = 0
+
+    def code(self, device: str, dtype: torch.dtype) -> Tuple[str, Tuple[str, ...]]:
+        """``build`` as plain torch code, and the names that it defines."""
+        return layer_code(self, device, dtype), ("layer", "x")
 
     def build(self, device: str, dtype: torch.dtype) -> Tuple[torch.nn.Module, torch.Tensor]:
         """The layer, frozen as described, and its input; every value from -1 to 1."""

@@ -9,6 +9,7 @@ import torch
 from hypothesis import strategies as st
 
 from frostproof.strategies.digits import Digits, read_as
+from frostproof.strategies.network_code import network_code, network_places, program_names
 
 ACTIVATIONS = (
     "identity",
@@ -139,6 +140,10 @@ class MLP:
             reach.append(here)
         return frozenset() if self.depth in positions else reach[-1]
 
+    def code(self, device: str, dtype: torch.dtype) -> Tuple[str, Tuple[str, ...]]:
+        """``build`` as plain torch code, and the name that it defines."""
+        return network_code(self, device, dtype), ("net",)
+
     def build(self, device: str = "cpu", dtype: torch.dtype = torch.float32) -> "Network":
         """A fresh module on a device, weights drawn on the CPU from ``seed`` alone."""
         network = Network(self, device, dtype)
@@ -229,6 +234,22 @@ class Network(torch.nn.Module):
                 yield child
             else:
                 yield from child.children()
+
+    def places(self) -> List[Tuple[Any, str]]:
+        """Its parts, and where they are in what ``MLP.code`` writes."""
+        return network_places(self)
+
+    def program_names(self) -> Dict[str, str]:
+        """The keys of its state_dict, and those in what ``MLP.code`` writes."""
+        return program_names(self.description)
+
+    def plainly_called(
+        self, value: torch.Tensor, cuts: Iterable[int] = (), cut_by: str = "detach", at: Any = None
+    ) -> bool:
+        """Whether this call of it is its layers, one after the other."""
+        return (
+            not tuple(cuts) and at is None and not any(layer.skip for layer in self.description.layers)
+        )
 
     def forward(
         self,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from frostproof.strategies.capabilities import lack, require
 from frostproof.strategies.digits import Digits, read_as
+from frostproof.strategies.tensor_code import tensor_code
 
 # Small shapes first, so that an index shrinks towards one element without axes.
 # The last few reach faults that depend on size; a zero extent holds no element.
@@ -155,6 +156,10 @@ class TensorSpec:
         if layout == "lazy" and dtype in (torch.float32, torch.float64):
             return torch.complex(torch.zeros_like(tensor), tensor).conj().imag
         return tensor
+
+    def code(self, device: str, dtype: torch.dtype) -> Tuple[str, Tuple[str, ...]]:
+        """``build`` as plain torch code, and the name that it defines."""
+        return tensor_code(self, device, dtype), ("source",)
 
     def build(self, device: str = "cpu", dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """The tensor on a device: values drawn on the CPU from ``seed`` alone."""

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from frostproof.strategies.detaching import CUT_DIGITS, Cuts, read_cuts
 from frostproof.strategies.digits import Digits, read_as, reader_of
 from frostproof.strategies.freezing import Mask, layers_of, mask_digits, read_mask
+from frostproof.strategies.network_code import data_code
 from frostproof.strategies.networks import MLP, mlps
 from frostproof.strategies.optimizers import (
     OPTIMIZER_DIGITS,
@@ -57,6 +58,10 @@ class TrainingRun:
     @cached_property
     def _gets_gradient(self) -> FrozenSet[str]:
         return self.network.reached(self.cuts.positions, self.cuts.by) - frozenset(self.frozen)
+
+    def data_code(self, device: str, dtype: torch.dtype) -> Tuple[str, Tuple[str, ...]]:
+        """``data`` as plain torch code, and the names that it defines."""
+        return data_code(self, device, dtype), ("x", "target")
 
     def data(
         self, device: str = "cpu", dtype: torch.dtype = torch.float32

@@ -45,7 +45,7 @@ net = nn.Sequential(nn.Linear(1, 1)).to("cpu", torch.float32)
 def record(laws: int, broken: int, versions: int = 1, cells: int = 3) -> Record:
     """A made-up record with so many broken cells."""
     run = TrainingRun(MLP(3, (Layer(2), Layer(1, skip=0))), ("layers.0.linear.weight",), Cuts((1,)))
-    network = network_of([run], "layers.0.linear.weight moved")
+    network = network_of([run], {"layers.0.linear.weight": "moved"})
     entries: List[Entry] = []
     dtypes = ("float32", "float64", "bfloat16", "float16", "complex64", "int8", "bool")
     for version in range(versions):

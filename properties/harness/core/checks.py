@@ -16,7 +16,24 @@ from frostproof.properties.harness.core.bits import (
 
 
 class LawBroken(AssertionError):
-    """A law does not hold: the sentence names what was expected and what came."""
+    """A law does not hold: the sentence names what was expected and what came.
+
+    The same as data: relation: "holds", "equal", "same bits", "moved", "same gradient", "close" or
+    "raises"; subject: what it is about, in words; actual and expected: the two that do not agree
+    (a tensor, a snapshot of one, a plain value), None where the relation has none.
+    """
+
+    def __init__(
+        self,
+        sentence: str,
+        relation: str = "holds",
+        subject: str = "",
+        actual: Any = None,
+        expected: Any = None,
+    ) -> None:
+        super().__init__(sentence)
+        self.relation, self.subject = relation, subject or sentence
+        self.actual, self.expected = actual, expected
 
 
 class Tally:
@@ -46,13 +63,21 @@ def fail(sentence: str) -> NoReturn:
     raise LawBroken(sentence)
 
 
+def disagree(sentence: str, relation: str, subject: str, actual: Any, expected: Any) -> NoReturn:
+    """Raise ``LawBroken`` with its facts."""
+    __tracebackhide__ = True
+    Tally.assertions += 1
+    raise LawBroken(sentence, relation, subject, actual, expected)
+
+
 def check_equal(actual: Any, expected: Any, what: str) -> None:
     """``actual == expected`` for plain Python values."""
     __tracebackhide__ = True
     if actual == expected:
         check(True, what)
     else:
-        fail(f"{what}: expected {expected!r}, got {actual!r}")
+        sentence = f"{what}: expected {expected!r}, got {actual!r}"
+        disagree(sentence, "equal", what, actual, expected)
 
 
 def check_same_bits(actual: torch.Tensor, expected: Any, what: str) -> None:
@@ -62,7 +87,8 @@ def check_same_bits(actual: torch.Tensor, expected: Any, what: str) -> None:
     if has_bits(actual, was):
         check(True, what)
     else:
-        fail(f"{what}: {describe_difference(was, read_bits(actual), actual)}")
+        sentence = f"{what}: {describe_difference(was, read_bits(actual), actual)}"
+        disagree(sentence, "same bits", what, actual, expected)
 
 
 def check_same_gradient(parameter: torch.Tensor, expected: Optional[bytes], what: str) -> None:
@@ -71,15 +97,22 @@ def check_same_gradient(parameter: torch.Tensor, expected: Optional[bytes], what
     gradient = parameter.grad
     if gradient is not None and expected is not None:
         check_same_bits(gradient, expected, what)
+    elif (gradient is None) == (expected is None):
+        check(True, what)
     else:
         has, wanted = ("no" if side is None else "a" for side in (gradient, expected))
-        check(has == wanted, f"{what}: there is {has} gradient, expected {wanted} gradient")
+        sentence = f"{what}: there is {has} gradient, expected {wanted} gradient"
+        disagree(sentence, "same gradient", what, parameter, expected)
 
 
 def check_moved(actual: torch.Tensor, before: bytes, what: str) -> None:
     """A tensor's bits differ from its earlier ``read_bits``."""
     __tracebackhide__ = True
-    check(not has_bits(actual, before), f"{what}: expected to change, but every bit is the same")
+    if not has_bits(actual, before):
+        check(True, what)
+    else:
+        sentence = f"{what}: expected to change, but every bit is the same"
+        disagree(sentence, "moved", what, actual, before)
 
 
 def check_close(
@@ -88,20 +121,34 @@ def check_close(
     """``|actual - expected| <= atol + rtol * |expected|`` elementwise, compared in float64 on CPU."""
     __tracebackhide__ = True
     with torch.no_grad():
+        allowed = atol + rtol * dense_on_cpu(expected).to(torch.float64).abs()
+    check_within(actual, expected, allowed, what)
+
+
+def check_within(
+    actual: torch.Tensor, expected: torch.Tensor, allowed: torch.Tensor, what: str, why: str = ""
+) -> None:
+    """``|actual - expected| <= allowed`` elementwise, compared in float64 on CPU.
+
+    allowed: of their shape, or one that expands to it; why: what else to say where it is not so.
+    """
+    __tracebackhide__ = True
+    check_equal(tuple(actual.shape), tuple(expected.shape), f"{what}: shape")
+    with torch.no_grad():
         one, two = (dense_on_cpu(tensor).to(torch.float64) for tensor in (actual, expected))
-        check_equal(tuple(one.shape), tuple(two.shape), f"{what}: shape")
         gap = (one - two).abs()
-        allowed = atol + rtol * two.abs()
         bad = ~(gap <= allowed)  # NaN is not close
         if not bool(bad.any()):
             check(True, what)
             return
+        allowed = allowed.expand(tuple(gap.shape))
         where = tuple(int(index) for index in bad.nonzero()[0])
-        fail(
+        sentence = (
             f"{what}: element {where} is {float(one[where])!r}, expected {float(two[where])!r} "
             f"(off by {float(gap[where]):.3g}, allowed {float(allowed[where]):.3g}; "
-            f"{int(bad.sum())} of {bad.numel()} elements are off)"
+            f"{int(bad.sum())} of {bad.numel()} elements are off){why}"
         )
+    disagree(sentence, "close", what, actual, expected)
 
 
 def check_raises(error: Any, action: Any, what: str, matching: str = "") -> None:
@@ -113,12 +160,12 @@ def check_raises(error: Any, action: Any, what: str, matching: str = "") -> None
         action()
     except error as raised:
         message = str(raised)
-        check(
-            matching.lower() in message.lower(),
-            f"{what}: raised {type(raised).__name__}, but its message lacks {matching!r}: {message}",
-        )
-    else:
-        fail(f"{what}: expected {names}, but nothing was raised")
+        if matching.lower() in message.lower():
+            check(True, what)
+            return
+        sentence = f"{what}: raised {type(raised).__name__}, but its message lacks {matching!r}: "
+        disagree(sentence + message, "raises", what, message, matching)
+    disagree(f"{what}: expected {names}, but nothing was raised", "raises", what, None, names)
 
 
 def snapshot(tensors: Mapping[str, torch.Tensor]) -> Dict[str, bytes]:

@@ -3,18 +3,17 @@
 What is drawn is plain data with numbers and short texts; all text is escaped.
 """
 
-import re
 from html import escape
-from typing import Any, Dict, Iterable, List, Optional
+from typing import Any, Dict, Iterable, List, Mapping, Optional
 
 BOX, GAP, TOP, LINE = 148, 34, 26, 15  # pixels
 MOST_LAYERS, MOST_PARAMETERS = 12, 6
 
 
-def network_of(values: Iterable[Any], seen: str) -> Optional[Dict[str, Any]]:
+def network_of(values: Iterable[Any], marks: Mapping[str, str]) -> Optional[Dict[str, Any]]:
     """What to draw of an example's values: its net, with the masks and cuts among the values.
 
-    seen: the message; the parameters that it names are marked as moved, where it says so.
+    marks: of the parameters that the broken assertion is about, by name: "moved" or "named".
     No import of what the values are: records are merged without torch.
     """
     values = list(values)
@@ -29,8 +28,6 @@ def network_of(values: Iterable[Any], seen: str) -> Optional[Dict[str, Any]]:
         if isinstance(mask, tuple) and mask and own.issuperset(mask):
             frozen = set(mask)  # of several masks the last one is the one that broke
         cuts = getattr(getattr(value, "cuts", value), "positions", ()) or cuts
-    moved = re.search(r"became|moved", seen) and "gradient" not in seen
-    mark = "moved" if moved else "named"
     layers = []
     for layer, names in zip(net.layers, net.parameters_by_layer()):
         layers.append(
@@ -43,7 +40,7 @@ def network_of(values: Iterable[Any], seen: str) -> Optional[Dict[str, Any]]:
                     {
                         "name": name,
                         "frozen": name in frozen,
-                        "mark": mark if re.search(rf"{re.escape(name)}(?![\w.])", seen) else "",
+                        "mark": marks.get(name, ""),
                     }
                     for name in names
                 ],

@@ -1,7 +1,7 @@
 """What is known of a broken law: where it was broken, and by which example."""
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional
 
 import torch
 
@@ -12,7 +12,9 @@ class Case:
 
     test: "test_file.py::test_name"; ident and sentence: the law; device and dtype: of the
     test's id (dtype None where the law has none); values: the drawn arguments and other
-    parameters by name; drawn: what ``data.draw`` gave, in order; seen: what was raised.
+    parameters by name; drawn: what ``data.draw`` gave, in order; draws_data: whether the law
+    takes ``data``; machine: the state machine whose events are among the values; seen: what was
+    raised.
     """
 
     test: str
@@ -22,14 +24,9 @@ class Case:
     dtype: torch.dtype = torch.float32
     values: Dict[str, Any] = field(default_factory=dict)
     drawn: List[Any] = field(default_factory=list)
+    draws_data: bool = False
+    machine: Any = None
     seen: Optional[BaseException] = None
-
-    def __getitem__(self, name: str) -> Any:
-        return self.values[name]
-
-    def draws(self, *defaults: Any) -> Tuple[Any, ...]:
-        """What was drawn, filled up with defaults where the law broke before the last draw."""
-        return (*self.drawn[: len(defaults)], *defaults[len(self.drawn) :])
 
     @property
     def dtype_name(self) -> str:

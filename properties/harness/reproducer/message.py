@@ -12,6 +12,7 @@ import torch
 from frostproof.properties.harness.core import evidence
 from frostproof.properties.harness.own import options as own
 from frostproof.properties.harness.reproducer.case import Case
+from frostproof.properties.harness.reproducer.recording import MACHINE
 from frostproof.properties.harness.session.options import value
 from frostproof.properties.harness.session.state import of
 
@@ -110,5 +111,7 @@ def case_of(item: Any, failed: Dict[str, Any], problem: Optional[BaseException])
         dtype=values.get("dtype", torch.float32),
         values=values,
         drawn=list(getattr(data, "drawn", [])),
+        draws_data=data is not None,
+        machine=MACHINE.get("last"),
         seen=problem,
     )

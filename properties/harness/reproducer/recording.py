@@ -66,6 +66,9 @@ class Recorder:
         return {**named, "data": RecordedData(data)} if isinstance(data, st.DataObject) else named
 
 
+MACHINE: Dict[str, Any] = {}  # "last": the state machine that ran last
+
+
 def recorded(rule: Callable[..., None]) -> Callable[..., None]:
     """Put each call of a state machine's rule, with its arguments, in the machine's ``trail``."""
 
@@ -73,6 +76,7 @@ def recorded(rule: Callable[..., None]) -> Callable[..., None]:
     def event(self: Any, **arguments: Any) -> None:
         __tracebackhide__ = True
         self.trail.append((rule.__name__, arguments))
+        MACHINE["last"] = self
         rule(self, **arguments)
 
     return event

@@ -13,7 +13,7 @@ import pytest
 from frostproof.properties.harness.report.drawing import network_of
 from frostproof.properties.harness.reproducer import message
 from frostproof.properties.harness.reproducer.recording import Recorder
-from frostproof.properties.harness.reproducer.registry import Program, program, templates
+from frostproof.properties.harness.reproducer.replay import Found, found_by
 from frostproof.properties.harness.session.options import value
 from frostproof.properties.harness.session.shown import shown
 
@@ -48,21 +48,16 @@ def write(config: pytest.Config, nodeid: str, text: str) -> str:
         return str(path)
 
 
-def _program(case: message.Case, item: pytest.Item) -> Tuple[Optional[Program], str]:
-    """(the program or nothing, what to say of it)."""
+def _found(case: message.Case, item: Any) -> Found:
+    """The program of a case, or why there is none."""
+    handle = getattr(item.obj, "hypothesis", None)
     try:
-        if case.test not in templates():
-            return None, ""  # laws of a user's own code: the program is the user's
-        made = program(case)
+        return found_by(item.obj if handle is None else handle.inner_test, case)
     except Exception as problem:  # a broken torch may break the writing too: the law's message counts
-        return None, (
-            f"none: writing it failed with {type(problem).__name__}: {problem}\n"
+        return Found(
+            why=f"writing it failed with {type(problem).__name__}: {problem}\n"
             "This torch is too broken to describe the example; -vv shows the traceback."
         )
-    where = write(item.config, item.nodeid, made.text)
-    if made.ends is None:
-        where += "\nRun alone it does not show this: it takes more than this one example."
-    return made, where
 
 
 def explain(item: Any, call: Any, report: Any) -> None:
@@ -85,24 +80,25 @@ def _explain(item: Any, excinfo: Any, problem: Exception, report: Any) -> None:
     parametrized = getattr(item.obj, "hypothesis", None) is None
     failed = (recorder.failed if recorder else None) or ({} if parametrized else None)
     case = message.case_of(item, failed or {}, problem)
-    made: Optional[Program] = None
+    found = Found()
     properties: List[Tuple[str, str]] = []
     if failed is None or getattr(failed.get("data"), "drawing", False):
-        where = message.BEFORE if case.test in templates() else ""
+        where = message.BEFORE
     else:
-        made, where = _program(case, item)
+        found = _found(case, item)
+        made = found.program
+        where = write(item.config, item.nodeid, made) if made else f"none: {found.why}"
     text = message.sentence(item, case, excinfo, where)
     if failed is not None:
         properties.append(("description", message.described(case)))
-        seen = message.seen(problem, excinfo)
-        network = network_of([*case.values.values(), *case.drawn], seen)
-        if network is None and made is not None:
-            network = network_of([made.run], seen)
+        values = [*case.values.values(), *case.drawn]
+        network = network_of(values, found.marks) or network_of(found.networks, found.marks)
         if network:
             properties.append(("network", json.dumps(network)))
     properties.append(("message", text))
-    if made is not None:
-        properties.append(("reproducer", made.text))
+    made = found.program
+    if made:
+        properties.append(("reproducer", made))
     item.user_properties.extend(properties)
     report.user_properties.extend(properties)
     whole = item.config.getoption("verbose") > 1 or item.config.getoption("--full-trace")
@@ -110,5 +106,5 @@ def _explain(item: Any, excinfo: Any, problem: Exception, report: Any) -> None:
         report.sections.append(("law", text))
     else:
         report.longrepr = shown(text, problem, report)
-    if made is not None:
-        report.sections.append(("reproducer", made.text))
+    if made:
+        report.sections.append(("reproducer", made))

@@ -15,11 +15,13 @@ LOW_PRECISION = (torch.bfloat16, torch.float16)
 
 def step(optimizer: torch.optim.Optimizer) -> None:
     """``optimizer.step()`` without the groups that this torch cannot step: see EMPTY_STEP."""
+    if not known(EMPTY_STEP):
+        optimizer.step()
+        return
     groups = optimizer.param_groups
-    if known(EMPTY_STEP):
-        optimizer.param_groups = [
-            group for group in groups if any(p.grad is not None for p in group["params"])
-        ]
+    optimizer.param_groups = [
+        group for group in groups if any(p.grad is not None for p in group["params"])
+    ]
     optimizer.step()
     optimizer.param_groups = groups
 

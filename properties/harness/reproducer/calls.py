@@ -1,0 +1,343 @@
+"""Calls while an example is replayed: torch's are written down, outermost ones only."""
+
+import functools
+import re
+import threading
+import types
+from typing import Any, Callable, Dict, List
+
+import torch
+
+from frostproof.properties.harness.core.checks import LawBroken
+from frostproof.properties.harness.reproducer import facts
+from frostproof.properties.harness.reproducer.facts import Flag, plain
+from frostproof.properties.harness.reproducer.instrument import telling
+from frostproof.properties.harness.reproducer.naming import Names, everywhere
+from frostproof.properties.harness.reproducer.statements import Block, Ref, Statement, Unwritable
+
+# What only looks at a module: the parameters that come are known by their places.
+STRUCTURE = frozenset(
+    "parameters named_parameters buffers named_buffers modules named_modules children named_children "
+    "items keys values".split()
+)
+# What acts although it is a function of torch whose name does not end with "_".
+ACTS = frozenset(
+    "backward manual_seed set_grad_enabled seed save set_default_dtype checkpoint set_num_threads "
+    "register_parametrization remove_parametrizations weight_norm remove_weight_norm spectral_norm "
+    "set_rng_state use_deterministic_algorithms".split()
+)
+# Methods that only look, of what is no tensor.
+LOOKS = frozenset("state_dict get_scale get_last_lr name data_ptr is_enabled get item copy".split())
+BUILTINS = frozenset(
+    (bool, len, type, id, repr, str, float, int, tuple, sorted, abs, list, isinstance, hasattr)
+)
+LIBRARY = ("copy", "_copy", "math", "pickle", "io")
+
+
+def makes(name: str) -> bool:
+    """Whether a function or method of torch of this name only makes or reads something."""
+    return name not in ACTS and (name[-1] != "_" or name[-2:] == "__")
+
+
+Special = Callable[[Any, Any, Any, Dict[str, Any]], Any]
+SPECIAL: Dict[str, Special] = {}
+
+
+class Calls(Names):
+    """What becomes of a call."""
+
+    def attribute(self, owner: Any, name: str) -> Any:
+        """``owner.name``: see ``Tape``."""
+        raise NotImplementedError
+
+    def set_attribute(self, value: Any, owner: Any, name: str) -> None:
+        """``owner.name = value``: see ``Tape``."""
+        raise NotImplementedError
+
+    def asked(self, owner: Any, name: str, values: Any, named: Dict[str, Any]) -> Any:
+        """``owner.name(...)``."""
+        function = getattr(owner, name)
+        if isinstance(owner, types.ModuleType):
+            root = owner.__name__.partition(".")[0]
+            if root == "torch" and not self.own(function):
+                label = f"{owner.__name__}.{name}"
+                return self.written([facts.short(label)], function, values, named, makes(name))
+            return self.called(function, values, named)
+        if isinstance(owner, (torch.nn.Module, dict)) and name in STRUCTURE:
+            found = function(*map(plain, values), **named)
+            return self.listing(owner, name, found) if name in ("parameters", "buffers") else found
+        if self.own(function) or facts.is_description(owner):
+            return self.called(function, values, named)
+        if isinstance(owner, torch.nn.Module) and name == "to":
+            before = [(p.dtype, p.device) for p in (*owner.parameters(), *owner.buffers())]
+            made = function(*map(plain, values), **{k: plain(v) for k, v in named.items()})
+            if before == [(p.dtype, p.device) for p in (*owner.parameters(), *owner.buffers())]:
+                return made
+        ref = self.ref(owner)
+        if ref is None and isinstance(owner, torch.Tensor):
+            ref = self.text(owner)[0]
+        if ref is None and self.callbacks and id(owner) in self.callbacks[0].holds:
+            ref = self.captured(owner)
+        if ref is None:
+            if getattr(owner, "__module__", "").startswith("torch") and isinstance(owner, type):
+                label = facts.short(f"{facts.label(owner)}.{name}")
+                return self.written([label], function, values, named, False)
+            if isinstance(owner, (list, dict, set)):  # what they hold is known by itself
+                return function(*map(self.seen, values), **named)
+            return function(*map(facts.plain_deep, values), **named)
+        pure = makes(name) if isinstance(owner, torch.Tensor) else name in LOOKS
+        pure = pure and name not in ("register_hook", "retain_grad")
+        filled = type(owner) in (list, dict, set)
+        return self.written([ref, f".{name}"], function, values, named, pure, owner, symbols=filled)
+
+    def listing(self, owner: Any, name: str, found: Any) -> Any:
+        """What ``net.parameters()`` gives, known as this."""
+        made, ref = iter(list(found)), self.ref(owner)
+        if ref is not None:
+            self.known[id(made)] = (made, ref.at(f".{name}()"))
+        return made
+
+    def captured(self, owner: Any) -> Ref:
+        """A list that a callback fills: it begins as it is."""
+        made = Statement(self.text(type(owner)(owner)), True)
+        self.callbacks[0].before.append(made)
+        self.known[id(owner)] = (owner, Ref(made))
+        return Ref(made)
+
+    def called(self, function: Any, values: Any, named: Dict[str, Any]) -> Any:
+        """``function(...)``."""
+        if isinstance(function, functools.partial):
+            return self.called(function.func, (*function.args, *values), {**function.keywords, **named})
+        special = SPECIAL.get(getattr(function, "__name__", ""))
+        if special is not None and facts.is_harness(function):
+            return special(self, function, values, named)
+        if getattr(function, "__name__", "") in ("event", "note", "assume", "target"):
+            if str(function.__module__).startswith("hypothesis"):
+                return True  # of no concern to one example
+        if function is eval or function is exec:
+            return function(telling(plain(values[0]), function.__name__), *map(plain, values[1:]))
+        if function is getattr and (len(values) == 2 or hasattr(plain(values[0]), values[1])):
+            return self.attribute(plain(values[0]), plain(values[1]))
+        if function is setattr:
+            return self.set_attribute(values[2], plain(values[0]), plain(values[1]))
+        if function is all or function is any:
+            return self.quantified(function, values[0])
+        if function is bool and isinstance(plain(values[0]), bool):
+            return values[0]
+        owner = getattr(function, "__self__", None)
+        if (
+            owner is not None
+            and not isinstance(owner, types.ModuleType)
+            and not isinstance(owner, type)
+        ):
+            if not self.own(function) and not facts.is_description(owner):
+                return self.asked(owner, function.__name__, values, named)
+        described = facts.description_of(function)
+        if described is not None:
+            return self.described(described, function, values, named)
+        if self.own(function) and not isinstance(function, torch.nn.Module):
+            if isinstance(function, type) and issubclass(function, torch.nn.Module):
+                return self.constructed(function, values, named)
+            if facts.starts_threads(function):
+                return self.constructed(function, values, named)
+            if facts.draws_numbers(function):
+                return self.drawn(function, values, named)
+            return function(*map(self.seen, values), **{k: self.seen(v) for k, v in named.items()})
+        ref = self.ref(function)
+        if isinstance(function, torch.nn.Module):
+            if ref is not None and not self.descends(function, values, named):
+                if hasattr(function, "plainly_called"):
+                    named = {}
+                return self.written([ref], function, values, named, facts.only_computes(function))
+            return function(*map(self.seen, values), **{k: self.seen(v) for k, v in named.items()})
+        if ref is not None:
+            return self.written([ref], function, values, named, False)
+        label = facts.label(function)
+        if label.startswith(("torch.", "nn.")):
+            return self.written([label], function, values, named, makes(label.rpartition(".")[2]))
+        module = getattr(function, "__module__", "") or ""
+        held = any(self.ref(value) is not None for value in values)
+        if (held and any(function is each for each in BUILTINS)) or (
+            module in LIBRARY and self.touches(*values)
+        ):
+            return self.written([label], function, values, named, True, symbols=True)
+        return function(*map(self.seen, values), **{k: self.seen(v) for k, v in named.items()})
+
+    @staticmethod
+    def descends(module: Any, values: Any, named: Dict[str, Any]) -> bool:
+        """Whether a described net does more in this call than its layers one after the other."""
+        return hasattr(module, "plainly_called") and not module.plainly_called(
+            *map(plain, values), **{k: plain(v) for k, v in named.items()}
+        )
+
+    def constructed(self, function: Any, values: Any, named: Dict[str, Any]) -> Any:
+        """A class or function of the law's own file that the program gets as it stands."""
+        source = facts.definition(function)
+        if source is None:
+            return function(*map(self.seen, values), **{k: self.seen(v) for k, v in named.items()})
+        made = Statement([source], True, source=True)
+        made.hint = function.__name__
+        self.open[-1].body.append(made)
+        return self.written([Ref(made)], function, values, named, isinstance(function, type))
+
+    def quantified(self, function: Any, values: Any) -> Any:
+        """``all`` or ``any``: by the element that decides, or by all of them."""
+        refs = []
+        for value in values:
+            if bool(value) == (function is any):
+                return value if isinstance(value, Flag) else bool(value)
+            refs.append(self.ref(value))
+        word = " and " if function is all else " or "
+        if not refs or None in refs or len(refs) > 20:
+            return function is all
+        parts: List[Any] = []
+        for ref in refs:
+            parts += [word] if parts else []
+            parts += [ref]
+        return Flag(function is all, Ref(self.write(*parts, pure=True), operated=True))
+
+    def written(
+        self,
+        head: List[Any],
+        function: Any,
+        values: Any,
+        named: Dict[str, Any],
+        pure: bool,
+        owner: Any = None,
+        symbols: bool = False,
+    ) -> Any:
+        """A call that goes into the program."""
+        source = [each for each in (*values, *named.values()) if isinstance(each, torch.Generator)]
+        generator = self.ref(source[0]) if source else None
+        pure = pure and not source  # what is drawn next depends on it
+        values = [self.callback(value) for value in values]
+        named = {name: self.callback(value) for name, value in named.items()}
+        body = self.open[-1].body
+        given = self.arguments(values, named, symbols)
+        if given[:1] == ["list("] and str(head[0]).startswith("torch.optim."):
+            given = [given[1], *given[3:]]  # an optimizer takes an iterator
+        made = Statement([*head, "(", *given, ")"], pure)
+        made.touched = facts.state_of(owner)
+        if isinstance(owner, torch.Tensor) and not str(head[1]).startswith((".backward", ".register")):
+            made.mutates = head[:1]
+        place = len(body)
+        self.depth += 1
+        try:
+            result = function(
+                *map(facts.plain_deep, values), **{k: facts.plain_deep(v) for k, v in named.items()}
+            )
+        except LawBroken:
+            made.pure = False
+            self.triggers.append(made)
+            raise
+        except Exception as problem:
+            made.raised = problem
+            raise
+        finally:
+            self.depth -= 1
+            body.insert(max(place, len(body)), made)
+        made.inert = made.touched is not None and facts.state_of(owner) == made.touched
+        if generator is not None:
+            made.draws, made.literal = generator.statement, facts.plain_tensor_code(result)
+        if result is None and not pure:
+            return None
+        if result is owner and owner is not None and self.ref(owner) is not None:
+            return result
+        if isinstance(result, torch.Tensor) and self.ref(result) is not None and not pure:
+            return result
+        return self.learn(result, Ref(made))
+
+    def callback(self, value: Any) -> Any:
+        """A function of the law's that torch will call: a function of the program."""
+        inner = plain(value)
+        if not isinstance(inner, (types.FunctionType, types.MethodType)) or not self.own(inner):
+            return value
+        if self.ref(inner) is not None:
+            return inner
+        block = Block(definition=inner)
+        cells = (
+            [cell.cell_contents for cell in inner.__closure__ or ()]
+            if hasattr(inner, "__closure__")
+            else []
+        )
+        cells += vars(getattr(inner, "__self__", types.SimpleNamespace())).values()
+        block.holds = {id(each) for each in cells if type(each) in (list, dict, set)}
+        self.open[-1].body.append(block)
+        tape = self
+
+        @functools.wraps(inner)
+        def told(*values: Any, **named: Any) -> Any:
+            if block.body or block.done or threading.get_ident() != tape.thread:
+                return inner(*values, **named)
+            return tape.inside(block, inner, values, named)
+
+        self.known[id(told)] = (told, Ref(block.statement))
+        return told
+
+    def inside(self, block: Block, function: Any, values: Any, named: Dict[str, Any]) -> Any:
+        """The first call of a callback: what it does is the function's body."""
+        block.done = True
+        for number, value in enumerate(values):
+            block.parameters.append(Statement([f"a{number}"], True))
+            block.parameters[-1].hint = f"a{number}"
+            if not everywhere(value):
+                self.known[id(value)] = (value, Ref(block.parameters[-1]))
+        depth, self.depth = self.depth, 0
+        opened, self.open = self.open, [block]
+        self.callbacks.append(block)
+        known = dict(self.known)
+        try:
+            result = function(*values, **named)
+            if result is not None:
+                try:
+                    self.write("return ", *self.text(result))
+                except Unwritable:
+                    pass
+            return facts.plain_deep(result)
+        finally:
+            mine = [key for key in self.known if key not in known]
+            before = {id(each) for each in self.callbacks[0].before}
+            for key in mine:  # what is made inside is not known outside, but for what it fills
+                if id(self.known[key][1].statement) not in before:
+                    self.kept.append(self.known.pop(key))
+            self.callbacks.pop()
+            self.depth, self.open = depth, opened
+
+    def described(self, code: Any, function: Any, values: Any, named: Dict[str, Any]) -> Any:
+        """What a description builds: it prints itself."""
+        self.depth += 1
+        try:
+            result = function(*map(plain, values), **{k: plain(v) for k, v in named.items()})
+            lines, names = code(*map(plain, values), **{k: plain(v) for k, v in named.items()})
+        finally:
+            self.depth -= 1
+        made, original = Statement([lines], True, source=True), lines
+        self.open[-1].body.append(made)
+        results = result if isinstance(result, (tuple, list)) else [result]
+        for number, (value, name) in enumerate(zip(results, names)):
+            self.defined[name] = self.defined.get(name, 0) + 1
+            if self.defined[name] > 1:
+                lines = re.sub(rf"(?<![\w.]){name}\b(?!=[^=])", f"{name}{self.defined[name]}", lines)
+                name = f"{name}{self.defined[name]}"
+            made.defines.append(name)
+            made.parts = [lines]
+            self.learn(value, Ref(made, number=number))
+        made.same = original if code.__name__ == "data_code" else ""
+        return result
+
+    def drawn(self, function: Any, values: Any, named: Dict[str, Any]) -> Any:
+        """Numbers made from a seed: written out where they are few, else as they are made."""
+        block = Block()
+        self.open.append(block)
+        try:
+            result = function(*map(self.seen, values), **{k: self.seen(v) for k, v in named.items()})
+        finally:
+            self.open.pop()
+        results = result if isinstance(result, (tuple, list)) else [result]
+        codes = [facts.plain_tensor_code(each) for each in results]
+        if None in codes:
+            self.open[-1].body += block.body
+            return result
+        for value, code in zip(results, codes):
+            self.learn(value, Ref(self.write(code, pure=True)))
+        return result

@@ -1,0 +1,376 @@
+"""The assertion that ends a program: each check of the harness in plain torch.
+
+Also what snapshots are in a program: the values that ``tolist`` gave at that time.
+"""
+
+import inspect
+import sys
+from typing import Any, Callable, Dict, List, Optional
+
+import torch
+
+from frostproof.properties.harness.core import bits, checks
+from frostproof.properties.harness.reproducer import facts
+from frostproof.properties.harness.reproducer.calls import SPECIAL
+from frostproof.properties.harness.reproducer.facts import Flag, Snapshot, plain
+from frostproof.properties.harness.reproducer.statements import (
+    Block,
+    Ref,
+    Statement,
+    Unwritable,
+    every,
+)
+from frostproof.properties.harness.reproducer.tape import Tape
+
+Parts = Optional[List[Any]]
+
+
+def special(name: str) -> Callable[[Any], Any]:
+    """Register what the tape does where a law calls a function of the harness of this name."""
+
+    def register(function: Any) -> Any:
+        SPECIAL[name] = function
+        return function
+
+    return register
+
+
+# snapshots
+
+
+def snapshot_of(tape: Tape, tensor: torch.Tensor) -> bytes:
+    """``read_bits``, and a statement that keeps the values."""
+    held = Snapshot(bits.read_bits(tensor))
+    ref = tape.ref(tensor)
+    if ref is None:
+        return bytes(held)
+    made = tape.write(ref, ".tolist()", pure=True)
+    made.hint = "was"
+    held.ref, held.shape, held.dtype = Ref(made), tuple(tensor.shape), tensor.dtype
+    return held
+
+
+@special("read_bits")
+def _read_bits(tape: Tape, function: Any, values: Any, named: Any) -> bytes:
+    return snapshot_of(tape, plain(values[0]))
+
+
+@special("snapshot")
+def _snapshot(tape: Tape, function: Any, values: Any, named: Any) -> Dict[str, bytes]:
+    return {name: snapshot_of(tape, tensor) for name, tensor in plain(values[0]).items()}
+
+
+@special("has_bits")
+def _has_bits(tape: Tape, function: Any, values: Any, named: Any) -> Any:
+    tensor, held = map(plain, values)
+    value = function(tensor, bytes(held))
+    condition = same_bits(tape, tensor, held)
+    return (
+        value
+        if condition is None
+        else Flag(value, Ref(tape.write(*condition, pure=True), operated=True))
+    )
+
+
+@special("from_bits")
+def _from_bits(tape: Tape, function: Any, values: Any, named: Any) -> torch.Tensor:
+    held, shape, dtype = (facts.plain_deep(value) for value in values)
+    made: torch.Tensor = function(bytes(held), tuple(shape), dtype)
+    if isinstance(held, Snapshot) and hasattr(held, "ref"):
+        tape.learn(made, Ref(tape.write("torch.tensor(", held.ref, f", dtype={dtype})", pure=True)))
+    return made
+
+
+@special("as_float64")
+def _as_float64(tape: Tape, function: Any, values: Any, named: Any) -> torch.Tensor:
+    tensor = plain(values[0])
+    made: torch.Tensor = function(tensor)
+    ref = tape.ref(tensor)
+    if ref is not None:
+        if tensor.dtype.is_complex:
+            parts: List[Any] = [
+                "torch.view_as_real(torch.tensor(",
+                ref,
+                ".tolist(), dtype=torch.complex128))",
+            ]
+        else:
+            parts = ["torch.tensor(", ref, ".tolist(), dtype=torch.float64)"]
+        tape.learn(made, Ref(tape.write(*parts, pure=True)))
+    return made
+
+
+@special("count_cases")
+def _count_cases(tape: Tape, function: Any, values: Any, named: Any) -> None:
+    function(*map(plain, values))
+    tape.cases.append(sum(1 for _ in every(tape.root.body)))
+
+
+# conditions
+
+
+def same_bits(tape: Tape, actual: torch.Tensor, expected: Any) -> Parts:
+    """The condition that a tensor has the bits of another, or of an earlier snapshot."""
+    ours = tape.ref(actual)
+    if ours is None:
+        return None
+    if isinstance(expected, torch.Tensor):
+        held: Any = bits.read_bits(expected)
+        theirs = tape.ref(expected)
+        other: Parts = None if theirs is None else [theirs, ".tolist()"]
+        fits = tuple(expected.shape) == tuple(actual.shape)
+    else:
+        held, fits = bytes(expected), True
+        other = [expected.ref] if hasattr(expected, "ref") else None
+    if other is None:
+        if held and not any(held):
+            return ["not ", ours, ".any()"]
+        if actual.numel() > facts.MOST or not fits:
+            return None
+        dense = bits.from_bits(held, tuple(actual.shape), actual.dtype)
+        other = [facts.numbers(dense).replace("nan", 'float("nan")').replace("inf", 'float("inf")')]
+    one, two = _listed(actual, bits.read_bits(actual)), _listed(actual, held)
+    if two is not None and (one == two) == (bits.read_bits(actual) == held):
+        return [ours, ".tolist() == ", *other]
+    return ["repr(", ours, ".tolist()) == repr(", *other, ")"]
+
+
+def _listed(like: torch.Tensor, held: bytes) -> Any:
+    try:
+        return bits.from_bits(held, tuple(like.shape), like.dtype).tolist()
+    except ValueError:
+        return None
+
+
+def close(tape: Tape, actual: torch.Tensor, expected: torch.Tensor, allowed: torch.Tensor) -> Parts:
+    """The condition that the worst element is as near as it must be."""
+    ours, theirs = tape.ref(actual), tape.ref(expected)
+    if ours is None:
+        return None
+    if tuple(actual.shape) != tuple(expected.shape):
+        return ["tuple(", ours, f".shape) == {tuple(expected.shape)}"]
+    with torch.no_grad():
+        one = torch.empty(tuple(actual.shape), dtype=torch.float64).copy_(actual)
+        two = torch.empty(tuple(expected.shape), dtype=torch.float64).copy_(expected)
+        off = ((one - two).abs() / allowed).flatten()
+        off[off != off] = float("inf")
+        worst = int(off.argmax())
+    place: List[int] = []
+    rest = worst
+    for extent in reversed(one.shape):
+        place.insert(0, rest % extent)
+        rest //= extent
+    index = f"[{', '.join(map(str, place))}]" if place else ""
+    wanted: List[Any] = [facts.number(float(two.flatten()[worst]), torch.float64)]
+    if theirs is not None and not theirs.statement.operated and theirs.statement.refs():
+        wanted = [theirs, f"{index}.item()"]
+    limit = f"{float(allowed.expand_as(one).flatten()[worst]):.6g}"
+    return ["abs(", ours, f"{index}.item() - ", *wanted, f") <= {limit}"]
+
+
+def equal(tape: Tape, actual: Any, expected: Any) -> Parts:
+    """The condition that two plain values are equal; of what holds many, of the first that differ."""
+    one, two = plain(actual), plain(expected)
+    if isinstance(one, Snapshot) or isinstance(two, Snapshot):
+        if hasattr(one, "ref") and hasattr(two, "ref"):
+            return ["repr(", one.ref, ") == repr(", two.ref, ")"]
+        if hasattr(one, "ref"):
+            made = facts.numbers(bits.from_bits(bytes(two), one.shape, one.dtype))
+            return ["repr(", one.ref, f") == {made!r}"]
+    if type(one) is dict and type(two) is dict and list(one) == list(two):
+        for key in one:
+            if one[key] is not two[key] and one[key] != two[key]:
+                return equal(tape, _held(tape, one, key), _held(tape, two, key))
+    if type(one) in (list, tuple) and type(two) is type(one) and len(one) == len(two):
+        if tape.ref(actual) is None or tape.ref(expected) is None:
+            for ours, theirs in zip(one, two):
+                if ours != theirs and (tape.touches(ours) or tape.touches(theirs)):
+                    return equal(tape, ours, theirs)
+    if not tape.touches(actual, expected):
+        return None
+    return [*tape.text(actual, True), " == ", *tape.text(expected, True)]
+
+
+def _held(tape: Tape, owner: Dict[Any, Any], key: Any) -> Any:
+    ref = tape.shadow.get((id(owner), key))
+    return owner[key] if ref is None else facts.Named(owner[key], ref)
+
+
+# checks
+
+
+def _bound(function: Any, values: Any, named: Any) -> Dict[str, Any]:
+    bound = inspect.signature(function).bind(*values, **named)
+    bound.apply_defaults()
+    return dict(bound.arguments)
+
+
+def judged(tape: Tape, function: Any, values: Any, named: Any, condition: Any) -> None:
+    """Run a check; where it fails, or each is wanted, write down its condition."""
+    broken: Optional[checks.LawBroken] = None
+    try:
+        function(*map(facts.plain_deep, values), **{k: facts.plain_deep(v) for k, v in named.items()})
+    except checks.LawBroken as problem:
+        broken = problem
+    if broken is not None or tape.every:
+        try:
+            parts: Parts = condition(_bound(function, values, named))
+        except Unwritable:
+            parts = None
+        if parts is not None and (broken is not None or len(parts) < 40):
+            tape.close(parts, broken, _what(function, values, named))
+    if broken is not None:
+        tape.failed = broken
+        raise broken
+
+
+def _what(function: Any, values: Any, named: Any) -> str:
+    found = _bound(function, values, named)
+    return str(found.get("what", found.get("sentence", "")))
+
+
+@special("check")
+def _check(tape: Tape, function: Any, values: Any, named: Any) -> None:
+    def condition(_: Any) -> Parts:
+        return None if tape.ref(values[0]) is None else tape.text(values[0], True)
+
+    judged(tape, function, values, named, condition)
+
+
+@special("fail")
+def _fail(tape: Tape, function: Any, values: Any, named: Any) -> None:
+    frame: Any = sys._getframe(1)
+    while frame.f_globals.get("__name__", "").startswith("frostproof.properties.harness.reproducer"):
+        frame = frame.f_back
+    code, value = tape.branches.get(id(frame), (None, None))
+
+    def condition(_: Any) -> Parts:
+        if code is not frame.f_code:
+            return None
+        ref = tape.ref(value) if isinstance(value, Flag) else None
+        if ref is None:
+            return None
+        if not value:
+            return [ref]
+        parts = ref.statement.parts
+        if " is " in parts:
+            return [" is not " if part == " is " else part for part in parts]
+        return ["not (", ref, ")"]
+
+    raised = sys.exc_info()[1]
+    try:
+        judged(tape, function, values, named, condition)
+    except checks.LawBroken:
+        found = [s for s in every(tape.root.body) if s.raised is raised is not None]
+        if found:
+            tape.closed = found[-1]
+        raise
+
+
+@special("check_equal")
+def _check_equal(tape: Tape, function: Any, values: Any, named: Any) -> None:
+    judged(tape, function, values, named, lambda _: equal(tape, values[0], values[1]))
+
+
+@special("check_same_bits")
+def _check_same_bits(tape: Tape, function: Any, values: Any, named: Any) -> None:
+    judged(tape, function, values, named, lambda _: same_bits(tape, plain(values[0]), plain(values[1])))
+
+
+@special("check_moved")
+def _check_moved(tape: Tape, function: Any, values: Any, named: Any) -> None:
+    def condition(_: Any) -> Parts:
+        parts = same_bits(tape, plain(values[0]), plain(values[1]))
+        return None if parts is None else ["not (", *parts, ")"]
+
+    judged(tape, function, values, named, condition)
+
+
+@special("check_same_gradient")
+def _check_same_gradient(tape: Tape, function: Any, values: Any, named: Any) -> None:
+    parameter, expected = plain(values[0]), plain(values[1])
+
+    def condition(_: Any) -> Parts:
+        if parameter.grad is not None and expected is not None:
+            return same_bits(tape, parameter.grad, expected)
+        owner = tape.ref(parameter)
+        word = "is" if expected is None else "is not"
+        return None if owner is None else [owner, f".grad {word} None"]
+
+    judged(tape, function, values, named, condition)
+
+
+@special("check_close")
+def _check_close(tape: Tape, function: Any, values: Any, named: Any) -> None:
+    def condition(given: Dict[str, Any]) -> Parts:
+        actual, expected = plain(given["actual"]), plain(given["expected"])
+        with torch.no_grad():
+            two = torch.empty(tuple(expected.shape), dtype=torch.float64).copy_(expected).abs()
+        allowed = float(plain(given["atol"])) + float(plain(given["rtol"])) * two
+        return close(tape, actual, expected, allowed)
+
+    judged(tape, function, values, named, condition)
+
+
+@special("check_within")
+def _check_within(tape: Tape, function: Any, values: Any, named: Any) -> None:
+    def condition(given: Dict[str, Any]) -> Parts:
+        return close(tape, *(plain(given[name]) for name in ("actual", "expected", "allowed")))
+
+    judged(tape, function, values, named, condition)
+
+
+@special("check_unchanged")
+def _check_unchanged(tape: Tape, function: Any, values: Any, named: Any) -> None:
+    given = _bound(function, values, named)
+    tensors, before = plain(given["tensors"]), plain(given["before"])
+    for name in before if given["names"] is None else given["names"]:
+        what = f"{plain(given['what'])} {name}"
+        _check_same_bits(tape, checks.check_same_bits, (tensors[name], before[name], what), {})
+
+
+@special("check_raises")
+def _check_raises(tape: Tape, function: Any, values: Any, named: Any) -> None:
+    given = _bound(function, values, named)
+    kinds = given["error"] if isinstance(given["error"], tuple) else (given["error"],)
+    names = [kind.__name__ for kind in kinds]
+    error = names[0] if len(names) == 1 else f"({', '.join(names)})"
+    what, matching, action = plain(given["what"]), plain(given["matching"]), given["action"]
+    block = Block(attempt=lambda: [f"except {error}:", "    pass"])
+    tape.open[-1].body.append(block)
+    tape.open.append(block)
+
+    def act() -> None:
+        tape.called(action, (), {})
+
+    broken: Optional[checks.LawBroken] = None
+    try:
+        function(given["error"], act, what, matching)
+    except checks.LawBroken as problem:
+        broken = problem
+    finally:
+        tape.open.pop()
+    for each in block.body:
+        if isinstance(each, Statement):
+            each.raised = None
+    if broken is not None or tape.every:
+        told = tape.sentence(what)
+        passed = (
+            f'"{matching.lower()}" in str(error).lower() or sys.exit({told})' if matching else "pass"
+        )
+        block.attempt = lambda: [
+            f"except {error}{' as error' if matching else ''}:",
+            f"    {passed}",
+            "else:",
+            f"    sys.exit({tape.sentence(what + ': nothing was raised')})",
+        ]
+        end = Statement([], False)
+        end.closes = True
+        block.body.append(end)
+        for each in block.body:
+            if isinstance(each, Statement):
+                each.pure = False
+        if broken is not None:
+            tape.closed = end
+    if broken is not None:
+        tape.failed = broken
+        raise broken

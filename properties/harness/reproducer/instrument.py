@@ -1,0 +1,262 @@
+"""Functions that tell the tape what they do: their code is replaced while an example is replayed.
+
+Nothing of torch is patched: what a fault, a backend or a user's code has replaced in torch is
+called as it is. Each call, attribute, operator and block in the source of a law (and of what it
+uses here) becomes a call of the tape; outside of a replay no function differs from its source.
+"""
+
+import ast
+import builtins
+import contextlib
+import gc
+import linecache
+from types import CodeType, FunctionType
+from typing import Any, Callable, Dict, Iterator, List, Tuple
+
+TAPE = "__frostproof_tape__"
+# They look at the frame that calls them, or decide what a name means.
+LEFT_ALONE = ("super", "locals", "globals", "vars", "dir")
+OPERATORS: Dict[Any, str] = {
+    **{ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%"},
+    **{ast.Pow: "**", ast.MatMult: "@", ast.BitAnd: "&", ast.BitOr: "|", ast.BitXor: "^"},
+    **{ast.LShift: "<<", ast.RShift: ">>", ast.USub: "-", ast.UAdd: "+", ast.Invert: "~"},
+    **{ast.Not: "not", ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">"},
+    **{ast.GtE: ">=", ast.Is: "is", ast.IsNot: "is not", ast.In: "in", ast.NotIn: "not in"},
+}
+
+
+class Instrument(ast.NodeTransformer):
+    """Rewrites a module; no function of it gets or loses a free variable or a function inside."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def tell(self, node: ast.AST, method: str, *arguments: Any, **more: Any) -> Any:
+        """``TAPE.method(arguments)`` in the place of a node; plain values become constants."""
+        values: List[Any] = [a if isinstance(a, ast.AST) else ast.Constant(a) for a in arguments]
+        function = ast.Attribute(ast.Name(TAPE, ast.Load()), method, ast.Load())
+        made = ast.Call(function, [*values, *more.get("rest", [])], more.get("keywords", []))
+        return ast.fix_missing_locations(ast.copy_location(made, node))
+
+    def visit_Call(self, node: ast.Call) -> Any:
+        if isinstance(node.func, ast.Name):
+            scoped = node.func.id not in ("eval", "exec") or len(node.args) > 1
+            if node.func.id in LEFT_ALONE or not scoped:
+                return node
+        function = node.func
+        more = {"rest": [self.side(self.visit(each)) for each in node.args], "keywords": node.keywords}
+        for keyword in node.keywords:
+            value = self.visit(keyword.value)
+            keyword.value = value if keyword.arg is None else self.side(value)
+        if isinstance(function, ast.Attribute) and not self.mangled(function.attr):
+            owner = self.visit(function.value)
+            if isinstance(owner, ast.Name):
+                owner = self.side(owner)
+            return self.tell(node, "method", owner, function.attr, **more)
+        return self.tell(node, "call", self.visit(function), **more)
+
+    @staticmethod
+    def mangled(name: str) -> bool:
+        return name.startswith("__") and not name.endswith("__")
+
+    def visit_Attribute(self, node: ast.Attribute) -> Any:
+        self.generic_visit(node)
+        if not isinstance(node.ctx, ast.Load) or self.mangled(node.attr):
+            return node
+        owner = self.side(node.value) if isinstance(node.value, ast.Name) else node.value
+        return self.tell(node, "attribute", owner, node.attr)
+
+    def visit_Subscript(self, node: ast.Subscript) -> Any:
+        self.generic_visit(node)
+        if not isinstance(node.ctx, ast.Load):
+            return node
+        return self.tell(node, "item", node.value, self.index(node.slice))
+
+    def index(self, node: Any) -> Any:
+        """A subscript as an expression of its own."""
+        if isinstance(node, ast.Slice):
+            parts = [part or ast.Constant(None) for part in (node.lower, node.upper, node.step)]
+            return ast.copy_location(ast.Call(ast.Name("slice", ast.Load()), parts, []), node)
+        if isinstance(node, ast.Tuple):
+            node.elts = [self.index(each) for each in node.elts]
+        return node
+
+    def visit_BinOp(self, node: ast.BinOp) -> Any:
+        self.generic_visit(node)
+        return self.tell(node, "binary", OPERATORS[type(node.op)], node.left, node.right)
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> Any:
+        if isinstance(node.operand, ast.Constant):
+            return node
+        self.generic_visit(node)
+        return self.tell(node, "unary", OPERATORS[type(node.op)], node.operand)
+
+    def visit_Compare(self, node: ast.Compare) -> Any:
+        self.generic_visit(node)
+        if len(node.ops) > 1:
+            return node
+        operator = OPERATORS[type(node.ops[0])]
+        sides = [self.side(node.left), self.side(node.comparators[0])]
+        return self.tell(node, "compare", operator, *sides)
+
+    def side(self, node: Any) -> Any:
+        """An operand or argument whose value may be None and yet come from somewhere."""
+        if isinstance(node, (ast.Constant, ast.Starred, ast.Lambda)):
+            return node
+        if isinstance(node, ast.Name):
+            return self.tell(node, "variable", node.id, node)
+        return self.tell(node, "side", node)
+
+    def visit_Dict(self, node: ast.Dict) -> Any:
+        self.generic_visit(node)
+        if None in node.keys:
+            return node
+        node.values = [self.side(each) for each in node.values]
+        return self.tell(node, "dictionary", node)
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> Any:
+        self.generic_visit(node)
+        self.number += 1
+        word = "or" if isinstance(node.op, ast.Or) else "and"
+        node.values = [
+            self.tell(each, "joined", word, self.number, place, place + 1 == len(node.values), each)
+            for place, each in enumerate(node.values)
+        ]
+        return node
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> Any:
+        return node  # a sentence
+
+    def visit_If(self, node: ast.If) -> Any:
+        self.generic_visit(node)
+        node.test = self.tell(node.test, "branch", node.test)
+        return node
+
+    def visit_Assert(self, node: ast.Assert) -> Any:
+        node.test = self.tell(node.test, "branch", self.visit(node.test))
+        return node
+
+    def visit_With(self, node: ast.With) -> Any:
+        self.generic_visit(node)
+        for item in node.items:
+            item.context_expr = self.tell(item.context_expr, "block", item.context_expr)
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> Any:
+        if node.value is None:
+            return node
+        node.annotation = ast.Constant(None)
+        node.value = self.visit(node.value)
+        if isinstance(node.target, ast.Name):
+            node.value = self.tell(node.value, "name", node.target.id, node.value)
+            return node
+        if isinstance(node.target, (ast.Attribute, ast.Subscript)):
+            return self.stored(node.target, node.value, node)
+        return node
+
+    def visit_Assign(self, node: ast.Assign) -> Any:
+        node.value = self.visit(node.value)
+        if len(node.targets) > 1:
+            return node
+        target = node.targets[0]
+        if isinstance(target, ast.Name):
+            node.value = self.tell(node.value, "name", target.id, node.value)
+        elif isinstance(target, (ast.Attribute, ast.Subscript)):
+            return self.stored(target, node.value, node)
+        elif isinstance(target, (ast.Tuple, ast.List)):
+            names = [each.id if isinstance(each, ast.Name) else "-" for each in target.elts]
+            if isinstance(node.value, ast.Tuple) and len(node.value.elts) == len(names):
+                node.value.elts = [self.side(each) for each in node.value.elts]
+            node.value = self.tell(node.value, "name_each", " ".join(names), node.value)
+            later: List[Any] = []
+            for place, each in enumerate(target.elts):
+                if isinstance(each, (ast.Attribute, ast.Subscript)):
+                    self.number += 1
+                    kept = f"{TAPE}{self.number}"
+                    target.elts[place] = ast.copy_location(ast.Name(kept, ast.Store()), each)
+                    later.append(self.stored(each, ast.Name(kept, ast.Load()), node))
+            return [node, *later]
+        return node
+
+    def stored(self, target: Any, value: Any, node: ast.AST) -> ast.AST:
+        """``owner.name = value`` or ``owner[index] = value`` as a statement that tells."""
+        owner = self.visit(target.value)
+        if isinstance(target, ast.Attribute):
+            if self.mangled(target.attr):
+                return ast.copy_location(ast.Assign([target], value), node)
+            told = self.tell(node, "set_attribute", value, owner, target.attr)
+        else:
+            told = self.tell(node, "set_item", value, owner, self.index(self.visit(target.slice)))
+        return ast.fix_missing_locations(ast.copy_location(ast.Expr(told), node))
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> Any:
+        node.value = self.visit(node.value)
+        target, operator = node.target, OPERATORS[type(node.op)]
+        if isinstance(target, ast.Name):
+            old: Any = ast.Name(target.id, ast.Load())
+            made = ast.Assign([target], self.tell(node, "augmented", operator, old, node.value))
+            return ast.fix_missing_locations(ast.copy_location(made, node))
+        if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name):
+            old = self.tell(node, "attribute", ast.Name(target.value.id, ast.Load()), target.attr)
+            return self.stored(target, self.tell(node, "augmented", operator, old, node.value), node)
+        return node
+
+
+def _parts(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _parts(constant)
+
+
+def _codes(path: str) -> Dict[Tuple[str, int], List[Tuple[CodeType, CodeType]]]:
+    """(plain, telling) code of each function of a file, by name and first line."""
+    source = "".join(linecache.getlines(path))
+    plain = compile(ast.parse(source), path, "exec")
+    tree = ast.fix_missing_locations(Instrument().visit(ast.parse(source)))
+    found: Dict[Tuple[str, int], List[Tuple[CodeType, CodeType]]] = {}
+    for one, two in zip(_parts(plain), _parts(compile(tree, path, "exec"))):
+        found.setdefault((one.co_name, one.co_firstlineno), []).append((one, two))
+    return found
+
+
+def telling(code: str, mode: str) -> CodeType:
+    """Code for ``eval`` or ``exec``, compiled so that it tells the tape."""
+    tree: Any = ast.parse(code.strip(), mode=mode)
+    return compile(ast.fix_missing_locations(Instrument().visit(tree)), "<code>", mode)
+
+
+@contextlib.contextmanager
+def instrumented(wanted: Callable[[FunctionType], bool], tape: Any) -> Iterator[None]:
+    """Every function that is wanted tells the tape inside the block."""
+    codes: Dict[str, Dict[Tuple[str, int], List[Tuple[CodeType, CodeType]]]] = {}
+    changed: List[Tuple[FunctionType, CodeType]] = []
+    try:
+        for function in gc.get_objects():
+            if type(function) is not FunctionType or not wanted(function):
+                continue
+            code = function.__code__
+            path = code.co_filename
+            if path not in codes:
+                codes[path] = _codes(path)
+            pairs = codes[path].get((code.co_name, code.co_firstlineno), [])
+            same = [two for one, two in pairs if one.co_code == code.co_code and _alike(one, code)]
+            same = same or [two for _, two in pairs if len(pairs) == 1]
+            if same and same[0].co_freevars == code.co_freevars:
+                changed.append((function, code))
+        for function, code in changed:
+            pairs = codes[code.co_filename][code.co_name, code.co_firstlineno]
+            same = [two for one, two in pairs if one.co_code == code.co_code and _alike(one, code)]
+            function.__code__ = (same or [pairs[0][1]])[0]
+        setattr(builtins, TAPE, tape)
+        yield
+    finally:
+        for function, code in changed:
+            function.__code__ = code
+        vars(builtins).pop(TAPE, None)
+
+
+def _alike(one: CodeType, other: CodeType) -> bool:
+    """Whether two code objects of one place are the same function."""
+    plain = [[c for c in code.co_consts if not isinstance(c, CodeType)] for code in (one, other)]
+    return repr(plain[0]) == repr(plain[1]) and one.co_names == other.co_names

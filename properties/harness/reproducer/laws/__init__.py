@@ -1,1 +1,0 @@
-"""Templates of the laws, one module for each file of laws."""

@@ -1,0 +1,428 @@
+"""A program as statements that refer to each other, and its text.
+
+What only one other statement refers to is written where it is used, what nothing refers to is
+left out, and of what acts only what touches the same objects as the closing assertion stays.
+"""
+
+import ast
+import keyword
+import re
+from typing import Any, Dict, FrozenSet, Iterator, List, Optional, Set, Tuple
+
+MODULES = (
+    *("contextlib", "copy", "ctypes", "io", "itertools", "math", "pickle", "sys", "threading"),
+    *("warnings", "torch.utils.checkpoint"),
+)
+RESERVED = frozenset(("torch", "nn", "sys", "inf", "nan", "p", "value", "generator", *keyword.kwlist))
+
+
+class Unwritable(Exception):
+    """Something that no program could write down; the message says what."""
+
+
+class Hole(str):
+    """A part of a statement that cannot be written; its text says why."""
+
+
+class Statement:
+    """One statement: texts and references to others.
+
+    pure: it only makes or reads something; hint: its name in the program; source: its text is
+    whole lines, that define ``defines``; raised: what torch raised; touched, inert: whether it
+    found gradients, and left all as it was.
+    """
+
+    def __init__(self, parts: List[Any], pure: bool, source: bool = False) -> None:
+        self.parts = parts
+        self.pure = pure
+        self.source = source
+        self.hint = ""
+        self.operated = False
+        self.defines: List[str] = []
+        self.raised: Optional[BaseException] = None
+        self.touched: Any = None
+        self.inert = False
+        self.closes = False
+        self.mutates: Optional[List[Any]] = None  # all that it changes; None: whatever it touches
+        self.draws: Any = None  # the generator that it takes numbers from
+        self.literal: Any = None  # the numbers that it took, where they are few
+        self.same = ""  # data: merged with others of this text
+        self.adopted = False  # made of numbers that came from nowhere
+
+    def refs(self) -> List["Ref"]:
+        return [part for part in self.parts if isinstance(part, Ref)]
+
+
+class Ref:
+    """The value of a statement, or what is found at a path from it; of several, that number."""
+
+    def __init__(
+        self, statement: Statement, path: str = "", number: int = 0, operated: bool = False
+    ) -> None:
+        self.statement, self.path, self.number = statement, path, number
+        statement.operated = statement.operated or operated
+
+    def at(self, place: str) -> "Ref":
+        """What is found further on."""
+        return Ref(self.statement, self.path + place, self.number)
+
+
+class Block:
+    """Statements inside a ``with``, a function, or a ``try`` for what must be refused."""
+
+    def __init__(
+        self, manager: Optional[Ref] = None, definition: Any = None, attempt: Any = None
+    ) -> None:
+        self.body: List[Any] = []
+        self.before: List[Statement] = []
+        self.parameters: List[Statement] = []
+        self.manager = manager
+        self.definition = definition
+        self.attempt = attempt
+        self.holds: Set[int] = set()  # the lists that a callback has at hand
+        self.done = False
+        self.leaves = ""  # the exception by which a law leaves it
+        self.statement = Statement([], True, source=True)
+        if definition is not None:
+            name = definition.__name__
+            self.statement.hint = name if name.isidentifier() else "hook"
+
+
+def every(body: List[Any]) -> Iterator[Statement]:
+    """All statements of a body, in order."""
+    for each in body:
+        if isinstance(each, Block):
+            yield from each.before
+            yield each.statement
+            yield from every(each.body)
+        else:
+            yield each
+
+
+def owners(
+    body: List[Any], around: Tuple[Block, ...] = ()
+) -> Iterator[Tuple[Statement, Tuple[Block, ...]]]:
+    """Each statement, and the blocks around it."""
+    for each in body:
+        if isinstance(each, Block):
+            for statement in each.before:
+                yield statement, around
+            yield each.statement, around
+            yield from owners(each.body, (*around, each))
+        else:
+            yield each, around
+
+
+class Slice:
+    """Which statements a program needs that ends with these; whole: all that act."""
+
+    def __init__(self, root: Block, ends: List[Statement], whole: bool = False, since: int = 0) -> None:
+        self.order = [(s, around) for s, around in owners(root.body)]
+        self.around = {id(s): around for s, around in self.order}
+        last = max(n for n, (s, _) in enumerate(self.order) if s in ends)
+        self.kept: Set[int] = set()
+        self.reached: Set[int] = set()
+        for end in ends:
+            self.need(end)
+        acting = [(n, s) for n, (s, _) in enumerate(self.order[:last]) if not s.pure or s.raised]
+        actors = [s for n, s in acting if n >= since or s.closes]
+        changed = True
+        while changed:
+            changed = False
+            for s in actors:
+                if id(s) in self.kept:
+                    continue
+                mine = self.ancestors(s if s.mutates is None else Statement(s.mutates, False))
+                if whole or not mine or mine & self.reached:
+                    self.need(s)
+                    changed = True
+
+    def ancestors(self, statement: Statement) -> Set[int]:
+        """All that a statement refers to, and what that refers to."""
+        found: Set[int] = set()
+        waiting = [*self.refers(statement)]
+        while waiting:
+            each = waiting.pop()
+            if id(each) not in found:
+                found.add(id(each))
+                waiting += self.refers(each)
+        return found
+
+    def refers(self, statement: Statement) -> List[Statement]:
+        found = [ref.statement for ref in statement.refs()]
+        for block in self.around.get(id(statement), ()):
+            if block.manager is not None:
+                found.append(block.manager.statement)
+            found += [block.statement] if block.definition is not None else []
+            if statement.closes and block.attempt is not None:
+                found += [each for each in every(block.body) if each is not statement]
+        return found
+
+    def need(self, statement: Statement) -> None:
+        """Keep a statement, what it refers to, and what a callback among that does."""
+        waiting = [statement]
+        while waiting:
+            each = waiting.pop()
+            if id(each) in self.kept:
+                continue
+            self.kept.add(id(each))
+            self.reached.add(id(each))
+            waiting += self.refers(each)
+            for other, around in self.order:
+                inside = around and around[-1].statement is each and around[-1].definition is not None
+                if inside and not other.pure:
+                    waiting.append(other)
+
+
+class Program:
+    """Renders the kept statements as text."""
+
+    def __init__(self, root: Block, kept: Set[int], comments: List[str]) -> None:
+        self.kept, self.comments = kept, comments
+        self.uses: Dict[int, int] = {}
+        self.last: Dict[int, int] = {}
+        self.taken: Dict[str, int] = {}
+        self.named: Dict[int, str] = {}
+        self.merged: Dict[int, Statement] = {}
+        self.clock = 0
+        for block in [root, *_blocks(root.body)]:
+            if block.manager is not None and self.alive(block):
+                self.use(block.manager.statement)
+        for statement in every(root.body):
+            self.clock += 1
+            if id(statement) in kept:
+                for ref in statement.refs():
+                    self.use(ref.statement)
+        self.merge(root)
+        self.clock = 0
+        self.lines = self.body(root.body, 0)
+
+    def merge(self, root: Block) -> None:
+        """Give the same data one name, where nothing writes to it."""
+        kept = [each for each in every(root.body) if id(each) in self.kept]
+        acting = [each for each in kept if not each.pure and each.parts]
+        written = {id(e.parts[0].statement) for e in acting if isinstance(e.parts[0], Ref)}
+        first: Dict[str, Statement] = {}
+        for each in kept:
+            if each.same and id(each) not in written:
+                if each.same in first:
+                    self.merged[id(each)] = first[each.same]
+                first.setdefault(each.same, each)
+
+    def use(self, statement: Statement) -> None:
+        self.uses[id(statement)] = self.uses.get(id(statement), 0) + 1
+        self.last[id(statement)] = max(self.clock, self.last.get(id(statement), 0))
+
+    def alive(self, block: Block) -> bool:
+        if id(block.statement) in self.kept and block.definition is not None:
+            return True
+        return any(id(each) in self.kept for each in every(block.body))
+
+    def body(self, items: List[Any], depth: int) -> List[str]:
+        lines: List[str] = []
+        waiting: List[Tuple[Statement, str]] = []  # used once, not yet written
+        pad = "    " * depth
+
+        def flush() -> None:
+            for statement, text in waiting:
+                lines.append(pad + self.defined(statement, text))
+            waiting.clear()
+
+        for item in items:
+            if isinstance(item, Block):
+                self.clock += 1 + len(item.before)
+                if not self.alive(item):
+                    self.clock += sum(1 for _ in every(item.body))
+                    continue
+                for statement in item.before:
+                    if id(statement) in self.kept:
+                        lines.append(pad + self.defined(statement, self.inline(statement, [])))
+                header, footer = self.header(item, waiting)
+                flush()
+                inner = self.body(item.body, depth + bool(header))
+                lines += [pad + line for line in header]
+                lines += inner or ["    " * (depth + 1) + "pass"]
+                lines += [pad + line for line in footer]
+                continue
+            self.clock += 1
+            if id(item) not in self.kept or id(item) in self.merged:
+                continue
+            text = self.inline(item, waiting)
+            if item.closes and not text:  # of a try, whose end says it
+                continue
+            once = self.uses.get(id(item), 0) == 1 and not item.source and item.raised is None
+            if once and not item.closes:
+                waiting.append((item, text))
+                continue
+            flush()
+            if item.source:
+                lines += [pad + line for line in self.renamed(item, text).split("\n")]
+            elif item.raised is not None and not item.closes:
+                error = type(item.raised).__name__
+                lines += [f"{pad}try:", f"{pad}    {text}", f"{pad}except {error}:", f"{pad}    pass"]
+            elif self.uses.get(id(item), 0):
+                lines.append(pad + self.defined(item, text))
+            else:
+                lines.append(pad + text)
+        flush()
+        return lines
+
+    def header(self, block: Block, waiting: List[Tuple[Statement, str]]) -> Tuple[List[str], List[str]]:
+        if block.manager is not None:
+            text = self.inline(Statement([block.manager], False), waiting)
+            used = self.uses.get(id(block.statement), 0)
+            text = f"{text} as {self.name(block.statement)}" if used else text
+            guard = f"contextlib.suppress({block.leaves}), " if block.leaves else ""
+            return [f"with {guard}{text}:"], []
+        if block.definition is not None:
+            names = [self.name(each) for each in block.parameters] if block.done else ["*_"]
+            return [f"def {self.name(block.statement)}({', '.join(names)}):"], []
+        if block.attempt is not None:
+            return ["try:"], block.attempt()
+        return [], []
+
+    def inline(self, statement: Statement, waiting: List[Tuple[Statement, str]]) -> str:
+        """The text of a statement, with what only it uses written inside where order allows."""
+        wanted = {id(ref.statement) for ref in statement.refs()}
+        inside: Dict[int, str] = {}
+        for place in range(len(waiting) - 1, -1, -1):
+            each, text = waiting[place]
+            if id(each) not in wanted:
+                if each.pure and statement.pure:
+                    continue
+                if each.pure and all(s.pure for s, _ in waiting[:place]):
+                    continue
+                break
+            passed = [s for s, _ in waiting[place + 1 :] if id(s) not in inside]
+            if passed and not (each.pure and all(s.pure for s in passed)):
+                break
+            inside[id(each)] = text
+        waiting[:] = [(each, text) for each, text in waiting if id(each) not in inside]
+        parts = []
+        for part in statement.parts:
+            if isinstance(part, Hole):
+                raise Unwritable(str(part))
+            if not isinstance(part, Ref):
+                parts.append(part)
+                continue
+            text = inside.get(id(part.statement), "")
+            if not text:
+                parts.append(self.name(part.statement, part.number) + part.path)
+                continue
+            if part.statement.operated:
+                text = f"({text})"
+            parts.append(text + part.path)
+        return _folded(_tidy("".join(parts)) if not statement.source else "".join(parts))
+
+    def defined(self, statement: Statement, text: str) -> str:
+        return f"{self.name(statement)} = {text}"
+
+    def name(self, statement: Statement, number: int = 0) -> str:
+        statement = self.merged.get(id(statement), statement)
+        if statement.defines:
+            return statement.defines[number]
+        if id(statement) not in self.named:
+            hint = statement.hint or "t"
+            if statement.source:
+                self.taken[hint] = 10**9
+                self.named[id(statement)] = hint
+                return hint
+            name, count = hint, 1
+            while name in RESERVED or self.taken.get(name, 0) > self.clock:
+                count += 1
+                name = f"{hint}{count}"
+            self.taken[name] = self.last.get(id(statement), 0)
+            self.named[id(statement)] = name
+        return self.named[id(statement)]
+
+    def renamed(self, statement: Statement, text: str) -> str:
+        for name in statement.defines:
+            self.taken[name] = 10**9
+        return text
+
+    def text(self, hooked: bool = False) -> str:
+        """The whole program."""
+        body = "\n".join(_rolled(self.lines))
+        used = _names_read(body)
+        imports = [f"import {name}" for name in MODULES if name in used or (name == "sys" and hooked)]
+        if "torch.utils.checkpoint" in body:
+            imports.append("import torch.utils.checkpoint")
+        constants = [name for name in ("inf", "nan") if name in used]
+        if constants:
+            imports.append(f"from math import {', '.join(constants)}")
+        torches = ["import torch"] if "torch" in used else []
+        torches += ["from torch import nn"] if "nn" in used else []
+        parts = [*(f"# {comment}" for comment in self.comments), *imports]
+        parts += ["", *torches] if imports and torches else torches
+        return "\n".join([*parts, "", *([ONE_SENTENCE] if hooked else []), body, ""])
+
+
+# torch's error, where it raises one that it should not, in one line
+ONE_SENTENCE = (
+    "sys.excepthook = lambda kind, error, trace: "
+    'print(f"line {trace.tb_lineno}: {kind.__name__}: {error}", file=sys.stderr)'
+)
+
+
+def _blocks(body: List[Any]) -> Iterator[Block]:
+    for each in body:
+        if isinstance(each, Block):
+            yield each
+            yield from _blocks(each.body)
+
+
+def _tidy(text: str) -> str:
+    """Without brackets that say nothing."""
+    try:
+        return ast.unparse(ast.parse(text))
+    except SyntaxError:  # the header of a block
+        return text
+
+
+CHAIN = re.compile(r"net(\d*)\[(\d+)(?::(\d+))?\]\(net\1\[(\d+)(?::(\d+))?\]\(")
+
+
+def _folded(text: str) -> str:
+    """Layers that are called one after the other, as one slice of their net."""
+    while True:
+        found = CHAIN.search(text)
+        if found is None:
+            return text
+        net, outer, outer_end, first, first_end = found.groups()
+        if (int(first_end) if first_end else int(first) + 1) != int(outer):
+            return text
+        end = outer_end or int(outer) + 1
+        depth, place = 1, found.end()
+        while depth:  # the bracket that closes the inner call goes
+            depth += {"(": 1, ")": -1}.get(text[place], 0)
+            place += 1
+        inner = text[found.end() : place - 1]
+        text = f"{text[: found.start()]}net{net}[{first}:{end}]({inner}{text[place:]}"
+
+
+def _rolled(lines: List[str]) -> List[str]:
+    """Passages that come several times in a row, as a loop."""
+    place = 0
+    while place < len(lines):
+        for size in range(1, min(12, (len(lines) - place) // 2) + 1):
+            passage = lines[place : place + size]
+            if passage[0].startswith((" ", ")")) or not "".join(passage).strip():
+                break
+            times = 1
+            while lines[place + times * size : place + (times + 1) * size] == passage:
+                times += 1
+            if times > 1 and (times - 1) * size > 1:
+                loop = [f"for _ in range({times}):", *(f"    {line}" for line in passage)]
+                lines = [*lines[:place], *loop, *lines[place + times * size :]]
+                place += len(loop) - 1
+                break
+        place += 1
+    return lines
+
+
+def _names_read(text: str) -> FrozenSet[str]:
+    return frozenset(
+        node.id
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    )
