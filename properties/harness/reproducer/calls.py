@@ -39,6 +39,10 @@ def makes(name: str) -> bool:
     return name not in ACTS and (name[-1] != "_" or name[-2:] == "__")
 
 
+def _with_options(function: Any, options: Any, *values: Any) -> Any:
+    return function(*values, options)
+
+
 Special = Callable[[Any, Any, Any, Dict[str, Any]], Any]
 SPECIAL: Dict[str, Special] = {}
 
@@ -153,6 +157,10 @@ class Calls(Names):
         if ref is not None:
             return self.written([ref], function, values, named, False)
         label = facts.label(function)
+        if label.endswith(".functional_call") and len(values) == 4:
+            inner = facts.plain_deep(values[2]), facts.plain_deep(values[3])
+            if not self.descends(plain(values[0]), *inner):  # the flat net takes no options
+                function, values = functools.partial(_with_options, function, inner[1]), values[:3]
         if label.startswith(("torch.", "nn.")):
             return self.written([label], function, values, named, makes(label.rpartition(".")[2]))
         module = getattr(function, "__module__", "") or ""

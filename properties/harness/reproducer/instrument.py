@@ -127,6 +127,12 @@ class Instrument(ast.NodeTransformer):
     def visit_JoinedStr(self, node: ast.JoinedStr) -> Any:
         return node  # a sentence
 
+    def visit_Expr(self, node: ast.Expr) -> Any:
+        self.generic_visit(node)
+        if isinstance(node.value, ast.Call):
+            node.value = self.tell(node.value, "discarded", node.value)
+        return node
+
     def visit_If(self, node: ast.If) -> Any:
         self.generic_visit(node)
         node.test = self.tell(node.test, "branch", node.test)

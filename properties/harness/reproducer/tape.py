@@ -234,6 +234,12 @@ class Tape(Calls):
         self.kept.append(made)
         return made
 
+    def discarded(self, value: Any) -> None:
+        """What a call gave is of no concern: it was called for what it does."""
+        ref = None if self.silent() else self.ref(value)
+        if ref is not None and not ref.path and isinstance(value, torch.Tensor):
+            ref.statement.pure = False
+
     def block(self, manager: Any) -> Any:
         """``with manager``: a block of the program where torch made the manager."""
         found = None if self.silent() else self.known.get(id(manager))
