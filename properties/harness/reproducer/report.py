@@ -18,6 +18,7 @@ from frostproof.properties.harness.session.options import value
 from frostproof.properties.harness.session.shown import shown
 
 STARTED = time.time()
+OF_THE_USER = ("test_model.py", "test_optimizer.py", "test_recipe.py")
 RECORDER: "pytest.StashKey[Recorder]" = pytest.StashKey()
 
 
@@ -51,6 +52,8 @@ def write(config: pytest.Config, nodeid: str, text: str) -> str:
 def _found(case: message.Case, item: Any) -> Found:
     """The program of a case, or why there is none."""
     handle = getattr(item.obj, "hypothesis", None)
+    if case.test.split("::")[0] in OF_THE_USER and "own" in Path(item.path).parts:
+        return Found(why="this law runs your own code: that is the program")
     try:
         return found_by(item.obj if handle is None else handle.inner_test, case)
     except Exception as problem:  # a broken torch may break the writing too: the law's message counts
