@@ -175,6 +175,10 @@ WITHOUT_ASSERTIONS = (
 @pytest.mark.parametrize("name", all_dtypes())
 def test_a_tensors_program_has_its_bits(name: str) -> None:
     dtype = getattr(torch, name)
+    try:
+        torch.empty(1, dtype=dtype).tolist()
+    except (RuntimeError, NotImplementedError):
+        pytest.skip(f"{dtype} has no numbers to write down")
     kinds = itertools.cycle(KINDS)
     for shape, layout, special in itertools.product(SHAPES, LAYOUTS, ("ordinary", "mixed")):
         spec = TensorSpec(shape, layout, next(kinds), special, seed=len(shape) + 3)
