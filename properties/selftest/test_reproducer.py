@@ -278,7 +278,7 @@ def pytest_on(
         "PYTHONPATH": os.pathsep.join((str(folder), PACKAGE)),
     }
     return subprocess.run(
-        [*command, test if "::" not in test else f"properties/{test}"],
+        [*command, test if "/" in test or "::" not in test else f"properties/{test}"],
         cwd=str(ROOT),
         env=environment,
         capture_output=True,
@@ -449,6 +449,79 @@ def subprocess_error(path: Path, folder: Path) -> str:
     )
     assert found.returncode == 1 and len(found.stderr.strip().splitlines()) == 1, found.stderr
     return found.stderr
+
+
+STRANGER = """
+import torch
+from hypothesis import given
+
+from frostproof.properties.harness.core.bits import read_bits
+from frostproof.properties.harness.core.checks import check, check_same_bits
+from frostproof.properties.harness.core.law import law
+from frostproof.strategies import MLP, mlps
+
+
+@law("N1", "where the promise is written", "float32")
+@given(network=mlps(max_depth=3))
+def test_eval_keeps_parameters(device: str, dtype: torch.dtype, network: MLP) -> None:
+    \"\"\"N1: switching to eval mode changes no parameter.\"\"\"
+    net = network.build(device, dtype)
+    before = {name: read_bits(value) for name, value in net.named_parameters()}
+    net.eval()
+    for name, value in net.named_parameters():
+        check_same_bits(value, before[name], f"{name} after eval()")
+
+
+class Scaled(torch.nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(size))
+
+    def forward(self, x):
+        return x * self.scale
+
+
+@law("N2", "where the promise is written", "float32")
+def test_eval_trains(device: str, dtype: torch.dtype) -> None:
+    \"\"\"N2: in eval mode what is live gets a gradient.\"\"\"
+    net = Scaled(3).to(device).eval()
+    net(torch.arange(3.0, device=device)).sum().backward()
+    check(net.scale.grad.tolist() == [0.0, 1.0, 2.0], "the gradient in eval mode")
+"""
+ZEROING = """
+import torch
+
+def zeroing(self):
+    for parameter in self.parameters():
+        parameter.data.zero_()
+    for parameter in self.parameters():
+        parameter.requires_grad_(False).requires_grad_()
+        parameter.register_hook(lambda gradient: gradient * 2)
+    return self.train(False)
+
+def pytest_collection_finish():
+    torch.nn.Module.eval = zeroing
+"""
+
+
+@pytest.mark.parametrize("test", ["test_eval_keeps_parameters", "test_eval_trains"])
+def test_a_strangers_law_has_a_program(test: str, tmp_path: Path) -> None:
+    (tmp_path / "zeroing.py").write_text(ZEROING)
+    (tmp_path / "test_stranger.py").write_text(STRANGER)
+    settings_file, law_file = str(ROOT / "pyproject.toml"), tmp_path / "test_stranger.py"
+    more = ("--hypothesis-profile=quick", "-p", "conftest", "-c", settings_file)
+    result = pytest_on(f"{law_file}::{test}", tmp_path, "zeroing", *more)
+    (path,) = (tmp_path / "out").glob("*.py")
+    text = path.read_text()
+    assert "frostproof" not in text and "eval()" in text, text
+    code = "import zeroing; zeroing.pytest_collection_finish(); "
+    run = f"import runpy; runpy.run_path({str(path)!r}, run_name='__main__')"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONWARNINGS": "ignore"}
+    ends = [
+        subprocess.run([sys.executable, "-c", each], env=environment, capture_output=True).returncode
+        for each in (code + run, run)
+    ]
+    assert ends == [1, 0], f"{text}\n{result.stdout}"
 
 
 def test_recording_keeps_the_last_draws() -> None:

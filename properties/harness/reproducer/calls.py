@@ -70,7 +70,7 @@ class Calls(Names):
         if isinstance(owner, (torch.nn.Module, dict)) and name in STRUCTURE:
             found = function(*map(plain, values), **named)
             return self.listing(owner, name, found) if name in ("parameters", "buffers") else found
-        if self.own(function) or facts.is_description(owner):
+        if (self.own(function) and not facts.of_torch(owner, name)) or facts.is_description(owner):
             return self.called(function, values, named)
         if isinstance(owner, torch.nn.Module) and name == "to":
             before = [(p.dtype, p.device) for p in (*owner.parameters(), *owner.buffers())]

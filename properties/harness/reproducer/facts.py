@@ -145,6 +145,12 @@ def is_harness(function: Any) -> bool:
     )
 
 
+def of_torch(owner: Any, name: str) -> bool:
+    """Whether torch's class has this method, whoever has put another in its place."""
+    held = next((kind for kind in type(owner).__mro__ if name in vars(kind)), object)
+    return held.__module__.partition(".")[0] == "torch"
+
+
 def is_description(owner: Any) -> bool:
     """Whether an object is drawn: a frozen dataclass."""
     parameters = getattr(type(owner), "__dataclass_params__", None)
