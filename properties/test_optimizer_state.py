@@ -119,6 +119,34 @@ def test_tensor_rates_are_each_groups_own(device: str, dtype: torch.dtype) -> No
     check_equal(float(given), 0.5, "the tensor that was given")
 
 
+@law("S3 C5", OWNERSHIP, "float32")
+@pytest.mark.parametrize("way", ["deepcopy", "pickle"])
+def test_copied_lbfgs_steps(device: str, dtype: torch.dtype, way: str) -> None:
+    """S3: LBFGS, copied with its net, steps like the original."""
+    made = WAYS[way]
+    net = small_net()
+    optimizer = torch.optim.LBFGS(net.parameters(), lr=0.1, max_iter=2)
+    attempt(lambda: optimizer.step(loss_of(net, optimizer)), "a step of LBFGS")
+    other, fresh = attempt(lambda: made("LBFGS", net, optimizer), f"{way} of LBFGS")
+    for each, stepper in ((net, optimizer), (other, fresh)):
+        closure = loss_of(each, stepper)
+        attempt(lambda: stepper.step(closure), f"a step of LBFGS after {way}")  # noqa: B023
+    for (name, one), two in zip(net.named_parameters(), other.parameters()):
+        check_same_bits(two, one, f"{name} after a step of the copy")
+
+
+def loss_of(net: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[], torch.Tensor]:
+    """What LBFGS calls."""
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        loss: torch.Tensor = net(torch.tensor([[1.0, -0.5]])).pow(2).sum()
+        loss.backward()
+        return loss
+
+    return closure
+
+
 SCHEDULERS: Dict[str, Callable[[Any, Any], Any]] = {
     "LambdaLR": lambda kind, optimizer: kind(optimizer, lambda epoch: 0.9**epoch),
     "MultiplicativeLR": lambda kind, optimizer: kind(optimizer, lambda epoch: 0.9),

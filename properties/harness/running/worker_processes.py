@@ -8,9 +8,9 @@ import importlib
 import multiprocessing
 import multiprocessing.connection
 import signal
-import sys
+import time
 import traceback
-from typing import Any, Callable, List, Sequence
+from typing import Any, Callable, Dict, List, Sequence
 
 PATIENCE = 60.0  # seconds that an answer may take
 
@@ -43,7 +43,7 @@ def _context() -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     # what every child needs is imported once, by the server; pytest is what runs this process
-    context.set_forkserver_preload(["pytest", "torch", "torch.optim", __name__])
+    context.set_forkserver_preload(["pytest", "torch", "torch.distributed", __name__])
     return context
 
 
@@ -104,18 +104,29 @@ class Workers:
         """What ``task(*arguments)`` returns in each process; a ``Rank`` is its number in each.
 
         Raises WorkerDied where one ends or hangs (all are then fresh), RuntimeError with the
-        child's traceback where ``task`` raises.
+        child's error where ``task`` raises.
         """
-        for number, pipe in enumerate(self.pipes):
+        for number, sent in enumerate(self.pipes):
             mine = tuple(number if each is Rank else each for each in arguments)
             try:
-                pipe.send((task, mine))
+                sent.send((task, mine))
             except (BrokenPipeError, OSError):
                 pass  # it has died: seen below
-        answers, failed = [], ""
-        for pipe, process in zip(self.pipes, self.processes):
+        answers: Dict[Any, Any] = {}
+        failed = ""
+        until = time.monotonic() + PATIENCE
+        waiting = dict(zip(self.pipes, self.processes))
+        while waiting:
+            # the others of one that failed may wait for it in vain
+            left = until - time.monotonic() if not failed else 1.0
+            ready = multiprocessing.connection.wait(list(waiting), max(left, 0))
+            if not ready and failed:
+                self.restart()
+                break
+            pipe: Any = ready[0] if ready else next(iter(waiting))
+            process = waiting.pop(pipe)
             try:
-                if not pipe.poll(PATIENCE):
+                if not ready:
                     raise EOFError
                 good, answer = pipe.recv()
             except (EOFError, OSError):
@@ -123,17 +134,12 @@ class Workers:
                 ending = _ending(process.exitcode)
                 self.restart()
                 raise WorkerDied(ending) from None
-            answers.append(answer)
-            failed = failed or ("" if good else answer)
+            answers[pipe] = answer
+            failed = failed or ("" if good else answer.strip().split("\n")[-1][:300])
         if failed:
-            raise RuntimeError(f"in another process:\n{failed}")
-        return answers
+            raise RuntimeError(f"in another process: {failed}")
+        return [answers[pipe] for pipe in self.pipes]
 
 
 class Rank:
     """Stands for the number of a worker among the arguments of ``Workers.ask``."""
-
-
-def available() -> bool:
-    """Whether this system can start workers."""
-    return sys.platform not in ("emscripten", "wasi")

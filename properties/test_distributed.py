@@ -1,0 +1,171 @@
+"""Two processes: replicas are equal, what is frozen stays, the rest trains to the plain result."""
+
+import contextlib
+from typing import Any, Dict, List
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from frostproof.properties.harness.core import evidence
+from frostproof.properties.harness.core.bits import describe_difference, read_bits
+from frostproof.properties.harness.core.checks import check, check_equal, fail
+from frostproof.properties.harness.core.law import law, part
+from frostproof.properties.harness.running.distributed_training import (
+    MODES,
+    PAIR,
+    Result,
+    accumulate,
+    distributed,
+    plainly,
+    result_of,
+    train_wrapped,
+)
+from frostproof.properties.harness.running.trainer import Trainer
+from frostproof.properties.harness.running.worker_processes import WorkerDied
+from frostproof.strategies import MLP, TrainingRun, training_runs
+from frostproof.strategies.capabilities import NotOffered
+
+SOURCE = "torch.nn.parallel.DistributedDataParallel documentation"
+# elementwise rules
+OPTIMIZERS = [
+    name
+    for name in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam")
+    if hasattr(torch.optim, name)
+]
+
+
+def offers(how: str) -> None:
+    """Raise NotOffered where this torch cannot train so."""
+    module = distributed()
+    if module is None:
+        raise NotOffered("this torch is built without torch.distributed and gloo")
+    if how == "shards":
+        try:
+            from torch.distributed.fsdp import fully_shard  # noqa: F401
+        except ImportError:
+            raise NotOffered("this torch has no torch.distributed.fsdp.fully_shard") from None
+    if how == "static graph":
+        import inspect
+
+        wrapper: Any = torch.nn.parallel.DistributedDataParallel
+        if "static_graph" not in inspect.signature(wrapper.__init__).parameters:
+            raise NotOffered("DistributedDataParallel of this torch has no static_graph")
+    if how.startswith("partitioned"):
+        try:
+            from torch.distributed.optim import ZeroRedundancyOptimizer  # noqa: F401
+        except ImportError:
+            raise NotOffered("this torch has no ZeroRedundancyOptimizer") from None
+
+
+def asked(task: Any, *arguments: Any) -> List[Any]:
+    """What both processes answer; an error or a death of theirs breaks the law by name."""
+    __tracebackhide__ = True
+    try:
+        return PAIR.ask(evidence.Current.plugins, task, *arguments)
+    except (WorkerDied, RuntimeError) as problem:
+        fail(f"with {arguments[-1]}: {problem}")
+
+
+def check_result(
+    found: Result, expected: Result, run: TrainingRun, dtype: torch.dtype, what: str
+) -> None:
+    """Every parameter and gradient has the bits of the plain run."""
+    __tracebackhide__ = True
+    check_equal(sorted(found), sorted(expected), f"{what}: the parameters")
+    like = torch.empty(0, dtype=dtype)
+    for name, (bits, gradient) in expected.items():
+        if found[name][0] != bits:
+            fail(f"{what}: {name}: {flat_difference(bits, found[name][0], like)}")
+        has = [each is not None for each in (found[name][1], gradient)]
+        check_equal(has[0], has[1], f"{what}: {name} has a gradient")
+        if gradient is not None and found[name][1] != gradient:
+            fail(
+                f"{what}: gradient of {name}: {flat_difference(gradient, found[name][1] or b'', like)}"
+            )
+        check(True, what)
+
+
+def flat_difference(before: bytes, after: bytes, like: torch.Tensor) -> str:
+    """Where two snapshots differ, by the place in row-major order."""
+    count = len(before) // like.element_size()
+    return describe_difference(before, after, torch.empty(count, dtype=like.dtype))
+
+
+@law("W2 F1 F3 K1", SOURCE, "float32")
+@part(15, least=4)
+@pytest.mark.parametrize("how", MODES)
+@given(data=st.data())
+def test_two_processes_train_to_the_plain_result(
+    device: str, dtype: torch.dtype, how: str, data: st.DataObject
+) -> None:
+    """W2: two processes on the same data end, bit for bit, as one does without a wrapper."""
+    offers(how)
+    run: TrainingRun = plainly(
+        data.draw(
+            training_runs(
+                names=OPTIMIZERS, device="cpu", dtype=dtype, max_depth=4, max_steps=3, learns=True
+            )
+        )
+    )
+    if how == "shards" and tied(run.network):
+        return  # its documentation wants one name for each parameter
+    plain = Trainer(run, "cpu", dtype)
+    if how == "accumulated":
+        accumulate(plain, contextlib.nullcontext)
+    else:
+        plain.train()
+    expected = result_of(plain.named)
+    for rank, found in enumerate(asked(train_wrapped, run, dtype, how)):
+        check_result(found, expected, run, dtype, f"{how}, process {rank}")
+
+
+def tied(network: MLP) -> bool:
+    """Whether a parameter has two names."""
+    module = network.build("cpu", torch.float32)
+    held = module.state_dict(keep_vars=True).values()
+    return len({id(value) for value in held}) < len(held)
+
+
+def train_apart(rank: int, masks: Any, what: str) -> Dict[str, bytes]:
+    """Two layers, each process with data of its own; masks: which layers are frozen, by process."""
+    net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    with torch.no_grad():
+        for number, each in enumerate(net.parameters()):
+            each.fill_(0.5 + number / 4)
+    for place in masks[rank]:
+        net[place].requires_grad_(False)
+    wrapper = torch.nn.parallel.DistributedDataParallel(net)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        wrapper(torch.full((1, 2), rank + 1.0)).sum().backward()
+        optimizer.step()
+    if what == "unfrozen after wrapping":
+        net[0].requires_grad_(True)
+        optimizer.zero_grad()
+        wrapper(torch.full((1, 2), rank + 1.0)).sum().backward()
+        optimizer.step()
+    return {name: read_bits(parameter) for name, parameter in net.named_parameters()}
+
+
+CASES = {
+    "one mask": ((0,), (0,)),
+    "masks that differ": ((0,), (1,)),
+    "unfrozen after wrapping": ((0,), (0,)),
+}
+
+
+@law("W2", SOURCE, "float32")
+@pytest.mark.parametrize("case", list(CASES))
+def test_replicas_are_equal(device: str, dtype: torch.dtype, case: str) -> None:
+    """W2: on data of their own, replicas stay equal; unfrozen after wrapping they part (a trap)."""
+    offers("as wrapped")
+    one, two = asked(train_apart, CASES[case], case)
+    apart = sorted(name for name, bits in one.items() if bits != two[name])
+    if case == "unfrozen after wrapping":
+        # documented: flags must not change once the module is wrapped
+        check_equal(apart, ["0.weight"], "what differs once a layer is unfrozen after wrapping")
+    else:
+        check_equal(apart, [], f"{case}: what differs between the replicas")
