@@ -1,6 +1,7 @@
 """Two processes: replicas are equal, what is frozen stays, the rest trains to the plain result."""
 
 import contextlib
+import inspect
 from typing import Any, Dict, List
 
 import pytest
@@ -47,16 +48,17 @@ def offers(how: str) -> None:
         except ImportError:
             raise NotOffered("this torch has no torch.distributed.fsdp.fully_shard") from None
     if how == "static graph":
-        import inspect
-
         wrapper: Any = torch.nn.parallel.DistributedDataParallel
         if "static_graph" not in inspect.signature(wrapper.__init__).parameters:
             raise NotOffered("DistributedDataParallel of this torch has no static_graph")
     if how.startswith("partitioned"):
         try:
-            from torch.distributed.optim import ZeroRedundancyOptimizer  # noqa: F401
+            from torch.distributed.optim import ZeroRedundancyOptimizer
         except ImportError:
             raise NotOffered("this torch has no ZeroRedundancyOptimizer") from None
+        known = inspect.signature(ZeroRedundancyOptimizer.__init__).parameters
+        if "parameters_as_bucket_view" not in known:
+            raise NotOffered("ZeroRedundancyOptimizer of this torch has no parameters_as_bucket_view")
 
 
 def asked(task: Any, *arguments: Any) -> List[Any]:
