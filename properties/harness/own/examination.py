@@ -37,6 +37,7 @@ from frostproof.properties.harness.own.kept import Kept
 from frostproof.properties.harness.own.optimizer_watch import OptimizerWatch
 from frostproof.properties.harness.own.recipe import Recipe
 from frostproof.properties.harness.own.traces import Traces
+from frostproof.properties.harness.own.trainers import Training
 from frostproof.properties.harness.own.verdicts import judge, look_at_the_setup, may_train_later
 from frostproof.properties.harness.own.watch import Watch, finite, magnitude, readable
 
@@ -327,10 +328,13 @@ def examine(recipe: Recipe, steps: int = 6) -> Examination:
     """
     examination = Examination(recipe.module, recipe.keep, earlier=recipe.earlier)
     examination.notes = recipe.notes
+    patience = PATIENCE
+    if isinstance(recipe.step, Training):  # one call is all of it
+        recipe.step.steps, steps, patience = steps, 1, 1
     examination.start()
     try:
         while examination.calls < steps or (
-            examination.calls < steps * PATIENCE and may_train_later(examination)
+            examination.calls < steps * patience and may_train_later(examination)
         ):
             if not _one_call(examination, recipe, steps):
                 break

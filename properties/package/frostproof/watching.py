@@ -83,10 +83,16 @@ class watch(Watching, Block):
     """
 
     def __init__(
-        self, module: torch.nn.Module, *, keep: Any = None, trains: Any = None, frozen: Any = None
+        self,
+        module: torch.nn.Module,
+        *,
+        keep: Any = None,
+        trains: Any = None,
+        frozen: Any = None,
+        depth: int = 2,
     ) -> None:
         __tracebackhide__ = True
-        Block.__init__(self, "watch")
+        Block.__init__(self, "watch", depth)
         Watching.__init__(self, module, keep=keep, trains=trains, frozen=frozen)
         self._ready()
 
