@@ -10,6 +10,7 @@ import torch
 from hypothesis import event, given
 from hypothesis import strategies as st
 
+from frostproof.properties.harness.core import evidence
 from frostproof.properties.harness.core.bits import read_bits
 from frostproof.properties.harness.core.checks import (
     check,
@@ -316,7 +317,8 @@ def takes_tensor_rate(spec: OptimizerSpec) -> bool:
 def test_every_option(device: str, dtype: torch.dtype, name: str) -> None:
     """F3: every pair of options of every optimizer, enumerated: each step as documented."""
     for scenario in option_scenarios(name, device, dtype):
-        follow_the_rule(scenario, device, dtype)
+        with evidence.case(scenario):
+            follow_the_rule(scenario, device, dtype)
         count_cases(1)
 
 

@@ -19,7 +19,7 @@ import torch
 # How torch says that something is not for this device or dtype. Any other error is no refusal.
 REFUSAL = re.compile(
     r"not implemented for|not (currently |yet )?support|supported devices|must be CUDA"
-    r"|must be (on )?cuda|to be CUDA|floating point Tensor|Could not run",
+    r"|must be (on )?cuda|to be CUDA|floating point Tensor|Could not run|have one of the following scalar types",
     re.IGNORECASE,
 )
 # The byte that all numbers are made of: finite in every format, and neither 0 nor 1.
@@ -82,6 +82,22 @@ def _mse_loss(device: str, dtype: torch.dtype) -> None:
         torch.nn.functional.mse_loss(live, of_bytes((2, 2), dtype, device, 0)).backward()
 
 
+def _embedding_bag(device: str, dtype: torch.dtype) -> None:
+    index = torch.zeros(1, 1, dtype=torch.int64, device=device)
+    torch.nn.functional.embedding_bag(index, of_bytes((2, 2), dtype, device))
+
+
+def _of(function: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[str, torch.dtype], None]:
+    """A probe of a function of a (2, 2) tensor, and of its backward."""
+
+    def probe(device: str, dtype: torch.dtype) -> None:
+        live = _live(device, dtype)
+        if live is not None:
+            function(live).backward(of_bytes((2, 2), dtype, device))
+
+    return probe
+
+
 # What laws prepare with: each is tried on tensors made of bytes.
 PREPARATIONS: Dict[str, Callable[[str, torch.dtype], None]] = {
     "copy": _copy,  # between layouts
@@ -89,6 +105,16 @@ PREPARATIONS: Dict[str, Callable[[str, torch.dtype], None]] = {
     "conjugate": _conjugate,  # a view that is conjugated when it is read
     "negate": _negate,
     "mse_loss": _mse_loss,  # and its backward
+    "embedding_bag": _embedding_bag,
+    "relu": _of(torch.nn.functional.relu),  # this and the others with their backward
+    "leaky_relu": _of(torch.nn.functional.leaky_relu),
+    "elu": _of(torch.nn.functional.elu),
+    "gelu": _of(torch.nn.functional.gelu),
+    "tanh": _of(torch.tanh),
+    "sigmoid": _of(torch.sigmoid),
+    "softplus": _of(torch.nn.functional.softplus),
+    "layer_norm": _of(lambda value: torch.nn.functional.layer_norm(value, (2,))),
+    "batch_norm": _of(lambda value: torch.nn.functional.batch_norm(value, None, None, training=True)),
 }
 
 

@@ -8,12 +8,12 @@ left out, and where none can be, that is the law's outcome.
 import functools
 import time
 from contextlib import contextmanager
-from typing import Any, ClassVar, Dict, Iterator, List, Tuple
+from typing import Any, ClassVar, Dict, Iterator, List, Optional, Tuple
 
 import hypothesis
 import pytest
 import torch
-from _pytest.outcomes import Skipped
+from _pytest.outcomes import Skipped, XFailed
 
 from frostproof.properties.harness.core.checks import LawBroken, Tally
 from frostproof.properties.harness.core.law import law_of
@@ -22,8 +22,19 @@ from frostproof.properties.harness.machine.faults import MachineFault
 from frostproof.properties.harness.machine.hang import Hang
 from frostproof.properties.harness.reproducer.recording import Recorder
 from frostproof.properties.harness.reproducer.report import RECORDER
+from frostproof.properties.harness.running import known_defects
 from frostproof.properties.harness.session import shards
 from frostproof.strategies.capabilities import NotOffered
+
+
+class Count:
+    """Examples run, those among them that made an assertion, and why others could not be."""
+
+    def __init__(self, item: Optional[pytest.Item] = None) -> None:
+        self.examples = 0
+        self.checked = 0
+        self.lacks = ""
+        self.known = known_defects.Conditional(item)
 
 
 class Current:
@@ -31,19 +42,18 @@ class Current:
 
     seed = 0  # for laws that start Hypothesis themselves
     plugins: ClassVar[List[str]] = []  # of ``pytest -p``: modules for a law's other process
+    count: ClassVar[Optional[Count]] = None
     trail: ClassVar[List[Tuple[str, Dict[str, Any]]]] = []  # the events of a history
 
 
-class Count:
-    """Examples run, those among them that made an assertion, and why others could not be."""
-
-    def __init__(self) -> None:
-        self.examples = 0
-        self.checked = 0
-        self.lacks = ""
-
-
 LACKS = "lacks"  # in the record: what this torch does not offer, to a law or to some of its examples
+
+
+class KnownHere(XFailed):
+    """The outcome of a law of which some examples showed a known defect, and no other broke it."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
 
 
 class NotOfferedHere(Skipped):
@@ -65,12 +75,17 @@ def counted(test: Any, count: Count, recorder: Recorder) -> Any:
         running.example()
         recorder.current = named = recorder.watched(named)
         try:
-            return test(*arguments, **named)
+            result = test(*arguments, **named)
+            if count.known.rows:
+                count.known.holds(drawn(named))
+            return result
         except NotOffered as problem:
             before = Tally.assertions  # what was checked of it does not count
             count.lacks = count.lacks or str(problem)
             return None
         except Exception as problem:
+            if count.known.rows and count.known.covers(drawn(named), problem):
+                return None
             recorder.failed = named
             faults.raise_fault(problem)
             raise
@@ -78,6 +93,26 @@ def counted(test: Any, count: Count, recorder: Recorder) -> Any:
             count.checked += Tally.assertions > before
 
     return example
+
+
+def drawn(named: Dict[str, Any]) -> List[Any]:
+    """The values of an example: arguments, and what its data drew."""
+    return [*named.values(), *getattr(named.get("data"), "drawn", ())]
+
+
+@contextmanager
+def case(*values: Any) -> Iterator[None]:
+    """One case of a law that enumerates: where it breaks in a known way, the next ones still run."""
+    count = Current.count
+    if count is None or not count.known.rows:
+        yield
+        return
+    try:
+        yield
+        count.known.holds(values)
+    except Exception as problem:
+        if not count.known.covers(values, problem):
+            raise
 
 
 def described(item: Any) -> List[Tuple[str, str]]:
@@ -99,7 +134,7 @@ def described(item: Any) -> List[Tuple[str, str]]:
 def collecting(item: pytest.Item, seed: int) -> Iterator[None]:
     """Seed one law, count its examples, record the count, and fail it where it checked none."""
     function = item.obj  # type: ignore[attr-defined]
-    count = Count()
+    count = Current.count = Count(item)
     Current.seed, Current.trail = seed, []
     recorder = item.stash[RECORDER] = Recorder()
     handle = getattr(function, "hypothesis", None)
@@ -132,6 +167,10 @@ def collecting(item: pytest.Item, seed: int) -> Iterator[None]:
         item.user_properties += described(item)
         if count.lacks:
             item.user_properties.append((LACKS, count.lacks))
+    if count.known.shown:
+        raise KnownHere("; ".join(dict.fromkeys(known_defects.told(row) for row in count.known.shown)))
+    if count.known.gone():
+        raise LawBroken(count.known.gone())
     if count.lacks and not count.checked:
         raise NotOfferedHere(count.lacks)
     if not count.checked and shards.shard_of(item)[1] == 1:  # shards are judged together

@@ -29,6 +29,8 @@ FILTERS: Tuple[Tuple[str, str, Any], ...] = (
     ("ignore", "ComplexHalf support is experimental", UserWarning),
     # torch < 2.4 without numpy says so once; nothing here needs numpy
     ("ignore", "Failed to initialize NumPy", UserWarning),
+    # 2.8: torch's own LBFGS makes a number of its loss, and warns of that
+    ("ignore", "Converting a tensor with requires_grad=True to a scalar", UserWarning),
     # sparse gradients are made right here, from sorted indices
     ("ignore", "Sparse invariant checks are implicitly disabled", UserWarning),
 )
@@ -90,6 +92,10 @@ def judged(asked: Sequence[str] = ()) -> Iterator[None]:
                 stacklevel = max(stacklevel, _outside(frame))
         warn(message, category, stacklevel + 1, *rest, **named)
 
+    # what torch says once in a process would break one example and not the same one again
+    always = getattr(torch, "set_warn_always", None)
+    if always is not None:
+        always(True)
     with warnings.catch_warnings():
         for action, text, category in FILTERS:
             warnings.filterwarnings(action, text, category)  # type: ignore[arg-type]

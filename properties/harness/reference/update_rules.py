@@ -4,7 +4,8 @@ Sources: the pseudo-code in the torch.optim documentation, and the papers it
 cites. A rule is fed the gradients of the run under test, so what it judges is
 the update alone. Documented defaults are written out here: a torch whose
 defaults have changed must not be measured with its own. The same rules hold in
-torch 1.8.1 and 2.13 (measured): classes and options came later, and see SINGLE_SCALARS.
+torch 1.8.1 and 2.13 (measured): classes and options came later, and see SINGLE_SCALARS and
+SINGLE_RATES. Where an old torch is off its own rule, that is a row of the known defects.
 
 Where a low precision says nothing about the rule: the second moment is about the
 square of the gradient, and in float16 (1 - beta2) * g * g underflows for |g| < 0.008,
@@ -27,6 +28,11 @@ from frostproof.strategies import OptimizerSpec
 SINGLE_SCALARS = (1, 12)
 
 
+# Between these torches a foreach implementation kept its rate as a float32 tensor, since it
+# made it of the tensors that count the steps: measured on 1.13.1, 2.0.1, not on 2.1.2.
+SINGLE_RATES: Mapping[str, Tuple[Tuple[int, int], Tuple[int, int]]] = {"Adagrad": ((1, 12), (2, 0))}
+
+
 def kept_scalar(value: float) -> float:
     """A scalar of an optimizer's state, rounded as the installed torch keeps it."""
     if version_tuple(str(torch.__version__)) < SINGLE_SCALARS:
@@ -47,6 +53,9 @@ class Rule:
         self.steps = 0
         self.cancelled = torch.ones(())  # how much decay and gradient amplify rounding, so far
         self.state: Dict[str, torch.Tensor] = {}
+        first, last = SINGLE_RATES.get(type(self).__name__, ((999, 0), (0, 0)))
+        if first <= version_tuple(str(torch.__version__)) <= last and options.get("foreach"):
+            self.roughness = 1e-7
         self.mixed = math.inf  # the largest part of an update that is rough, where that is known
 
     def __getattr__(self, name: str) -> Any:

@@ -9,7 +9,9 @@ class Defect:
     """A law broken by torch versions ``first`` to ``last`` (inclusive), by node id pattern.
 
     test: file::function; cells: a regular expression on the bracketed id, such as
-    "cpu-.*"; issue: the upstream report or document; sentence: what goes wrong.
+    "cpu-.*"; issue: the upstream report or document; sentence: what goes wrong;
+    condition: words of defect_conditions.py: only such examples are known to break the law, and
+    all others must hold ("": the law breaks whatever is drawn); table: the file of the row.
     """
 
     test: str
@@ -18,3 +20,5 @@ class Defect:
     first: Tuple[int, int] = (0, 0)
     last: Tuple[int, int] = (999, 0)
     cells: str = ".*"
+    condition: str = ""
+    table: str = "properties/harness/running/known_defects.py"

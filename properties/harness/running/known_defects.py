@@ -5,12 +5,14 @@ A defect is shown as xfailed. The summary counts it as known.
 
 import re
 import warnings
-from typing import Dict, List, Sequence, Set, Tuple
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
 import pytest
 import torch
 
 from frostproof.properties.harness.operators import defects as operator_defects
+from frostproof.properties.harness.running import defect_conditions, defect_files, optimizer_defects
 from frostproof.properties.harness.running.defect import Defect
 from frostproof.properties.harness.running.training_defects import TRAINING
 from frostproof.properties.harness.session import shards
@@ -33,8 +35,8 @@ DEFECTS: Sequence[Defect] = (
     Defect(
         test="test_freeze.py::test_step_without_gradients",
         sentence="a step over a group without any gradient raises UnboundLocalError",
-        issue="measured on 1.8.1: Adam, AdamW, Adadelta, Adagrad",
-        last=(1, 8),
+        issue="measured: on 1.8.1 AdamW and Adadelta, on 1.9.1 to 1.11.0 Rprop",
+        last=(1, 11),
     ),
     Defect(
         test="test_optimizers.py::test_fused_sgd_moves_every_element",
@@ -54,7 +56,8 @@ DEFECTS: Sequence[Defect] = (
         test="test_gradients.py::test_linear_under_autocast",
         sentence="what autocast keeps of a weight under no_grad is a constant to the forward after it",
         issue="pytorch/pytorch#112583, mended by #165068",
-        last=(2, 8),
+        first=(1, 10),
+        last=(2, 10),
         cells=".*evaluated-first",
     ),
     Defect(
@@ -65,6 +68,7 @@ DEFECTS: Sequence[Defect] = (
         cells=".*-value",
     ),
     *TRAINING,
+    *optimizer_defects.rows(),
     Defect(
         test="test_device_copies.py::test_lazy_signs_arrive",
         sentence="CUDA's copy to the CPU turns a lazy sign twice where the source has gaps",
@@ -75,17 +79,26 @@ DEFECTS: Sequence[Defect] = (
     Defect(
         test="test_detach.py::test_detach_in_place_refuses_chunks",
         sentence="detach_ of a chunk warns where it should refuse",
-        issue="measured on 1.8.1, whose warning says that it will be forbidden",
-        last=(1, 8),
+        issue="measured on 1.8.1 and 1.9.1, whose warning says that it will be forbidden",
+        last=(1, 9),
     ),
     *operator_defects.rows(),
 )
 
 
+OF_THE_USER: List[Defect] = []  # from --known-defects
+
+
+def configure(asked: Sequence[str], folder: Path) -> None:
+    """Read the user's tables, and check all; raises pytest.UsageError for one that cannot be."""
+    OF_THE_USER[:] = [row for name in asked for row in defect_files.read(name, folder)]
+    check_table()
+
+
 def applying(version: str = "") -> List[Defect]:
     """The defects of this torch version."""
     now = version_tuple(version or str(torch.__version__))
-    return [defect for defect in DEFECTS if defect.first <= now <= defect.last]
+    return [defect for defect in (*DEFECTS, *OF_THE_USER) if defect.first <= now <= defect.last]
 
 
 def known(test: str) -> bool:
@@ -95,10 +108,11 @@ def known(test: str) -> bool:
 
 def check_table() -> None:
     """Raise ValueError for an entry that cannot match anything."""
-    for defect in DEFECTS:
+    for defect in (*DEFECTS, *OF_THE_USER):
         if defect.first > defect.last:
             raise ValueError(f"known defect with an empty version range: {defect}")
         re.compile(defect.cells)
+        defect_conditions.holds(defect.condition, ())
 
 
 def unmatched(items: Sequence[pytest.Item]) -> List[Defect]:
@@ -131,21 +145,81 @@ def mark(items: Sequence[pytest.Item], whole: bool) -> None:
     for defect in unmatched(items) if whole else ():
         warnings.warn(
             f"known defect matches nothing: {defect.test}[{defect.cells}]: mend or remove its row in "
-            "properties/harness/running/known_defects.py",
+            f"{defect.table}",
             KnownDefectWarning,
             stacklevel=1,
         )
     for defect in applying():
-        for item in items:
-            name, _, cell = shards.whole(item.nodeid).rpartition("/")[2].partition("[")
-            if name == defect.test and re.fullmatch(defect.cells, cell.rstrip("]")):
+        for item in items if not defect.condition else ():
+            if _is_of(item, defect):
                 item.add_marker(
                     pytest.mark.xfail(
-                        reason=f"known defect: {defect.sentence} ({defect.issue})",
+                        reason=f"{told(defect)}{row_of(defect)}",
                         strict=shards.whole(item.nodeid) == item.nodeid,  # shards are judged together
                         raises=RAISED,
                     )
                 )
+
+
+def _is_of(item: pytest.Item, defect: Defect) -> bool:
+    name, _, cell = shards.whole(item.nodeid).rpartition("/")[2].partition("[")
+    return name == defect.test and re.fullmatch(defect.cells, cell.rstrip("]")) is not None
+
+
+def told(defect: Defect) -> str:
+    """A row in one sentence."""
+    return f"known defect: {defect.sentence} ({defect.issue})"
+
+
+def row_of(defect: Defect) -> str:
+    """Where the row is, unless it is in the project's own table."""
+    return "" if defect.table == Defect.table else f" [{defect.table}]"
+
+
+class Conditional:
+    """The rows of one test that hold for some of its examples, and what came of those examples."""
+
+    # examples of a condition that say, all held, that the defect has gone: of a law that
+    # enumerates, and of one that draws, where few say nothing
+    ENOUGH, ENOUGH_DRAWN = 10, 50
+
+    def __init__(self, item: Optional[pytest.Item]) -> None:
+        self.rows = [row for row in applying() if item and row.condition and _is_of(item, row)]
+        self.whole = item is None or shards.whole(item.nodeid) == item.nodeid
+        drawn = item is not None and hasattr(item.obj, "hypothesis")  # type: ignore[attr-defined]
+        self.enough = self.ENOUGH_DRAWN if drawn else self.ENOUGH
+        self.shown: Dict[Defect, int] = {}
+        self.held: Dict[Defect, int] = {}
+
+    def _of(self, values: Sequence[Any]) -> List[Defect]:
+        return [row for row in self.rows if defect_conditions.holds(row.condition, values)]
+
+    def holds(self, values: Sequence[Any]) -> None:
+        """An example with these values held."""
+        for row in self._of(values):
+            self.held[row] = self.held.get(row, 0) + 1
+
+    def covers(self, values: Sequence[Any], problem: BaseException) -> bool:
+        """Whether what an example with these values raised is known; it is counted."""
+        known_rows = self._of(values) if isinstance(problem, RAISED) else []
+        for row in known_rows:
+            self.shown[row] = self.shown.get(row, 0) + 1
+        return bool(known_rows)
+
+    def gone(self) -> str:
+        """What to say of a row that showed in none of enough examples; "" where there is none."""
+        for row, count in self.held.items():
+            if row not in self.shown and count >= self.enough and self.whole:
+                return _holds_here(f"{told(row)} in examples of {row.condition!r}", row.table)
+        return ""
+
+
+def _holds_here(text: str, table: str) -> str:
+    return (
+        f"{text}\n"
+        f"It does not show with torch {torch.__version__}: the law holds here. Where that is right, "
+        f"end the range of its row in {table} before this version."
+    )
 
 
 def holds_again(report: pytest.TestReport) -> bool:
@@ -153,11 +227,8 @@ def holds_again(report: pytest.TestReport) -> bool:
     text = str(report.longrepr)
     if report.outcome != "failed" or not text.startswith(f"{STRICT}known defect: "):
         return False
-    report.longrepr = (
-        f"{text[len(STRICT) :]}\n"
-        f"It does not show with torch {torch.__version__}: the law holds here. Where that is right, "
-        "end the range of its row in properties/harness/running/known_defects.py before this version."
-    )
+    tables = {row.table for row in OF_THE_USER if text.endswith(row_of(row))}
+    report.longrepr = _holds_here(text[len(STRICT) :], min(tables, default=Defect.table))
     return True
 
 

@@ -51,6 +51,12 @@ OPTIONS: Dict[str, Dict[str, Any]] = {
         "help": "where the programs that show a broken law are written (default: .frostproof); "
         "with =, or pytest takes an existing folder for one of tests",
     },
+    "known-defects": {
+        "action": "append",
+        "metavar": "FILE.toml",
+        "help": "a table of defects that you know of your torch, beside the project's own (or "
+        "FILE.json); repeatable",
+    },
     "example-database": {
         "metavar": "WHERE",
         "help": "where failing examples are kept and shared: a directory, redis://HOST:PORT/0, or "

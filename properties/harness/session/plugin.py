@@ -52,7 +52,7 @@ def begin(config: pytest.Config, laws: Path) -> None:
     session = config.stash[KEY] = Session(laws, profile, seed, split, devices, dtypes)
     session.examples = examples
     torch.set_num_threads(1)  # more threads fight the other workers over small nets
-    known_defects.check_table()
+    known_defects.configure(value(config, "known-defects"), config.invocation_params.dir)
     if value(config, LAWS) and config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args = [str(laws)]
     session.own = own.configure(config, laws, devices if value(config, "device") else [])
