@@ -25,6 +25,7 @@ from frostproof.properties.harness.core.law import FLOATING, law, part
 from frostproof.properties.harness.running.trainer import freeze
 from frostproof.properties.test_modules import with_other_weights
 from frostproof.strategies import MLP, freeze_masks, mlps
+from frostproof.strategies.capabilities import require
 
 # Ways to copy or convert, as code on ``net``; what is a copy, and the dtype that the values get.
 WAYS: Dict[str, Tuple[str, bool, Any]] = {
@@ -186,6 +187,7 @@ def test_pretrained_embeddings(
     device: str, dtype: torch.dtype, rows: int, width: int, freeze: Optional[bool]
 ) -> None:
     """F8: Embedding.from_pretrained shares the given memory, frozen where it is not told otherwise."""
+    require("embedding_bag", device, dtype)
     for kind in (torch.nn.Embedding, torch.nn.EmbeddingBag):
         values = torch.full((rows, width), 0.5, device=device, dtype=dtype)
         options: Dict[str, Any] = {} if freeze is None else {"freeze": freeze}

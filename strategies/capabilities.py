@@ -19,7 +19,8 @@ import torch
 # How torch says that something is not for this device or dtype. Any other error is no refusal.
 REFUSAL = re.compile(
     r"not implemented for|not (currently |yet )?support|supported devices|must be CUDA"
-    r"|must be (on )?cuda|to be CUDA|floating point Tensor|Could not run|have one of the following scalar types",
+    r"|must be (on )?cuda|to be CUDA|floating point Tensor|Could not run"
+    r"|have one of the following scalar types",
     re.IGNORECASE,
 )
 # The byte that all numbers are made of: finite in every format, and neither 0 nor 1.

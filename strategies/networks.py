@@ -8,6 +8,7 @@ from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, List, Opt
 import torch
 from hypothesis import strategies as st
 
+from frostproof.strategies.capabilities import PREPARATIONS, require
 from frostproof.strategies.digits import Digits, read_as
 from frostproof.strategies.network_code import network_code, network_places, program_names
 
@@ -146,6 +147,10 @@ class MLP:
 
     def build(self, device: str = "cpu", dtype: torch.dtype = torch.float32) -> "Network":
         """A fresh module on a device, weights drawn on the CPU from ``seed`` alone."""
+        for layer in self.layers:
+            for kernel in (layer.activation, f"{layer.norm}_norm"):
+                if kernel in PREPARATIONS:
+                    require(kernel, device, dtype)
         network = Network(self, device, dtype)
         parameters = network.made()
         generator = torch.Generator()

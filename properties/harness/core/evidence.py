@@ -16,7 +16,7 @@ import torch
 from _pytest.outcomes import Skipped, XFailed
 
 from frostproof.properties.harness.core.checks import LawBroken, Tally
-from frostproof.properties.harness.core.law import law_of
+from frostproof.properties.harness.core.law import DIFFERENTIABLE, FLOATING, law_of
 from frostproof.properties.harness.machine import faults, running
 from frostproof.properties.harness.machine.faults import MachineFault
 from frostproof.properties.harness.machine.hang import Hang
@@ -24,7 +24,7 @@ from frostproof.properties.harness.reproducer.recording import Recorder
 from frostproof.properties.harness.reproducer.report import RECORDER
 from frostproof.properties.harness.running import known_defects
 from frostproof.properties.harness.session import shards
-from frostproof.strategies.capabilities import NotOffered
+from frostproof.strategies.capabilities import NotOffered, require
 
 
 class Count:
@@ -113,6 +113,14 @@ def case(*values: Any) -> Iterator[None]:
     except Exception as problem:
         if not count.known.covers(values, problem):
             raise
+
+
+def need_arithmetic(item: Any) -> None:
+    """Raise NotOffered where a law that trains meets a low precision that this torch cannot train."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    group, dtype = item.get_closest_marker("law").kwargs["dtypes"], parameters.get("dtype")
+    if group in (FLOATING, DIFFERENTIABLE) and dtype in (torch.bfloat16, torch.float16):
+        require("relu", parameters.get("device", "cpu"), dtype)
 
 
 def described(item: Any) -> List[Tuple[str, str]]:

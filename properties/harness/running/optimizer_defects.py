@@ -37,7 +37,7 @@ OFF_THE_RULE: Sequence[Tuple[str, Tuple[int, int], Tuple[int, int], str]] = (
         "RAdam foreach",
     ),
     (
-        "ASGD's foreach takes the rate of the first parameter for all, and its formula for another (from 2.0)",
+        "ASGD's foreach takes the rate of the first parameter for all and, from 2.0, another formula",
         (1, 12),
         (2, 3),
         "ASGD foreach",
