@@ -421,7 +421,7 @@ def test_detach_in_place_refuses_chunks(
 )
 def test_numpy_needs_detach(device: str, dtype: torch.dtype, spec: TensorSpec) -> None:
     """D9: numpy() refuses a tensor that requires grad."""
-    need_numpy()
+    need_numpy(device)
     source = spec.build(device, dtype)
     check_raises((RuntimeError, TypeError), source.numpy, "numpy() of what requires grad", "grad")  # type: ignore[arg-type]
 

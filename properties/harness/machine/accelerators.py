@@ -5,6 +5,7 @@ that lacks a function. What neither offers is left out: None, or nothing happens
 """
 
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 import torch
@@ -58,6 +59,11 @@ def available() -> List[str]:
     return found
 
 
+@cache
+def _usable() -> Tuple[str, ...]:
+    return tuple(available())
+
+
 def count(kind: str) -> int:
     """How many devices of a kind this process can see."""
     ask = function_of(kind, "device_count") if kind != "cpu" else None
@@ -105,6 +111,18 @@ def give_back(device: str) -> None:
     empty = function_of(torch.device(device).type, "empty_cache")
     if empty is not None:
         empty()
+
+
+def seed(number: int) -> None:
+    """Seed torch's global generators: the CPU's, and those of every accelerator in use.
+
+    ``torch.manual_seed`` does too, and formats the Python stack each time.
+    """
+    torch.default_generator.manual_seed(number)
+    for kind in _usable():
+        everywhere, begun = (function_of(kind, name) for name in ("manual_seed_all", "is_initialized"))
+        if everywhere is not None and (begun is None or begun()):
+            everywhere(number)
 
 
 def check_works(device: str) -> None:

@@ -4,6 +4,7 @@ from typing import Sequence
 
 import torch
 
+from frostproof.properties.harness.machine import accelerators
 from frostproof.properties.harness.operators.comparison import overlap
 from frostproof.properties.harness.operators.trial import Trial
 
@@ -16,7 +17,7 @@ def accumulation(trial: Trial) -> None:
         for turn in (1, 2):
             given = [weight.clone() for weight in trial.weights]
             outputs = trial.run(leaves)
-            torch.default_generator.manual_seed(1)
+            accelerators.seed(1)
             ends = [outputs[place] for place in trial.learns]
             if scaled:
                 given = [weight / 2 for weight in given]
@@ -44,7 +45,7 @@ def partners(trial: Trial) -> None:
         route = "beside a frozen partner" if frozen else "beside a partner"
         for turn in (1, 2):
             outputs = [trial.run(leaves) for leaves in sides]
-            torch.default_generator.manual_seed(1)
+            accelerators.seed(1)
             ends = [outputs[0][place] + outputs[1][place] for place in trial.learns]
             given = [weight / 2 for weight in trial.weights]
             torch.autograd.backward([end * 2 for end in ends], given)

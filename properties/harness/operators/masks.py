@@ -5,6 +5,7 @@ from typing import Sequence, Tuple
 import torch
 
 from frostproof.properties.harness.core.bits import read_bits
+from frostproof.properties.harness.machine import accelerators
 from frostproof.properties.harness.operators.comparison import no_memory, overlap, storage
 from frostproof.properties.harness.operators.trial import Trial
 from frostproof.strategies.operator_calls import strided, tensors_in
@@ -104,7 +105,7 @@ def inputs_stay(trial: Trial) -> None:
 def sharing(trial: Trial) -> None:
     """O4: an output that shares memory with an input is that input, or a view of it."""
     leaves, others = trial.call.leaves(), [one.clone() for one in trial.call.others]
-    torch.default_generator.manual_seed(0)
+    accelerators.seed(0)
     everything = [*leaves, *others]
     arguments, named = trial.call.given(leaves, others)
     outputs = tensors_in(trial.call.function(*arguments, **named))

@@ -5,6 +5,7 @@ from typing import Tuple
 import torch
 
 from frostproof.properties.harness.core.bits import read_bits
+from frostproof.properties.harness.machine import accelerators
 from frostproof.properties.harness.operators.comparison import storage
 from frostproof.properties.harness.operators.masks import same
 from frostproof.properties.harness.operators.trial import Trial
@@ -24,7 +25,7 @@ def given_out(trial: Trial) -> None:
     with torch.no_grad():
         leaves = trial.call.leaves()
         arguments, named = trial.call.given(leaves)
-        torch.default_generator.manual_seed(0)
+        accelerators.seed(0)
         plain = trial.call.out(*arguments, **named)
         if not isinstance(plain, torch.Tensor):
             return
@@ -35,7 +36,7 @@ def given_out(trial: Trial) -> None:
                 else strided(torch.full_like(plain, 7))
             )
             was = _place(out)
-            torch.default_generator.manual_seed(0)
+            accelerators.seed(0)
             made = trial.call.out(*arguments, **named, out=out)
             same(trial, "O4", f"{route}: output", out, plain, exact=route == "out=")
             trial.expect("O4", route, made is out, f"{route} returns another object")
@@ -47,7 +48,7 @@ def given_out(trial: Trial) -> None:
             )
     leaves = trial.call.leaves()
     arguments, named = trial.call.given(leaves)
-    torch.default_generator.manual_seed(0)
+    accelerators.seed(0)
     try:
         made = trial.call.out(*arguments, **named, out=torch.empty_like(plain))
         learns = made.requires_grad
@@ -96,7 +97,7 @@ def in_place(trial: Trial) -> None:
         arguments, named = trial.call.given(seen)
         target = arguments[0]
         version = target._version
-        torch.default_generator.manual_seed(0)
+        accelerators.seed(0)
         output = trial.call.inplace(*arguments, **named)
         trial.expect("O4", "in place", output is target, "the in-place variant returns another object")
         trial.expect(

@@ -5,6 +5,7 @@ from typing import List, Sequence, Tuple
 
 import torch
 
+from frostproof.properties.harness.machine import accelerators
 from frostproof.properties.harness.operators.comparison import SAME, bound, difference, inner, wide
 from frostproof.properties.harness.operators.masks import same
 from frostproof.properties.harness.operators.trial import Gradients, Trial, weights_of
@@ -24,7 +25,7 @@ def checkpointed(trial: Trial) -> None:
     from torch.utils.checkpoint import checkpoint
 
     leaves = trial.call.leaves()
-    torch.default_generator.manual_seed(0)
+    accelerators.seed(0)
     outputs = tensors_in(
         checkpoint(lambda *given: tuple(tensors_in(trial.call(given))), *leaves, use_reentrant=False)
     )
@@ -47,7 +48,7 @@ def functional(trial: Trial) -> None:
         return tuple(outputs[place] for place in trial.learns)
 
     pull = torch.func.vjp(learning, *leaves)[1]
-    torch.default_generator.manual_seed(1)
+    accelerators.seed(1)
     found = list(pull(tuple(trial.weights)))
     trial.agree_all("O3", "func.vjp", found, exact=False)
 

@@ -6,6 +6,7 @@ from typing import Iterator, List, Optional, Sequence, Tuple
 import torch
 
 from frostproof.properties.harness.core.bits import read_bits
+from frostproof.properties.harness.machine import accelerators
 from frostproof.properties.harness.operators.comparison import (
     ROUNDED,
     SAME,
@@ -91,7 +92,7 @@ class Trial:
         self, leaves: Sequence[torch.Tensor], others: Sequence[torch.Tensor] = ()
     ) -> List[torch.Tensor]:
         """The output's tensors; the same random numbers each time."""
-        torch.default_generator.manual_seed(0)
+        accelerators.seed(0)
         return tensors_in(self.call(leaves, others))
 
     def backward(
@@ -115,7 +116,7 @@ class Trial:
         ]
         if not live or not pairs:
             return [None] * len(leaves)
-        torch.default_generator.manual_seed(1)
+        accelerators.seed(1)
         found = iter(
             torch.autograd.grad(
                 [one for one, _ in pairs],
