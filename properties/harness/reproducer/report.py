@@ -12,6 +12,7 @@ import pytest
 
 from frostproof.properties.harness.report.drawing import network_of
 from frostproof.properties.harness.reproducer import message
+from frostproof.properties.harness.reproducer.case import Case
 from frostproof.properties.harness.reproducer.recording import Recorder
 from frostproof.properties.harness.reproducer.replay import Found, found_by
 from frostproof.properties.harness.session.options import value
@@ -49,7 +50,7 @@ def write(config: pytest.Config, nodeid: str, text: str) -> str:
         return str(path)
 
 
-def _found(case: message.Case, item: Any) -> Found:
+def _found(case: Case, item: Any) -> Found:
     """The program of a case, or why there is none."""
     handle = getattr(item.obj, "hypothesis", None)
     if case.test.split("::")[0] in OF_THE_USER and "own" in Path(item.path).parts:
