@@ -70,6 +70,7 @@ FAULT_MODULES = (
     "memory",
     "modes",
     "modules",
+    "operators",
     "optimizer_options",
     "optimizers",
     "refusals",
