@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from frostproof.properties.harness.core.checks import check, count_cases, fail
 from frostproof.properties.harness.core.evidence import Current
 from frostproof.properties.harness.core.law import DIFFERENTIABLE, PRECISE, law, part
+from frostproof.properties.harness.operators.coverage import DTYPES, PARTS, noted
 from frostproof.properties.harness.operators.defects import DEFECTS, OperatorDefect
 from frostproof.properties.harness.operators.passes import Found, try_call, try_database
+from frostproof.properties.harness.operators.reasons import applying
 from frostproof.strategies import operator_database, operator_table
+from frostproof.strategies.capabilities import NotOffered
 from frostproof.strategies.operators import OperatorCase, names_of, operators
 
-DTYPES = ("float64", "float32", "complex128", "bfloat16")
-PARTS = 8  # of the database, in nightly runs: tests that workers share
 SAMPLED, MOST = 16, 4  # operators of a run that is not nightly, and samples of each
 SAMPLES = 12  # of each operator in a nightly run
 
@@ -77,7 +78,7 @@ def test_drawn_operators(device: str, dtype: torch.dtype, data: st.DataObject) -
 def test_database(device: str, portion: Tuple[str, int], record_property: Any) -> None:
     """O1 O2 O3 O4 G1 G2: of all operators that torch lists for its own tests."""
     if operator_database.problem():
-        pytest.skip(operator_database.problem())
+        raise NotOffered(operator_database.problem())
     kind, number = portion
     dtype = getattr(torch, kind or DTYPES[Current.seed % len(DTYPES)])
     names = operator_database.operators(device, dtype)
@@ -89,10 +90,12 @@ def test_database(device: str, portion: Tuple[str, int], record_property: Any) -
         chosen, most, ties = [*names[start:], *names[:start]][:: max(1, len(names) // SAMPLED)], MOST, 1
         chosen = chosen[:SAMPLED]
     try_database(found, chosen, device, dtype, most, ties)
-    share = f"{found.operators} of {len(names)} operators in {str(dtype).rpartition('.')[2]}"
-    record_property("share", share)
+    where = f"{kind}-part{number + 1}of{PARTS}" if kind else ""
+    name = str(dtype).rpartition(".")[2]
+    for key, said in noted(found.operators, len(names), name, where).items():
+        record_property(key, said)
     count_cases(found.calls)
-    check(found.calls > 0, f"no operator ran: {share}")
+    check(found.calls > 0, f"no operator of the database ran in {name}")
     found.judge()
 
 
@@ -107,6 +110,8 @@ def test_known_defects_of_operators(device: str, dtype: torch.dtype, row: Operat
         except SystemExit as ended:
             if ended.code:
                 fail(str(ended.code))
-        except (AttributeError, NotImplementedError) as absent:
-            pytest.skip(f"this torch does not have what the program uses: {absent}")
+        except (AttributeError, TypeError, RuntimeError) as absent:
+            if row in applying():
+                raise
+            raise NotOffered(f"what the program of {row.name} uses") from absent
     check(True, row.sentence)

@@ -29,7 +29,7 @@ class OperatorDefect:
     laws: str = ".*"
     routes: str = ".*"
     dtypes: str = ".*"
-    first: Tuple[int, int] = (2, 0)
+    first: Tuple[int, int] = (1, 13)
     last: Tuple[int, int] = (999, 0)
 
 
@@ -43,6 +43,7 @@ DEFECTS: Sequence[OperatorDefect] = (
         operators=".*",
         laws="G1|G2",
         routes="beside a partner",
+        first=(0, 0),
         program="""
 a = torch.zeros(4, requires_grad=True)
 b = torch.zeros(4, requires_grad=True)
@@ -59,6 +60,7 @@ a.grad.tolist() == [6.0] * 4 or sys.exit(f"three passes of gradient 2 leave {a.g
         operators=".*",
         laws="G2",
         routes="accumulated, given",
+        first=(0, 0),
         program="""
 a = torch.zeros(4, requires_grad=True)
 mine = torch.ones(2, 2)
@@ -170,6 +172,7 @@ out.requires_grad or sys.exit("out= was not refused, and the output requires no 
         operators="narrow_copy",
         laws="O4",
         routes=".*output",
+        first=(0, 0),
         program="""
 memory = torch.zeros(2, 2, 2)
 torch.narrow_copy(torch.ones(2, 3), 1, 0, 2, out=memory[..., 0])
@@ -184,6 +187,7 @@ memory[..., 1].any() and sys.exit(f"it wrote to elements that out= does not name
         operators=r"nn\.functional\.avg_pool3d",
         laws="O4",
         routes=".*output",
+        first=(0, 0),
         program="""
 memory = torch.zeros(1, 2, 1, 1, 1, 2)
 torch.nn.functional.avg_pool3d(torch.ones(1, 2, 2, 2, 2), 2, out=memory[..., 0])
@@ -206,6 +210,21 @@ out.any() or sys.exit(f"out is {out.tolist()}, gelu(1) is {expected.tolist()}")
 """,
     ),
     OperatorDefect(
+        name="matmul_moves_out",
+        sentence="matmul of a vector and a matrix changes the strides of out=, and writes beside it",
+        issue="none found",
+        when="the first is a vector, and what out= names is not contiguous",
+        operators=r"matmul|nn\.functional\.linear|__rmatmul__",
+        laws="O4",
+        routes="out= with gaps",
+        first=(0, 0),
+        program="""
+memory = torch.zeros(2, 2)
+torch.matmul(torch.ones(2), torch.eye(2), out=memory[:, 0])
+memory[:, 0].all() or sys.exit(f"out= names the first column, ones were written to {memory.tolist()}")
+""",
+    ),
+    OperatorDefect(
         name="batch_norm_hides_its_writes",
         sentence="batch_norm writes running statistics without a new version of them",
         issue="pytorch/pytorch#13402, pytorch/pytorch#120622",
@@ -213,6 +232,7 @@ out.any() or sys.exit(f"out is {out.tolist()}, gelu(1) is {expected.tolist()}")
         operators=r"(nn\.functional\.|_?native_|_)?batch_norm.*|_native_batch_norm_legit",
         laws="O2",
         routes="hidden write",
+        first=(0, 0),
         program="""
 mean, var = torch.zeros(2), torch.ones(2)
 torch.nn.functional.batch_norm(torch.arange(8.0).view(4, 2), mean, var, training=True)
@@ -226,6 +246,7 @@ mean._version > 0 or not mean.any() or sys.exit("running_mean was written, its v
         when="the indices are a tensor, made inside or outside of the function",
         operators="tensor_split",
         laws="raised",
+        first=(2, 0),
         program="""
 x, places = torch.arange(6.0), torch.tensor([2, 4])
 try:
@@ -257,6 +278,7 @@ abs(float(ahead[0]) - 1) < 1e-3 or sys.exit(f"the tangent of x[0] itself is {flo
         operators="cholesky_inverse",
         laws="O3",
         routes="forward mode",
+        first=(2, 0),
         program="""
 x = torch.tensor([[2.0, 0.0], [1.0, 1.0]])
 t = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
@@ -289,6 +311,7 @@ float(r.grad) == 1 or sys.exit(f"r cos 0 has the slope 1 at r = 0, but gradient 
         operators=r"nn\.functional\.gaussian_nll_loss",
         laws="O3",
         routes="forward mode.*|no effect",
+        first=(2, 0),
         program="""
 def loss(var):
     return torch.nn.functional.gaussian_nll_loss(torch.ones(1), torch.zeros(1), var)
@@ -308,6 +331,7 @@ abs(back - float(ahead)) < 1 or sys.exit(f"forward mode says {float(ahead)}, bac
         operators=r"nn\.functional\.prelu|prelu",
         laws="O3",
         routes="forward mode.*",
+        first=(2, 0),
         program="""
 x, weight = torch.zeros(1), torch.full((1,), 0.25)
 _, ahead = torch.func.jvp(lambda x: torch.nn.functional.prelu(x, weight), (x,), (torch.ones(1),))
@@ -355,6 +379,7 @@ total == 1 or sys.exit(f"the output is a bound, and the gradients of both bounds
         laws="O3",
         routes="forward mode.*",
         last=(2, 13),
+        first=(2, 0),
         program="""
 x, y = torch.ones(1), torch.ones(1)
 _, ahead = torch.func.jvp(lambda x: torch.fmax(x, y), (x,), (torch.ones(1),))

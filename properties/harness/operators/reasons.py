@@ -144,6 +144,20 @@ REASONS: Sequence[Reason] = (
         "whole",
     ),
     Reason(
+        r"nn\.functional\.(elu|celu|selu)",
+        "O4",
+        "in place",
+        "in place its gradient comes from the rounded result",
+        dtypes="bfloat16|float16",
+    ),
+    Reason(
+        r"nn\.functional\.multi_head_attention_forward",
+        "O1",
+        "with gaps",
+        "the rounded weights of a softmax in its tails",
+        dtypes="bfloat16|float16",
+    ),
+    Reason(
         r"_?native_batch_norm.*|_batch_norm_with_update|nn\.functional\.batch_norm",
         "O1|O3",
         ".*",

@@ -29,10 +29,6 @@ ABSENT = (
 OURS = ("internal assert", "please report a bug", "undefined", "should not happen", "expected to get")
 
 
-class NotOffered(Exception):
-    """Torch says that it does not offer what was asked for."""
-
-
 def offered(problem: BaseException) -> bool:
     """Whether an error is not one by which torch says that it does not offer something."""
     said = str(problem).lower()

@@ -4,6 +4,7 @@ from collections import defaultdict
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
 from frostproof.properties.harness.core.evidence import LACKS
+from frostproof.properties.harness.operators import coverage as operator_coverage
 from frostproof.properties.harness.session.axes import LEFT_OUT
 from frostproof.properties.harness.session.shards import whole
 
@@ -114,6 +115,9 @@ def write(terminal: Any, dtypes: Sequence[str] = ()) -> None:
         )
         terminal.write_line(line)
     terminal.write_line(f"{total} examples checked")
+    everything = [report for reports in terminal.stats.values() for report in reports]
+    for sentence in operator_coverage.lines(everything):
+        terminal.write_line(sentence)
     for sentence in lacking(terminal):
         terminal.write_line(f"not offered by this torch: {sentence}")
     for sentence in unsound(terminal):

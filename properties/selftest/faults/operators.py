@@ -133,7 +133,7 @@ A, V, M = (2, 3), (3,), (3, 3)
 EVEN = torch.tensor([[True, False, True], [False, True, True]])
 # Those of the operators that every run tries.
 seed("add_beside_a_frozen_term", "frozen", torch, "add", lambda a, b: torch.add(a, b), (A, A), 1, True)
-seed("mul_beside_a_frozen_factor", "frozen", torch, "mul", lambda a, b: torch.mul(a, b), (A, A))
+seed("hypot_beside_a_frozen_side", "frozen", torch, "hypot", lambda a, b: torch.hypot(a, b), (A, A))
 seed("mm_beside_a_frozen_factor", "frozen", torch, "mm", lambda a, b: torch.mm(a, b), (A, M), 1)
 seed(
     "layer_norm_beside_a_frozen_weight",
@@ -145,11 +145,11 @@ seed(
     2,
 )
 seed(
-    "where_beside_a_frozen_side",
+    "masked_scatter_beside_a_frozen_side",
     "frozen",
     torch,
-    "where",
-    lambda a, b: torch.where(EVEN, a, b),
+    "masked_scatter",
+    lambda a, b: torch.masked_scatter(a, EVEN, b),
     (A, A),
     2,
     leaf=1,
@@ -184,7 +184,7 @@ seed("prelu_beside_a_frozen_weight", "frozen", F, "prelu", lambda x, w: F.prelu(
 seed("tanh_of_a_view", "view", torch, "tanh", lambda x: torch.tanh(x), (A,))
 seed("softplus_of_a_view", "view", F, "softplus", lambda x: F.softplus(x), (A,))
 seed("cumsum_of_a_view", "view", torch, "cumsum", lambda x: torch.cumsum(x, 1), (A,))
-seed("sum_of_what_has_gaps", "gaps", torch, "sum", lambda x: torch.sum(x), (A,))
+seed("amax_of_what_has_gaps", "gaps", torch, "amax", lambda x: torch.amax(x, 1), (A,))
 seed("gelu_of_what_has_gaps", "gaps", F, "gelu", lambda x: F.gelu(x), (A,))
 seed(
     "bmm_of_what_has_gaps",
