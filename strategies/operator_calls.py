@@ -96,12 +96,17 @@ class Call:
         return made
 
 
+def plain(tensor: torch.Tensor) -> torch.Tensor:
+    """A complex tensor that is no lazy conjugate (which torch 1.8 does not have)."""
+    return tensor.resolve_conj() if hasattr(tensor, "resolve_conj") else tensor
+
+
 def whole(call: Call, low: int = -2, high: int = 2) -> Call:
     """The call with small whole numbers for values, so that zeros and ties come up."""
     values = []
     for value in call.values:
         if value.is_complex():
-            parts = torch.view_as_real(value.resolve_conj()).round().clamp(low, high)
+            parts = torch.view_as_real(plain(value)).round().clamp(low, high)
             values.append(torch.view_as_complex(parts.contiguous()))
         else:
             values.append(value.round().clamp(low, high))

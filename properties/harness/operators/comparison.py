@@ -57,8 +57,10 @@ def dense(tensor: torch.Tensor) -> torch.Tensor:
 
 def wide(tensor: torch.Tensor) -> torch.Tensor:
     """The values in float64; a complex number as two."""
-    tensor = tensor.detach().resolve_conj().resolve_neg() if tensor.is_complex() else tensor.detach()
+    tensor = tensor.detach()
     if tensor.is_complex():
+        if hasattr(tensor, "resolve_conj"):  # not on torch 1.8
+            tensor = tensor.resolve_conj().resolve_neg()
         tensor = torch.view_as_real(tensor)
     return tensor.to("cpu", torch.float64)
 

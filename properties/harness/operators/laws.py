@@ -28,7 +28,7 @@ from frostproof.properties.harness.operators.trial import Trial
 
 # What a law needs of torch, by its name: where it is not there the law is not offered.
 NEEDS: Dict[str, Callable[[], bool]] = {
-    "copying_hooks": lambda: hasattr(torch.autograd.graph, "saved_tensors_hooks"),
+    "copying_hooks": lambda: hasattr(getattr(torch.autograd, "graph", None), "saved_tensors_hooks"),
     "checkpointed": lambda: hasattr(torch, "func"),
     "functional": lambda: hasattr(torch, "func"),
     "forward_mode": lambda: hasattr(torch, "func"),
@@ -58,6 +58,3 @@ def laws(trial: Trial, masks: Sequence[Tuple[int, ...]]) -> Dict[str, Callable[[
         "in_place": lambda: in_place(trial),
     }
     return {name: law for name, law in found.items() if NEEDS.get(name, lambda: True)()}
-
-
-NAMES = tuple(laws(None, ()))  # type: ignore[arg-type]
