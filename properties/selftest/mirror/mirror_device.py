@@ -152,7 +152,3 @@ def _begin() -> None:
 
 
 _begin()
-
-
-def autoload() -> None:
-    """The entry point: what is to be done has been done by the import."""
