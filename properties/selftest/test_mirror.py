@@ -82,8 +82,7 @@ CAUGHT = (
 @pytest.mark.parametrize(("fault", "law", "dtype"), CAUGHT, ids=[row[0] for row in CAUGHT])
 def test_a_fault_of_the_device_is_caught(fault: str, law: str, dtype: str, tmp_path: Path) -> None:
     options = ("-n", "0", f"properties/{law}", "--dtype", dtype, "--device", "mirror:1")
-    options += ("--hypothesis-seed=1",)
-    code, output = run(tmp_path, *options, MIRROR_FAULT=fault)
+    code, output = run(tmp_path, *options, "--hypothesis-seed=1", MIRROR_FAULT=fault)
     name = law.rpartition("::")[2]
     assert code == 1 and re.search(rf"FAILED \S*{name}\[mirror:1-{dtype}", output), output
     assert "rerun     pytest -p mirror_device " in output
@@ -100,9 +99,9 @@ def test_only_the_number_that_is_wrong_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fault", ["poisoned", "crashes", "hangs"])
 def test_what_ends_a_worker_loses_no_verdict(fault: str, tmp_path: Path) -> None:
     options = ("-n", "2", "--gpu-workers", "1", LAWS, "--device", "mirror", "--device", "mirror:1")
-    options += ("--dtype", "float64", "--hypothesis-seed=5", "--law-timeout", "3")
+    more = ("--dtype", "float64", "--hypothesis-seed=5", "--law-timeout", "3")
     broken = {"MIRROR_FAULT": fault, "MIRROR_FAULT_AT": "erfinv"}
-    code, output = run(tmp_path, *options, **broken)
+    code, output = run(tmp_path, *options, *more, **broken)
     assert code == 1 and "4 failed, 4 passed" in output, output
     assert "workers 1 on mirror:0" in output and ", 1 on mirror:1" in output
     assert re.search(r"mirror(:1)? ran out of memory", output)
