@@ -31,6 +31,7 @@ from frostproof.properties.harness.reproducer.tape import Tape
 from frostproof.properties.harness.running.known_defects import applying
 from frostproof.properties.harness.session import axes
 from frostproof.properties.selftest import PACKAGE, ROOT
+from frostproof.properties.selftest.programs import sample
 from frostproof.strategies import MLP, Layer, TensorSpec, all_dtypes, mlps
 from frostproof.strategies.tensors import KINDS, LAYOUTS, SHAPES
 
@@ -151,7 +152,7 @@ def test_programs_of_healthy_examples_end_well(test: str) -> None:
     handle = getattr(function, "hypothesis", None)
     checked = 0
     for name in dtypes_of(function):
-        for case in examples(test, function, getattr(torch, name), 4):
+        for case in examples(test, function, getattr(torch, name), 2):
             law = handle.inner_test if handle else function
             tape = Tape(Own(law), every=True)
             problem = play(law, case, tape)
@@ -259,10 +260,14 @@ FAULTS = {
 }
 
 
-def test_the_sample_has_a_fault_for_each_file_of_laws() -> None:
-    assert {test.split("::")[0] for test, _ in FAULTS.values()} == {
-        law.split("::")[0] for law in laws()
-    }
+def test_the_sample_has_a_fault_for_each_file_that_is_first_to_catch_one() -> None:
+    first = {law.split("::")[0] for _, law in sample()}
+    assert first - {test.split("::")[0] for test, _ in FAULTS.values()} <= {"test_cut.py", *LATER}
+    assert {test for test, _ in FAULTS.values()} <= set(laws())
+
+
+# Files whose programs the sample of ``programs`` tries; here they would take too long.
+LATER = ("test_freeze_midway.py", "test_lbfgs.py", "test_requires_grad.py", "test_training_tools.py")
 
 
 def pytest_on(

@@ -13,7 +13,7 @@ from frostproof.properties.harness.reproducer import facts
 from frostproof.properties.harness.reproducer.facts import Flag, plain
 from frostproof.properties.harness.reproducer.instrument import telling
 from frostproof.properties.harness.reproducer.naming import Names, everywhere
-from frostproof.properties.harness.reproducer.statements import Block, Ref, Statement, Unwritable
+from frostproof.properties.harness.reproducer.statements import Block, Hole, Ref, Statement, Unwritable
 
 # What only looks at a module: the parameters that come are known by their places.
 STRUCTURE = frozenset(
@@ -159,8 +159,11 @@ class Calls(Names):
         label = facts.label(function)
         if label.endswith(".functional_call") and len(values) == 4:
             inner = facts.plain_deep(values[2]), facts.plain_deep(values[3])
-            if not self.descends(plain(values[0]), *inner):  # the flat net takes no options
-                function, values = functools.partial(_with_options, function, inner[1]), values[:3]
+            if self.descends(plain(values[0]), *inner):
+                label = Hole(f"{label} of a net that is cut: the program's net is a plain Sequential")
+                return self.written([label], function, values, named, True)
+            # the program's net takes no options
+            function, values = functools.partial(_with_options, function, inner[1]), values[:3]
         if label.startswith(("torch.", "nn.")):
             return self.written([label], function, values, named, makes(label.rpartition(".")[2]))
         module = getattr(function, "__module__", "") or ""

@@ -185,7 +185,7 @@ class Program:
         self.named: Dict[int, str] = {}
         self.merged: Dict[int, Statement] = {}
         self.clock = 0
-        for block in [root, *_blocks(root.body)]:
+        for block in [root, *blocks(root.body)]:
             if block.manager is not None and self.alive(block):
                 self.use(block.manager.statement)
         for statement in every(root.body):
@@ -364,11 +364,12 @@ ONE_SENTENCE = (
 )
 
 
-def _blocks(body: List[Any]) -> Iterator[Block]:
+def blocks(body: List[Any]) -> Iterator[Block]:
+    """Every block of a body, from outside in."""
     for each in body:
         if isinstance(each, Block):
             yield each
-            yield from _blocks(each.body)
+            yield from blocks(each.body)
 
 
 def _tidy(text: str) -> str:
