@@ -148,7 +148,7 @@ REASONS: Sequence[Reason] = (
         "O4",
         "in place",
         "in place its gradient comes from the rounded result",
-        dtypes="bfloat16|float16",
+        dtypes="float32|bfloat16|float16",
     ),
     Reason(
         r"nn\.functional\.multi_head_attention_forward",
@@ -162,7 +162,7 @@ REASONS: Sequence[Reason] = (
         "O1|O3",
         ".*",
         "differences that cancel: a few roundings of large terms",
-        dtypes="bfloat16|float16",
+        dtypes="float32|bfloat16|float16",
     ),
 )
 USED: Set[str] = set()

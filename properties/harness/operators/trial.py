@@ -25,6 +25,7 @@ ABSENT = (
     "not currently support",
     "no kernel",
     "not yet implemented",
+    "unexpected keyword argument 'out'",
 )
 OURS = ("internal assert", "please report a bug", "undefined", "should not happen", "expected to get")
 
