@@ -71,6 +71,7 @@ FAULT_MODULES = (
     "modes",
     "modules",
     "operators",
+    "offers",
     "optimizer_options",
     "optimizers",
     "refusals",
