@@ -38,9 +38,9 @@ def test_ways_train_to_the_plain_result(
     )
     if run.optimizer.needs_closure:
         return  # LBFGS ends with other bits from run to run on 2.8; copied, it has a law of its own
-    kept = run.clearing == "keep" or run.optimizer.matrices_only  # which clears no other gradients
+    kept = run.clearing != "none" or run.optimizer.matrices_only  # which clears no other gradients
     if kept and way in ("deepcopy", "pickle", "load", "queue", "in backward"):
-        return  # a copy takes no gradients with it, and each step of a hook would see the sum
+        return  # a copy takes no gradients with it, not even zeros
     plain, other = Eager(run, device, dtype), training_ways()[way](run, device, dtype)
     for step in range(1, run.steps + 1):
         plain.step()

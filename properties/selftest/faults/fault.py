@@ -76,6 +76,8 @@ FAULT_MODULES = (
     "optimizers",
     "refusals",
     "requires_grad",
+    "tools",
+    "wrappers",
 )
 
 
