@@ -239,6 +239,6 @@ def _capabilities(option: str, text: str, trial: _Trial) -> Capabilities:
         takes=trial.takes,
         graph=trial.graph,
         warm_up=first[torch.float64],
-        late=not first[torch.float32],
+        late=not 0 < first[torch.float32] <= first[torch.float64],
         random=same != other,
     )
