@@ -33,7 +33,8 @@ class Capabilities:
     takes: "parameters", "named" (pairs of name and parameter) or "module". graph: it wants
     backward(create_graph=True). warm_up: steps until it moves something in float64; late:
     that many move nothing in float32, because it begins with steps that round away.
-    random: other random numbers give other bits.
+    random: other random numbers give other bits. single: it moves a row of one value, which
+    gradients that are centralized or compared within a row leave at nothing.
     """
 
     takes: str = "parameters"
@@ -41,6 +42,7 @@ class Capabilities:
     warm_up: int = 1
     late: bool = False
     random: bool = False
+    single: bool = True
 
 
 CAPABILITIES: Dict[str, Capabilities] = {}
@@ -227,18 +229,26 @@ def _capabilities(option: str, text: str, trial: _Trial) -> Capabilities:
             f"{option} {text}: {LATEST} steps over small float64 parameters moved nothing: nothing "
             "can be said of what it would move; give it a learning rate or a warm-up that does"
         )
-    same, again, other = (
-        trial.ends(torch.float64, first[torch.float64] + 2, seed) for seed in (1, 1, 2)
-    )
+    steps = first[torch.float64] + 2
+    same, again, other = (trial.ends(torch.float64, steps, seed) for seed in (1, 1, 2))
     if same != again:
         raise pytest.UsageError(
             f"{option} {text}: two runs from the same state and seeds give different bits: nothing can "
             "be compared; take random numbers from torch's, numpy's or Python's global generator"
         )
+    thin = trial.parameters(torch.float64, (2, 1), (3, 2))
+    before = read_bits(thin[0])
+    try:
+        trial.run(thin, _as_taken(trial.takes, thin), steps)
+    except Exception as problem:
+        raise pytest.UsageError(
+            f"{option} {text}: {steps} steps over a 2x1 parameter raised {said(problem)}"
+        ) from None
     return Capabilities(
         takes=trial.takes,
         graph=trial.graph,
         warm_up=first[torch.float64],
         late=not 0 < first[torch.float32] <= first[torch.float64],
         random=same != other,
+        single=read_bits(thin[0]) != before,
     )

@@ -8,6 +8,7 @@ import pytest
 
 from frostproof.properties.harness.report import markdown, page
 from frostproof.properties.harness.report.record import Record, completed, entry_of, offered, written
+from frostproof.properties.harness.session import failures
 from frostproof.properties.harness.session.options import value
 
 
@@ -73,6 +74,7 @@ def configure(config: pytest.Config) -> None:
     """
     if hasattr(config, "workerinput"):
         return
+    config.pluginmanager.register(failures.Grouping(), "frostproof-failures")
     asked, summary = value(config, "report"), os.environ.get("GITHUB_STEP_SUMMARY")
     if not asked and not summary:
         return

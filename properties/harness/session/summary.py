@@ -6,6 +6,7 @@ from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 from frostproof.properties.harness.core.evidence import LACKS
 from frostproof.properties.harness.operators import coverage as operator_coverage
 from frostproof.properties.harness.session.axes import LEFT_OUT
+from frostproof.properties.harness.session.failures import reports_of
 from frostproof.properties.harness.session.shards import whole
 
 NOT_OFFERED = "not offered"
@@ -20,7 +21,7 @@ def laws(terminal: Any) -> Dict[str, Tuple[str, int, int, str]]:
     """
     found: Dict[str, Tuple[str, int, int, str]] = {}
     for outcome in OUTCOMES:
-        for report in terminal.stats.get(outcome, []):
+        for report in reports_of(terminal, outcome):
             properties = dict(getattr(report, "user_properties", ()))
             if "examples" in properties:
                 name = whole(report.nodeid)
@@ -41,7 +42,7 @@ def lacking(terminal: Any) -> List[str]:
     """What this torch does not offer, and how many laws of which cells that left out."""
     found: Dict[str, Dict[str, Set[str]]] = defaultdict(lambda: defaultdict(set))
     for outcome in OUTCOMES:
-        for report in terminal.stats.get(outcome, []):
+        for report in reports_of(terminal, outcome):
             properties = dict(getattr(report, "user_properties", ()))
             if LACKS in properties:
                 part = NOT_OFFERED if outcome == NOT_OFFERED else "some examples"
