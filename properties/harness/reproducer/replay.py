@@ -116,10 +116,6 @@ def play(law: Any, case: Case, tape: Tape) -> Optional[BaseException]:
             else:
                 law(**arguments(case))
     except Exception as problem:
-        if os.environ.get("FROSTPROOF_TAPE_DEBUG") and not isinstance(problem, LawBroken):
-            import traceback
-
-            traceback.print_exc()
         return problem
     finally:
         sys.excepthook = hook
@@ -249,8 +245,6 @@ def shortest(tape: Tape, end: Statement, case: Case, raised: bool) -> Tuple[str,
         except (Unwritable, SyntaxError) as problem:
             seen = str(problem)
             continue
-        if os.environ.get("FROSTPROOF_TAPE"):
-            print(text, ends, file=sys.stderr)
         good = ends is not None and (not raised or ends.startswith(type(end.raised).__name__))
         if good and not raised and ends is not None and not _own_end(ends, text):
             seen, good = f"run alone it ends otherwise: {ends}", False
@@ -272,8 +266,6 @@ def all_but_unused(tape: Tape, end: Statement, case: Case, raised: bool) -> Opti
 
     try:
         ends = outcome(text())
-        if os.environ.get("FROSTPROOF_TAPE"):
-            print(text(), ends, file=sys.stderr)
         if ends is None or not (raised or _own_end(ends, text())):
             return None
         for each in reversed(order[:-1]):
