@@ -1,6 +1,7 @@
 """A program run by torch and by the model, and what differs."""
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Dict, List, Optional, Tuple
 
 import torch
@@ -27,6 +28,12 @@ class Seen:
 def weights_of(count: int, place: int) -> List[float]:
     """Unlike small weights for an output's elements, so that no two gradients cancel."""
     return [float((number * 7 + place * 3) % 5 + 1) for number in range(count)]
+
+
+@cache
+def counts_at_birth() -> bool:
+    """Whether this torch counts the copy by which a tensor is made as a write to it (1.8)."""
+    return torch.zeros(2, 2).t().contiguous()._version > 0
 
 
 def by_model(program: Program) -> Seen:
