@@ -27,6 +27,19 @@ REFUSING = ("Batching rule not implemented", "vmap: ", "Trying to use forward AD
 _INTERNAL = (AssertionError, KeyError, IndexError, AttributeError, TypeError, NameError)
 
 
+class Poisoned(Exception):
+    """After the mode has run a program, this process cannot even make a tensor."""
+
+
+def healthy() -> str:
+    """What torch says to the simplest thing; empty where it does it."""
+    try:
+        torch.ones(2).requires_grad_().mul(2).sum().backward()
+        return ""
+    except RuntimeError as problem:
+        return f"{type(problem).__name__}: {problem}"
+
+
 class Refused(Exception):
     """The mode says that it does not take this program."""
 
@@ -94,6 +107,9 @@ def judge(
     for scene in chosen:
         expected = eager(program, mode, scene, device)
         seen = observe(held, call, scene, device)
+        wrong = healthy()
+        if wrong:
+            raise Poisoned(wrong)
         error = seen.get(("error", "call"))
         if error is not None and (error[0] in REFUSALS or error[1].startswith(REFUSING)):
             raise Refused(f"{error[0]}: {error[1]}")

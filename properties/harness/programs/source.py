@@ -1,8 +1,9 @@
 """Programs as a source of the hunt."""
 
+import functools
 import random as _random
 import re
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, FrozenSet, Iterator, List, Optional, Tuple
 
 from frostproof.properties.harness.hunting.source import Fact
 from frostproof.properties.harness.hunting.source import Refused as NotTaken
@@ -35,14 +36,20 @@ class Programs:
         return {name: mode.missing() for name, mode in MODES.items()}
 
     def draw(self, random: _random.Random) -> Program:
-        return read_program(Digits(random.getrandbits(8 * DIGITS).to_bytes(DIGITS, "big")))
+        without = random.choice(self.vocabularies())
+        return read_program(Digits(random.getrandbits(8 * DIGITS).to_bytes(DIGITS, "big")), without)
+
+    @functools.lru_cache(maxsize=1)  # noqa: B019  (there is one source)
+    def vocabularies(self) -> Tuple[FrozenSet[str], ...]:
+        """What to leave out: nothing, or what some mode leaves out."""
+        return (*[frozenset()] * 2, *{frozenset(mode.without) for mode in MODES.values()})
 
     def load(self, text: str) -> Program:
         made: Program = eval(text, {"Input": Input, "Program": Program, "Statement": Statement})
         return made
 
     def chosen(self, case: Program, modes: List[str], random: _random.Random) -> List[str]:
-        """Three cheap ones and one compiled one, of those that take the program."""
+        """Three cheap modes and a compiled one, of those that take the program."""
         fitting = [name for name in modes if MODES[name].takes(case)]
         dear = [name for name in fitting if MODES[name].cost == COMPILED]
         weights = [1 if "inductor" in name or "export" in name else 4 for name in dear]
