@@ -1,43 +1,293 @@
-"""Known defects of the modes, as data: each with the condition on the programs that it covers."""
+"""Known defects of the modes, as data: each with the condition on the programs that it covers.
+
+A row keeps the smallest program that shows it. Where the mode is there, the law that tries the
+rows runs it: on a version named in ``shown`` it must show, on one named in ``absent`` it must not.
+"""
 
 from dataclasses import dataclass
-from typing import Callable, Sequence, Tuple
+from typing import Sequence, Tuple
 
-from frostproof.strategies.programs import Program
+from frostproof.properties.harness.programs.conditions import (
+    OFF,
+    VIEWS,
+    Condition,
+    both,
+    has,
+    inside,
+    read_before_write,
+)
+from frostproof.strategies.programs import Input, Program, Statement
+
+# what follows from a wrong requires_grad or grad_fn
+GRAPH = (
+    "requires_grad",
+    "is_leaf",
+    "grad_fn",
+    "gradient",
+    "backward",
+    "backward accepts",
+    "input flags",
+    "input grad_fn",
+    "later write",
+    "input value",
+    "fired",
+)
+SHARING = ("identity", "storage", "write", "write version")
+INFERENCE = ("inference", "write", "write version", "later write", "version", "accepts", *GRAPH)
+LATE = ("2.13", "2.14")
+FUNCTIONALIZED = ("compile-aot_eager", "compile-inductor")
 
 
 @dataclass(frozen=True)
 class Row:
     """A defect of a mode.
 
-    ident: a short name; sentence: what goes wrong; modes: beginnings of the modes' names;
-    aspects: in what it shows; condition: the programs that it covers; head: what the error's
-    kind and message begin with, where it is one; program: the smallest that shows it (its repr);
-    scene: when; shown: the torch versions on which it was measured to show; absent: those on
-    which not; issue: upstream's number, or "none found".
+    ident: a short name; sentence: what goes wrong; modes: beginnings of the modes' names, the
+    first one the mode in which the program is tried; aspects: in what it shows, the first one
+    the program's; condition: the programs that it covers; program: the smallest that shows it;
+    head: the beginning of the error's kind and message, where it is one; scene: when it shows;
+    shown, absent: "major.minor" of the torch versions on which it was measured to show, or not
+    to; issue: upstream's number, or what a search found; ends: it ends or spoils the process,
+    so that no law runs it.
     """
 
     ident: str
     sentence: str
     modes: Tuple[str, ...]
     aspects: Tuple[str, ...]
-    condition: Callable[[Program], bool]
-    program: str = ""
+    condition: Condition
+    program: Program
     head: str = ""
     scene: str = "first"
-    subject: str = "out0"
-    shown: Tuple[str, ...] = ()
+    shown: Tuple[str, ...] = LATE
     absent: Tuple[str, ...] = ()
     issue: str = "none found"
+    ends: bool = False
 
 
-ROWS: Sequence[Row] = ()
+def _do(operation: str, operands: str = "x", targets: str = "a") -> Statement:
+    return Statement(operation, tuple(operands), tuple(targets))
+
+
+def _in(block: str, *body: Statement) -> Statement:
+    return Statement(block, (), (), "", body)
+
+
+def _program(kinds: str, *statements: Statement, returns: str = "a", shape: int = 0) -> Program:
+    """kinds: of the inputs x, y, z, with spaces; shape: 2 for matrices."""
+    sizes = (2, 2) if shape == 2 else (2,)
+    inputs = tuple(Input(name, kind, sizes) for name, kind in zip("xyz", kinds.split()))
+    return Program(inputs, statements, tuple(returns), "one" if len(returns) == 1 else "tuple")
+
+
+ROWS: Sequence[Row] = (
+    Row(
+        "view-under-no-grad",
+        "a view made under no_grad inside the compiled function is returned with a grad_fn, and "
+        "passes gradients to its base",
+        FUNCTIONALIZED,
+        ("gradient", *GRAPH),
+        inside(OFF, *VIEWS),
+        _program("result", _in("no_grad", _do("flat")), returns="ax"),
+        issue="none found of wrong gradients; pytorch/pytorch#175673 made the crash this",
+    ),
+    Row(
+        "dropout-of-nothing",
+        "dropout(x, 0.0) returns x itself in eager, and a copy of it when compiled",
+        FUNCTIONALIZED,
+        ("identity", *SHARING, *GRAPH, "inference", "version", "value"),
+        has("no_dropout"),
+        _program("live", _do("no_dropout")),
+    ),
+    Row(
+        "data-write-counts",
+        "x.data.mul_(2) inside the compiled function moves x's version counter, as it must not",
+        FUNCTIONALIZED,
+        ("version",),
+        has("data_mul_", "data_copy_", "data"),
+        _program("frozen", _do("data_mul_", "x", ""), returns="x"),
+    ),
+    Row(
+        "detached-write-joins-the-graph",
+        "x.detach().add_(1) inside the compiled function gives x another grad_fn",
+        FUNCTIONALIZED,
+        ("input grad_fn", *GRAPH),
+        both(has("detach", "detached_add_", "data_mul_", "data_copy_"), has("write")),
+        _program("result", _do("detached_add_", "x", ""), returns="x"),
+    ),
+    Row(
+        "product-in-place-cannot-go-back",
+        "x.mul_(y) on an input: backward of the compiled function raises",
+        FUNCTIONALIZED,
+        ("backward", "gradient"),
+        has("mul_other_", "multiply_operator"),
+        _program("result result", _do("mul_other_", "xy", ""), returns="x"),
+    ),
+    Row(
+        "set-data-counts",
+        "x.data = ... inside the compiled function moves x's version counter, as it must not",
+        FUNCTIONALIZED,
+        ("version",),
+        has("set_data", "set_data_clone"),
+        _program("frozen", _do("set_data_clone", "x", ""), returns="x"),
+    ),
+    Row(
+        "only-result-not-differentiable",
+        "a Function that marks its only result as not differentiable cannot be compiled",
+        ("compile-",),
+        ("error",),
+        has("not_differentiable"),
+        _program("live", _do("not_differentiable")),
+        head="AssertionError: Expected fwd_out",
+    ),
+    Row(
+        "no-inference-tensors",
+        "what is made in inference_mode inside the compiled function is an ordinary tensor",
+        FUNCTIONALIZED,
+        ("inference", *INFERENCE),
+        inside(("inference_mode",)),
+        _program("live", _in("inference_mode", _do("double"))),
+    ),
+    Row(
+        "write-in-inference-mode",
+        "called under inference_mode, a function with a block of inference_mode and a write to "
+        "what was made there cannot be compiled",
+        FUNCTIONALIZED,
+        ("error",),
+        both(inside(("inference_mode",)), has("write")),
+        _program("frozen", _in("inference_mode", _do("double")), _do("mul_", "a", ""), returns="x"),
+        head="BackendCompilerFailed",
+        scene="inference",
+    ),
+    Row(
+        "view-in-inference-mode",
+        "after a view made in inference_mode inside a compiled function, no tensor can be made in "
+        "this process: PythonDispatcherTLS was not set",
+        FUNCTIONALIZED,
+        ("internal",),
+        inside(("inference_mode",)),
+        _program("live", _in("inference_mode", _do("flat")), returns="ax"),
+        ends=True,
+    ),
+    Row(
+        "saved-then-written",
+        "what backward would need is written to: eager raises in backward, the compiled function "
+        "when it is called, backward or not",
+        FUNCTIONALIZED,
+        ("error",),
+        read_before_write(),
+        _program("result", _do("square"), _do("mul_", "x", "")),
+        head="BackendCompilerFailed",
+    ),
+    Row(
+        "result-read-for-its-grad",
+        "the .grad of a result is taken for None inside the compiled function",
+        (*FUNCTIONALIZED, "compile-eager"),
+        ("structure", *GRAPH, "shape", "value"),
+        has("read_grad"),
+        _program("live", _do("double"), _do("read_grad", "a", "b"), returns="b"),
+    ),
+    Row(
+        "version-baked-in",
+        "_version after a write is a constant of the compiled function: a second call on the "
+        "same tensor computes with the first one's",
+        FUNCTIONALIZED,
+        ("value", "gradient"),
+        has("times_version", "if_new_version"),
+        _program("result", _do("mul_", "x", ""), _do("times_version")),
+        scene="again",
+    ),
+    Row(
+        "chunk-written-under-no-grad",
+        "called under no_grad, a write to a chunk cannot be compiled",
+        FUNCTIONALIZED,
+        ("error",),
+        both(has("view", "views", "same"), has("write")),
+        _program("result", _do("chunk", "x", "ab"), _do("mul_", "a", "")),
+        head="BackendCompilerFailed",
+        scene="no_grad",
+    ),
+    Row(
+        "chunks-can-be-written",
+        "a compiled function's chunk takes a write that eager refuses, and the gradient is another",
+        FUNCTIONALIZED,
+        ("later write", "gradient", "input value", "input flags"),
+        has("views"),
+        _program("result", _do("double"), _do("chunk", "a", "bc"), returns="bc"),
+        scene="written",
+    ),
+    Row(
+        "foreach-does-not-count",
+        "under a TorchDispatchMode that changes nothing, _foreach_add_ does not move the version",
+        ("dispatch-mode",),
+        ("version", *GRAPH, "accepts"),
+        has("foreach_add_", "foreach_copy_", "foreach_both_"),
+        _program("frozen", _do("foreach_add_", "x", ""), returns="x"),
+        issue="pytorch/pytorch#191154 (open, of subclasses)",
+    ),
+    Row(
+        "functionalized-leaf-under-no-grad",
+        "functionalize writes back outside of the no_grad block: a leaf that requires grad "
+        "cannot be written to",
+        ("functionalize",),
+        ("error",),
+        has("write", "metadata", "detach_"),
+        _program("live", _in("no_grad", _do("mul_", "x", "")), returns="x"),
+        head="RuntimeError: a",
+    ),
+    Row(
+        "functionalized-transpose",
+        "transpose_ of an input cannot be functionalized: writing back refers to one memory twice",
+        ("functionalize",),
+        ("error",),
+        has("transpose_", "t_"),
+        _program("frozen", _do("transpose_", "x", ""), returns="x", shape=2),
+        head="RuntimeError: unsupported operation",
+    ),
+    Row(
+        "vmap-view-under-no-grad",
+        "a view made under no_grad inside vmap comes out with requires_grad True and no grad_fn "
+        "that backward finds",
+        ("func-vmap",),
+        ("error", "value"),
+        inside(OFF, *VIEWS),
+        _program("live", _in("no_grad", _do("flat"))),
+        head="RuntimeError: element",
+    ),
+    Row(
+        "exported-set-data",
+        "x.data = ... is lost in an exported program: neither result nor input has the new values",
+        ("export",),
+        ("value", "input value"),
+        has("set_data", "set_data_clone"),
+        _program("frozen", _do("set_data_clone", "x", ""), returns="x"),
+    ),
+    Row(
+        "traced-set-data",
+        "x.data = ... is lost in a traced program (torch.jit is deprecated)",
+        ("jit-trace",),
+        ("value", "input value"),
+        has("set_data", "set_data_clone"),
+        _program("frozen", _do("set_data_clone", "x", ""), returns="x"),
+    ),
+)
+# Ends the process in eager itself, so that the generator never writes it: a hook on a view that
+# was changed in inference_mode (torch 2.0.1 to 2.14.1; not 1.13.1). pytorch/pytorch#196459.
+CRASH = """\
+import torch
+
+x = torch.ones(2, requires_grad=True)
+a = x.view(-1)
+with torch.inference_mode():
+    a.zero_()
+    a.register_hook(print)  # ends with a segmentation fault
+"""
 
 
 def covered(program: Program, mode: str, aspect: str, head: str = "") -> str:
     """The id of the first row that covers a difference; "" where none does."""
     for row in ROWS:
-        if aspect in row.aspects and mode.startswith(row.modes) and head.startswith(row.head):
-            if row.condition(program):
+        if aspect in row.aspects and mode.startswith(row.modes):
+            if (aspect != "error" or head.startswith(row.head)) and row.condition(program):
                 return row.ident
     return ""

@@ -1,0 +1,86 @@
+"""A function run in another way does what eager does: values, aliases, flags, versions, gradients."""
+
+import pytest
+import torch
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from frostproof.properties.harness.core.checks import check
+from frostproof.properties.harness.core.law import law, part
+from frostproof.properties.harness.programs.defects import ROWS, Row, covered
+from frostproof.properties.harness.programs.judge import Refused, judge
+from frostproof.properties.harness.programs.modes import CHEAP, MODES
+from frostproof.properties.harness.programs.source import fact_of
+from frostproof.properties.harness.running.known_defects import version_tuple
+from frostproof.strategies.capabilities import NotOffered
+from frostproof.strategies.programs import programs
+
+CHEAP_MODES = sorted(name for name, mode in MODES.items() if mode.cost == CHEAP)
+COMPILED_MODES = sorted(name for name in MODES if name not in CHEAP_MODES)
+NIGHTLY = 1000  # examples of a profile that has time for compilers
+
+
+def thorough() -> bool:
+    """Whether the profile has time for modes that compile."""
+    return (settings.default or settings()).max_examples >= NIGHTLY
+
+
+def agrees(mode: str, data: st.DataObject) -> None:
+    """One program, drawn of what a mode takes, differs from eager in no way that is not known."""
+    missing = MODES[mode].missing()
+    if missing:
+        raise NotOffered(missing)
+    program = data.draw(programs(without=frozenset(MODES[mode].without)))
+    try:
+        found = [fact_of(each) for each in judge(program, mode)]
+    except Refused:
+        event("refused")
+        return
+    known = {covered(program, mode, fact.aspect, fact.head) for fact in found}
+    new = [fact for fact in found if not covered(program, mode, fact.aspect, fact.head)]
+    event("known defect" if known - {""} else "agrees")
+    told = f"{new[0].sentence}\n{program.source()}" if new else ""
+    check(not new, f"{mode}: {told}")
+
+
+@law("P1", "PyTorch documentation of each mode", "float64")
+@part(4, 5)
+@given(data=st.data())
+@pytest.mark.parametrize("mode", CHEAP_MODES)
+def test_modes_agree(mode: str, data: st.DataObject) -> None:
+    """P1: a function in a mode, transformed, traced or checkpointed does what eager does."""
+    agrees(mode, data)
+
+
+@law("P1", "PyTorch documentation, torch.compile and torch.export", "float64")
+@part(20, 2)
+@given(data=st.data())
+@pytest.mark.parametrize("mode", COMPILED_MODES)
+def test_compiled_modes_agree(mode: str, data: st.DataObject) -> None:
+    """P1: a compiled or exported function does what eager does."""
+    if not thorough():
+        pytest.skip("modes that compile run in the nightly profile and in the hunt")
+    agrees(mode, data)
+
+
+@law("P1", "the rows of known defects", "float64")
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.ident)
+def test_known_defects(row: Row) -> None:
+    """P1: a known defect shows where it was measured to show, and nowhere else."""
+    mode = next(name for name in MODES if name.startswith(row.modes[0]))
+    if MODES[mode].missing():
+        raise NotOffered(MODES[mode].missing())
+    if row.ends:
+        pytest.skip("it would end or spoil this process")
+    if MODES[mode].cost != CHEAP and not thorough():
+        pytest.skip("modes that compile run in the nightly profile and in the hunt")
+    now = ".".join(map(str, version_tuple(str(torch.__version__))))
+    if now not in row.shown + row.absent:
+        pytest.skip(f"not measured on torch {now}")
+    scenes = list(dict.fromkeys(("first", row.scene)))
+    shown = any(each.aspect == row.aspects[0] for each in judge(row.program, mode, scenes))
+    check(
+        shown == (now in row.shown),
+        f"{row.ident}: it {'shows' if shown else 'does not show'} here: mend its row in "
+        "properties/harness/programs/defects.py",
+    )
