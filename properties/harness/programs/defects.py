@@ -34,7 +34,7 @@ GRAPH = (
 )
 SHARING = ("identity", "storage", "write", "write version")
 INFERENCE = ("inference", "write", "write version", "later write", "version", "accepts", *GRAPH)
-LATE = ("2.13", "2.14")
+MEASURED = ("2.4", "2.8", "2.13", "2.14")
 FUNCTIONALIZED = ("compile-aot_eager", "compile-inductor")
 
 
@@ -59,7 +59,7 @@ class Row:
     program: Program
     head: str = ""
     scene: str = "first"
-    shown: Tuple[str, ...] = LATE
+    shown: Tuple[str, ...] = MEASURED
     absent: Tuple[str, ...] = ()
     issue: str = "none found"
     ends: bool = False
@@ -98,6 +98,8 @@ ROWS: Sequence[Row] = (
         ("identity", *SHARING, *GRAPH, "inference", "version", "value"),
         has("no_dropout"),
         _program("live", _do("no_dropout")),
+        shown=("2.4", "2.8", "2.13"),
+        absent=("2.14",),
     ),
     Row(
         "data-write-counts",
@@ -130,6 +132,8 @@ ROWS: Sequence[Row] = (
         ("version",),
         has("set_data", "set_data_clone"),
         _program("frozen", _do("set_data_clone", "x", ""), returns="x"),
+        shown=("2.4", "2.8", "2.13"),
+        absent=("2.14",),
     ),
     Row(
         "only-result-not-differentiable",
@@ -139,6 +143,7 @@ ROWS: Sequence[Row] = (
         has("not_differentiable"),
         _program("live", _do("not_differentiable")),
         head="AssertionError: Expected fwd_out",
+        shown=("2.8", "2.13", "2.14"),
     ),
     Row(
         "no-inference-tensors",
@@ -158,6 +163,8 @@ ROWS: Sequence[Row] = (
         _program("frozen", _in("inference_mode", _do("double")), _do("mul_", "a", ""), returns="x"),
         head="BackendCompilerFailed",
         scene="inference",
+        shown=("2.8", "2.13", "2.14"),
+        absent=("2.4",),
     ),
     Row(
         "view-in-inference-mode",
@@ -168,6 +175,7 @@ ROWS: Sequence[Row] = (
         inside(("inference_mode",)),
         _program("live", _in("inference_mode", _do("flat")), returns="ax"),
         ends=True,
+        shown=("2.13",),
     ),
     Row(
         "saved-then-written",
@@ -250,7 +258,7 @@ ROWS: Sequence[Row] = (
         "that backward finds",
         ("func-vmap",),
         ("error", "value"),
-        inside(OFF, *VIEWS),
+        inside((*OFF, "inference_mode"), *VIEWS),
         _program("live", _in("no_grad", _do("flat"))),
         head="RuntimeError: element",
     ),
@@ -263,11 +271,46 @@ ROWS: Sequence[Row] = (
         _program("frozen", _do("set_data_clone", "x", ""), returns="x"),
     ),
     Row(
+        "dispatch-mode-in-inference-mode",
+        "called under inference_mode and a TorchDispatchMode that changes nothing, a view of an "
+        "ordinary tensor has requires_grad False and a version counter of its own",
+        ("dispatch-mode",),
+        ("requires_grad", "write version", "inference", "write", *GRAPH),
+        has("view", "views", "same", "detach", "function"),
+        _program("result", _do("flat")),
+        scene="inference",
+        shown=(),
+    ),
+    Row(
+        "functionalized-write-of-complex",
+        "a write to part of what requires grad cannot be functionalized: select_scatter does not "
+        "support automatic differentiation",
+        ("functionalize",),
+        ("error",),
+        has("write"),
+        Program(
+            (Input("x", "result", (2,), "contiguous", "complex128"),),
+            (Statement("set_item", ("x",), (), "0"),),
+            ("x",),
+        ),
+        head="RuntimeError: select_scatter",
+    ),
+    Row(
+        "gradient-of-view-in-inference-mode",
+        "a view made in inference_mode inside torch.func.vjp or grad raises: cannot set "
+        "version_counter for inference tensor",
+        ("func-vjp", "func-grad"),
+        ("error",),
+        inside(("inference_mode",)),
+        _program("live", _in("inference_mode", _do("flat")), returns="x"),
+        head="RuntimeError: Cannot set version_counter",
+    ),
+    Row(
         "traced-set-data",
-        "x.data = ... is lost in a traced program (torch.jit is deprecated)",
+        "x.data = ... and writes to x.data are lost in a traced program (torch.jit is deprecated)",
         ("jit-trace",),
-        ("value", "input value"),
-        has("set_data", "set_data_clone"),
+        ("value", "input value", "gradient"),
+        has("set_data", "set_data_clone", "data", "data_mul_", "data_copy_"),
         _program("frozen", _do("set_data_clone", "x", ""), returns="x"),
     ),
 )

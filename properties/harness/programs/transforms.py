@@ -6,7 +6,15 @@ those is written with torch.autograd or a loop, in ``reference``.
 
 from typing import Dict, Tuple
 
-from frostproof.properties.harness.programs.modes import MODES, RUNNING, STATE, VALUES, Mode
+from frostproof.properties.harness.programs.modes import (
+    CHEAP,
+    COMPILED,
+    MODES,
+    RUNNING,
+    STATE,
+    VALUES,
+    Mode,
+)
 
 _HEAD = """\
 import torch
@@ -109,6 +117,7 @@ _WITHOUT = (
     *RUNNING,
     *STATE,
     "detached_integers",
+    "view_as_complex",
     "detach_",
     "data",
     "data_mul_",
@@ -125,6 +134,7 @@ def _transform(name: str) -> Mode:
         f"func-{name}",
         _HEAD + _WAY.format(body=body).lstrip("\n").join(("\n", "")),
         (f"torch.func.{name}",),
+        COMPILED if name == "linearize" else CHEAP,
         promises=VALUES - {"input value"},
         scenes=("first",),
         without=(*_WITHOUT, *_ALIASES, "complex128", *(("block",) if forward else ())),
