@@ -15,7 +15,9 @@ from frostproof.properties.harness.running.known_defects import version_tuple
 from frostproof.strategies.capabilities import NotOffered
 from frostproof.strategies.programs import programs
 
-CHEAP_MODES = sorted(name for name, mode in MODES.items() if mode.cost == CHEAP)
+# cheap modes of which each hour of the hunt still finds something new: not in the default run
+HUNTED = ("dispatch-mode", "functionalize", "jit-trace", "func-vmap-1", "func-vmap-3")
+CHEAP_MODES = sorted(name for name, mode in MODES.items() if mode.cost == CHEAP and name not in HUNTED)
 COMPILED_MODES = sorted(name for name in MODES if name not in CHEAP_MODES)
 NIGHTLY = 1000  # examples of a profile that has time for compilers
 
@@ -30,7 +32,7 @@ def agrees(mode: str, data: st.DataObject) -> None:
     missing = MODES[mode].missing()
     if missing:
         raise NotOffered(missing)
-    program = data.draw(programs(without=frozenset(MODES[mode].without)))
+    program = data.draw(programs(frozenset(MODES[mode].without)))
     try:
         found = [fact_of(each) for each in judge(program, mode)]
     except Refused:

@@ -279,7 +279,7 @@ def words(without: FrozenSet[str] = frozenset()) -> Words:
     return Words(
         tuple(kind for kind, found in left.items() if found for _ in range(WEIGHTS[kind])),
         left,
-        tuple(names for names in _BLOCKS if not without & set(names)),
+        tuple(names for names in _BLOCKS if not names or not without & {*names, "block"}),
         tuple(dtype for dtype in _DTYPES if dtype not in without),
     )
 

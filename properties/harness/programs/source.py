@@ -12,7 +12,7 @@ from frostproof.properties.harness.programs.compare import Difference
 from frostproof.properties.harness.programs.modes import COMPILED, MODES
 from frostproof.properties.harness.programs.script import script
 from frostproof.strategies.digits import Digits
-from frostproof.strategies.programs import DIGITS, Input, Program, Statement, read_program
+from frostproof.strategies.programs import DIGITS, Input, Program, Statement, read_program, words
 
 ERRORS = ("error", "internal")
 
@@ -37,7 +37,9 @@ class Programs:
 
     def draw(self, random: _random.Random) -> Program:
         without = random.choice(self.vocabularies())
-        return read_program(Digits(random.getrandbits(8 * DIGITS).to_bytes(DIGITS, "big")), without)
+        return read_program(
+            Digits(random.getrandbits(8 * DIGITS).to_bytes(DIGITS, "big")), words(without)
+        )
 
     @functools.lru_cache(maxsize=1)  # noqa: B019  (there is one source)
     def vocabularies(self) -> Tuple[FrozenSet[str], ...]:
