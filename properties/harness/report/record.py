@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 # Worst first: where several tests share a cell, the worst one decides.
 OUTCOMES = ("broken", "known", "skipped", "not offered", "held")
+FIRST = ("float32", "float64")  # dtypes that most readers look for
 MOST = 512 * 1024 * 1024  # bytes of one XML file
 
 
@@ -82,7 +83,8 @@ def completed(entries: List[Entry]) -> List[Entry]:
 
 def _column_order(column: Tuple[str, str]) -> Tuple[Any, ...]:
     version = tuple(int(part) if part.isdigit() else -1 for part in column[0].split("+")[0].split("."))
-    return (version, column[0], column[1])
+    device, _, dtype = column[1].rpartition("-")
+    return (version, column[0], device, FIRST.index(dtype) if dtype in FIRST else len(FIRST), dtype)
 
 
 def cell_of(entry: Entry) -> str:
