@@ -1,0 +1,59 @@
+"""The tables of operators: rows are whole, and let a broken operator through as an alarm."""
+
+import re
+
+import pytest
+import torch
+
+from frostproof.properties.harness.operators.coverage import PORTIONS, lines, noted
+from frostproof.properties.harness.operators.defects import DEFECTS
+from frostproof.properties.harness.operators.passes import Found, try_call
+from frostproof.properties.harness.operators.reasons import REASONS, name_of
+from frostproof.strategies import operator_table
+from frostproof.strategies.operators import OperatorCase
+
+
+def test_rows_are_whole_and_named_once() -> None:
+    names = [name_of(row) for row in (*DEFECTS, *REASONS)]
+    assert len(names) == len(set(names))
+    for row in (*DEFECTS, *REASONS):
+        for pattern in (row.operators, row.laws, row.routes, row.dtypes):
+            re.compile(pattern)
+    assert all("sys.exit(" in row.program and row.issue and row.when for row in DEFECTS)
+
+
+def test_a_frozen_neighbour_that_changes_a_gradient_is_an_alarm(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hypot = torch.hypot
+
+    def broken(one: torch.Tensor, two: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
+        return hypot(one, two, **named) * (1 if two.requires_grad else 2)
+
+    monkeypatch.setattr(torch, "hypot", broken)
+    found = Found()
+    try_call(found, "hypot", operator_table.call("hypot", "cpu", torch.float64), torch.float64)
+    assert any("with x1 frozen" in alarm for alarm in found.alarms), found.alarms
+
+
+def test_cases_evaluate_back_and_print_programs() -> None:
+    case = OperatorCase("mm", sample=3, frozen=(1,))
+    assert eval(repr(case)) == case
+    scope: dict = {}
+    exec("\n".join(case.code()), scope)
+    assert scope["output"].requires_grad and not scope["x1"].requires_grad
+
+
+class Report:
+    """A test's report, as far as the coverage reads it."""
+
+    when = "call"
+
+    def __init__(self, portion: str) -> None:
+        self.user_properties = list(noted(3, 540, "float64", portion).items())
+
+
+def test_the_share_is_told_and_needless_rows_after_a_whole_pass() -> None:
+    assert lines([Report("")]) == ["operators of torch's database tried in float64: 3 of 540"]
+    told = lines([Report(portion) for portion in sorted(PORTIONS)])
+    assert any("nothing needed this row" in line for line in told)
