@@ -1,6 +1,7 @@
 """The tables of operators: rows are whole, and let a broken operator through as an alarm."""
 
 import re
+from typing import List, Union
 
 import pytest
 import torch
@@ -8,18 +9,20 @@ import torch
 from frostproof.properties.harness.operators.coverage import PORTIONS, lines, noted
 from frostproof.properties.harness.operators.defects import DEFECTS
 from frostproof.properties.harness.operators.passes import Found, try_call
-from frostproof.properties.harness.operators.reasons import REASONS, name_of
+from frostproof.properties.harness.operators.reasons import REASONS, Reason, name_of
+from frostproof.properties.harness.operators.row import OperatorDefect
 from frostproof.strategies import operator_table
 from frostproof.strategies.operators import OperatorCase
 
 
 def test_rows_are_whole_and_named_once() -> None:
-    names = [name_of(row) for row in (*DEFECTS, *REASONS)]
+    rows: List[Union[OperatorDefect, Reason]] = [*DEFECTS, *REASONS]
+    names = [name_of(row) for row in rows]
     assert len(names) == len(set(names))
-    for row in (*DEFECTS, *REASONS):
+    for row in rows:
         for pattern in (row.operators, row.laws, row.routes, row.dtypes):
             re.compile(pattern)
-    assert all("sys.exit(" in row.program and row.issue and row.when for row in DEFECTS)
+    assert all("sys.exit(" in one.program and one.issue and one.when for one in DEFECTS)
 
 
 def test_a_frozen_neighbour_that_changes_a_gradient_is_an_alarm(
