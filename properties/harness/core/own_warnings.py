@@ -25,8 +25,8 @@ BETWEEN = ("typing_extensions", "functools", "contextlib", "warnings", __name__)
 # Like pytest's filterwarnings: (action, message, category); the last that matches decides.
 FILTERS: Tuple[Tuple[str, str, Any], ...] = (
     ("error", "", Warning),
-    # complex32 is verified like any other dtype, experimental or not
-    ("ignore", "ComplexHalf support is experimental", UserWarning),
+    # complex32 and bcomplex32 are verified like any other dtype, experimental or not
+    ("ignore", r"\w+ support is experimental", UserWarning),
     # torch < 2.4 without numpy says so once; nothing here needs numpy
     ("ignore", "Failed to initialize NumPy", UserWarning),
     # 2.8: torch's own LBFGS makes a number of its loss, and warns of that
