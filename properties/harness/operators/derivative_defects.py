@@ -138,4 +138,19 @@ back = float(pull(torch.ones(1))[0])
 float(ahead) == back or sys.exit(f"forward mode says {float(ahead)}, backward {back}")
 """,
     ),
+    OperatorDefect(
+        name="gradient_of_det_of_a_singular_matrix",
+        sentence="det of a singular matrix has gradient 0 in a plain backward, the right one in others",
+        issue="pytorch/pytorch#104675",
+        when="the matrix is singular (an exact zero among its pivots), and create_graph is off",
+        operators=r"(linalg\.)?det",
+        laws="O3",
+        routes="create_graph|func.vjp|forward mode|saved as copies.*",
+        program="""
+x = torch.ones(2, 2, requires_grad=True)
+torch.linalg.det(x).backward()
+right = [[1.0, -1.0], [-1.0, 1.0]]
+x.grad.tolist() == right or sys.exit(f"the gradient is {x.grad.tolist()}, the adjugate {right}")
+""",
+    ),
 )
