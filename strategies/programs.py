@@ -257,7 +257,7 @@ _BLOCKS: Tuple[Tuple[str, ...], ...] = (
 
 @dataclass(frozen=True)
 class Words:
-    """What programs are drawn from: statements by kind, blocks, and the inputs' dtypes.
+    """What programs are drawn from: statements by kind, blocks, the inputs' dtypes and kinds.
 
     kinds: each as often as it is drawn; blocks: names of BLOCKS, inside each other, likewise.
     """
@@ -266,11 +266,12 @@ class Words:
     by_kind: Dict[str, Tuple[Operation, ...]]
     blocks: Tuple[Tuple[str, ...], ...]
     dtypes: Tuple[str, ...]
+    inputs: Tuple[str, ...]
 
 
 @cache
 def words(without: FrozenSet[str] = frozenset()) -> Words:
-    """Everything but the statements, kinds, blocks and dtypes that are named."""
+    """Everything but the statements, kinds, blocks, dtypes and kinds of inputs that are named."""
     left = {
         kind: tuple(each for each in BY_KIND[kind] if each.name not in without)
         for kind in WEIGHTS
@@ -281,6 +282,7 @@ def words(without: FrozenSet[str] = frozenset()) -> Words:
         left,
         tuple(names for names in _BLOCKS if not names or not without & {*names, "block"}),
         tuple(dtype for dtype in _DTYPES if dtype not in without),
+        tuple(kind for kind in INPUT_KINDS if kind not in without),
     )
 
 
@@ -352,12 +354,13 @@ class _Writer:
         return outcome(record.name, argument, tuple(self.facts[name] for name in operands)) is not None
 
 
-def _read_inputs(digits: Digits, dtypes: Tuple[str, ...]) -> Tuple[Input, ...]:
+def _read_inputs(digits: Digits, vocabulary: "Words") -> Tuple[Input, ...]:
+    dtypes, kinds = vocabulary.dtypes, vocabulary.inputs
     count = (1, 1, 2, 2, 2, 3)[digits.below(6)]
     dtype = dtypes[digits.below(8) % len(dtypes)]
     found: List[Input] = []
     for place in range(MAX_INPUTS):
-        kind = digits.one_of(INPUT_KINDS if place else INPUT_KINDS[:6])
+        kind = digits.one_of(kinds if place else [each for each in kinds if each not in OF_FIRST])
         shape = digits.one_of(SHAPES)
         layout = (*LAYOUTS[:1] * 6, *LAYOUTS[1:])[digits.below(10)]
         alike = digits.below(4) < 3  # operands of one shape meet more often
@@ -372,7 +375,7 @@ def _read_inputs(digits: Digits, dtypes: Tuple[str, ...]) -> Tuple[Input, ...]:
             if first.kind in OF_MODULE or (
                 kind == "neighbour" and not (whole and first.kind != "result")
             ):
-                kind = "frozen"
+                kind = next(each for each in ("frozen", *kinds) if each in kinds)
         found.append(Input("xyz"[place], kind, shape, layout, dtype))
     return tuple(found)
 
@@ -380,7 +383,7 @@ def _read_inputs(digits: Digits, dtypes: Tuple[str, ...]) -> Tuple[Input, ...]:
 def read_program(digits: Digits, vocabulary: Optional[Words] = None) -> Program:
     """A program from ``DIGITS`` bytes; vocabulary: all of it by default."""
     vocabulary = vocabulary or words()
-    inputs = _read_inputs(digits, vocabulary.dtypes)
+    inputs = _read_inputs(digits, vocabulary)
     writer = _Writer(inputs, vocabulary)
     count = 1 + digits.below(MAX_STATEMENTS)
     written: List[Tuple[Tuple[str, ...], Statement]] = []
@@ -430,7 +433,8 @@ def _blocks(written: List[Tuple[Tuple[str, ...], Statement]]) -> List[Statement]
 def programs(without: FrozenSet[str] = frozenset()) -> st.SearchStrategy[Program]:
     """Random functions of one to eight statements: see ``VOCABULARY`` of ``statements``.
 
-    without: names of statements, kinds of them, blocks and dtypes that are not drawn.
+    without: names of statements, kinds of them, blocks ("block": all), dtypes and kinds
+    of inputs that are not drawn.
     Shapes and dtypes fit; what autograd refuses is drawn now and then, and is a case too.
     Shrinks towards ``x * 2`` of one leaf of two numbers that requires grad.
     """

@@ -51,6 +51,8 @@ def shown_on(script: Path, python: str, limit: float = 120.0) -> str:
         return "absent"
     if done.returncode == SHOWN and "Traceback" not in done.stderr:
         return "shown"
+    if "INTERNAL ASSERT" in done.stderr:
+        return "shown (an internal assertion)"
     if done.returncode < 0:
         return f"shown (ended by signal {-done.returncode})"
     return "cannot run: " + (done.stderr.strip().splitlines() or ["?"])[-1][:100]

@@ -271,6 +271,15 @@ ROWS: Sequence[Row] = (
         _program("frozen", _do("set_data_clone", "x", ""), returns="x"),
     ),
     Row(
+        "fake-traced-set-data",
+        "a.data = ... of a result is lost in what make_fx traces with fake tensors",
+        ("make_fx-fake", "make_fx"),
+        ("value", "input value", "shape"),
+        has("set_data", "set_data_clone"),
+        _program("live", _do("double"), _do("set_data_clone", "a", "")),
+        shown=("2.13",),
+    ),
+    Row(
         "dispatch-mode-in-inference-mode",
         "called under inference_mode and a TorchDispatchMode that changes nothing, a view of an "
         "ordinary tensor has requires_grad False and a version counter of its own",

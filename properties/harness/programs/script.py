@@ -144,6 +144,8 @@ def _look(program: Program, fact: Fact) -> List[str]:
             f"{INDENT}said(lambda: alias[(0,) * alias.dim()].fill_(97))",
             f"return [{read} != was for each, was in zip(everything, before)]",
         ]
+    if fact.aspect == "process":  # that this process is still there, and can go on, is all
+        return [*lines, "return torch.ones(2).requires_grad_().mul(2).sum().backward()"]
     expression = _ONE[fact.aspect].format(*subjects)
     if "flags" in fact.aspect or fact.aspect in ("is_leaf", "grad_fn", "requires_grad"):
         return [*lines, f"return said(lambda: {expression})"]  # autograd may refuse to say
