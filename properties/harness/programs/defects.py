@@ -274,7 +274,7 @@ ROWS: Sequence[Row] = (
         "fake-traced-set-data",
         "a.data = ... of a result is lost in what make_fx traces with fake tensors",
         ("make_fx-fake", "make_fx"),
-        ("value", "input value", "shape"),
+        ("value", "input value", "shape", "dtype"),
         has("set_data", "set_data_clone"),
         _program("live", _do("double"), _do("set_data_clone", "a", "")),
         shown=("2.13",),
