@@ -94,6 +94,12 @@ REASONS: Sequence[Reason] = (
         "with gaps|output.*",
         "its meaning is the layout of the memory",
     ),
+    Reason(
+        r"(nn\.functional\.)?dropout",
+        "O1",
+        "with gaps.*",
+        "off the CPU random numbers are drawn in the order of memory (seen on CUDA, torch 2.11)",
+    ),
     Reason(r"view_as_complex", "raised", "layouts", "needs a last stride of 1, as documented"),
     Reason(
         r"native_group_norm", "raised", "layouts", "internal: group_norm makes its input contiguous"

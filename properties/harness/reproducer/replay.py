@@ -8,6 +8,7 @@ import sys
 import warnings
 from typing import Any, Dict, List, Optional, Set, Tuple
 
+import pytest
 import torch
 
 from frostproof.properties.harness.core.checks import LawBroken
@@ -115,7 +116,7 @@ def play(law: Any, case: Case, tape: Tape) -> Optional[BaseException]:
                 history(case)
             else:
                 law(**arguments(case))
-    except Exception as problem:
+    except (Exception, pytest.skip.Exception) as problem:
         return problem
     finally:
         sys.excepthook = hook
@@ -145,7 +146,7 @@ def outcome(text: str) -> Optional[str]:
             exec(compile(text, "<reproducer>", "exec"), {"__name__": "__main__"})
     except SystemExit as ended:
         return None if not ended.code else str(ended.code)
-    except Exception as raised:
+    except (Exception, pytest.skip.Exception) as raised:
         return f"{type(raised).__name__}: {raised}"
     finally:
         sys.excepthook = hook
