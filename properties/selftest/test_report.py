@@ -228,7 +228,9 @@ def run_laws(
 ) -> "subprocess.CompletedProcess[str]":
     """pytest on some laws, under a fault, with two workers."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2"]
-    command += ["--hypothesis-profile=quick", "--device=cpu"]
+    command += ["--hypothesis-profile=quick"]
+    if not any(argument.startswith("--recipe") for argument in arguments):
+        command += ["--device=cpu"]  # which a recipe refuses: it has its own
     if fault:
         command += ["-p", "frostproof.properties.selftest.faults.plugin"]
     environment = {**os.environ, "FROSTPROOF_FAULT": fault, "GITHUB_STEP_SUMMARY": ""}

@@ -55,6 +55,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if options.only_recipes(config, checkout=Checkout.laws is not None):
         from frostproof.properties.harness.session import recipes
 
+        if config.getoption("--hypothesis-profile", None):  # Hypothesis's plugin loads it next
+            from frostproof.properties.harness.session import profiles
+
+            profiles.register()
+            profiles.chosen(config)
         recipes.begin(config, laws)
         return
     from frostproof.properties.harness.session import plugin
