@@ -414,22 +414,22 @@ def test_the_keyboard_reaches_everything(chromium: Any, tmp_path: Path) -> None:
         for _ in range(8):
             tab.keyboard.press("Tab")
             order.append(focused())
-        links = ["#d2", "#d0", "#d1", "#d3"]  # row by row, dtypes by name
+        links = ["#d0", "#d1", "#d2", "#d3"]  # row by row, float32 and float64 first
         assert order == ["find", "show", "version", "scroll", *links]
         tab.keyboard.press("Shift+Tab")
         tab.keyboard.press("Enter")  # on the third broken cell
         tab.wait_for_function("document.activeElement.tagName === 'SUMMARY'")
-        assert focused() == "SUMMARY in d1" and tab.locator("#d1").evaluate("it => it.open")
-        assert tab.locator("#d1 svg").is_visible() and tab.locator("#d1 pre.program").is_visible()
+        assert focused() == "SUMMARY in d2" and tab.locator("#d2").evaluate("it => it.open")
+        assert tab.locator("#d2 svg").is_visible() and tab.locator("#d2 pre.program").is_visible()
         tab.keyboard.press("Tab")
-        assert focused() == "copy in d1"
+        assert focused() == "copy in d2"
         tab.keyboard.press("Enter")
         tab.wait_for_function("document.activeElement.textContent === 'Copied'")
         assert tab.evaluate("navigator.clipboard.readText()") == PROGRAM
         tab.keyboard.press("Escape")
-        assert focused() == "#d1" and not tab.locator("#d1").evaluate("it => it.open")
+        assert focused() == "#d2" and not tab.locator("#d2").evaluate("it => it.open")
         tab.keyboard.press("Enter")  # and it opens again
-        tab.wait_for_function("document.querySelector('#d1').open")
+        tab.wait_for_function("document.querySelector('#d2').open")
         assert tab.title() == "Frostproof: 4 broken"  # no script came in through a message
 
 
