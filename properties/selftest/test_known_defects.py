@@ -79,7 +79,8 @@ def test_another_law_that_breaks_is_not_known(tmp_path: Path) -> None:
         (Defect("test_lambda.py::test_gone", "gone", ISSUE), (), True),
         (Defect("test_lambda.py::test_gone", "gone", ISSUE, last=(1, 7)), (), False),  # not this torch
         (Defect("test_other.py::test_gone", "gone", ISSUE), (), False),  # not collected
-        (Defect(FOLD, "here", ISSUE, cells="warp-.*"), (), True),
+        (Defect(FOLD, "here", ISSUE, cells="cpu-warp.*"), (), True),
+        (Defect(FOLD, "here", ISSUE, cells="warp-.*"), (), False),  # of a device that is not here
         (Defect(FOLD, "here", ISSUE, cells="warp-.*"), ("--dtype", "float32"), False),
     ],
 )
