@@ -214,15 +214,21 @@ def test_conversions_keep_hooks(device: str, dtype: torch.dtype, way: str) -> No
     check_equal(layer.weight.grad[0].tolist(), [0.0, 0.0], "the gradient of the frozen row")
 
 
+def kind_of(reentrant: bool) -> Dict[str, Any]:
+    """The option that names the kind of checkpoint; none where torch has one kind only."""
+    return {"use_reentrant": reentrant} if hasattr(torch, "compile") else {}
+
+
 def need_reentrant() -> None:
     """Raise NotOffered where the older checkpoint cannot run here and now.
 
     torch 1.8 refuses it for the rest of a thread once ``torch.autograd.grad`` has raised there.
     """
     leaf = torch.ones(1, requires_grad=True)
-    options: Any = {"use_reentrant": True} if hasattr(torch, "compile") else {}
     try:
-        torch.utils.checkpoint.checkpoint(lambda value: value * 2, leaf, **options).sum().backward()
+        torch.utils.checkpoint.checkpoint(
+            lambda value: value * 2, leaf, **kind_of(reentrant=True)
+        ).sum().backward()
     except RuntimeError as problem:
         raise NotOffered(f"the older checkpoint: {problem}") from None
 
@@ -233,7 +239,7 @@ def checkpointed(reentrant: bool, module: nn.Module, value: torch.Tensor) -> tor
         raise NotOffered("the checkpoint of this torch has no kind that is not reentrant")
     if reentrant:
         need_reentrant()
-    options: Any = {"use_reentrant": reentrant} if hasattr(torch, "compile") else {}
+    options = kind_of(reentrant)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         made: torch.Tensor = torch.utils.checkpoint.checkpoint(module, value, **options)
