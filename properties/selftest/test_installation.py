@@ -158,7 +158,9 @@ class Environment:
     def install(self, *what: Any) -> "Environment":
         """``pip install`` without the dependencies, which are there."""
         pip = (sys.executable, "-m", "pip", "--python", self.python, "install", "--quiet")
-        _done(_run(*pip, "--no-deps", "--no-build-isolation", "--no-index", *what, cwd=self.site))
+        # frostproof of this run is seen in the other folder, and must not count as installed here
+        options = ("--ignore-installed", "--no-deps", "--no-build-isolation", "--no-index")
+        _done(_run(*pip, *options, *what, cwd=self.site))
         return self
 
     def pytest(self, *arguments: str, cwd: Path, **more: str) -> "subprocess.CompletedProcess[str]":
@@ -221,7 +223,9 @@ def test_a_recipe_with_a_bare_checkout(checkout: Path, repository: Path, tmp_pat
     # there the checkout's own folders of these names are found first
     plain = "\n".join(line for line in TRAINING.split("\n") if "strategies" not in line)
     (tmp_path / "plain.py").write_text(plain)
-    _judged(_run(sys.executable, "-m", "pytest", f"--recipe={tmp_path}/plain.py:wrong", cwd=checkout))
+    asked = (sys.executable, "-m", "pytest", f"--recipe={tmp_path}/plain.py:wrong")
+    # the environment of this run may have another checkout installed, which would be refused
+    _judged(_run(*asked, cwd=checkout, PYTHONPATH=path))
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ class Calls(Names):
                 return function(*map(self.seen, values), **named)
             return function(*map(facts.plain_deep, values), **named)
         pure = makes(name) if isinstance(owner, torch.Tensor) else name in LOOKS
-        pure = pure and name not in ("register_hook", "retain_grad")
+        pure = pure and name != "retain_grad" and not name.startswith("register_")
         filled = type(owner) in (list, dict, set)
         return self.written([ref, f".{name}"], function, values, named, pure, owner, symbols=filled)
 
@@ -119,13 +119,17 @@ class Calls(Names):
             if str(function.__module__).startswith("hypothesis"):
                 return True  # of no concern to one example
         if function is eval or function is exec:
-            return function(telling(plain(values[0]), function.__name__), *map(plain, values[1:]))
+            code = plain(values[0])
+            code = telling(code, function.__name__) if isinstance(code, str) else code
+            return function(code, *map(plain, values[1:]))
         if function is getattr and (len(values) == 2 or hasattr(plain(values[0]), values[1])):
             return self.attribute(plain(values[0]), plain(values[1]))
         if function is setattr:
             return self.set_attribute(values[2], plain(values[0]), plain(values[1]))
         if function is all or function is any:
             return self.quantified(function, values[0])
+        if function is sum:
+            return functools.reduce(self.added, plain(values[0]), *(values[1:] or (0,)))
         if function is bool and isinstance(plain(values[0]), bool):
             return values[0]
         owner = getattr(function, "__self__", None)
@@ -191,6 +195,10 @@ class Calls(Names):
         self.open[-1].body.append(made)
         return self.written([Ref(made)], function, values, named, isinstance(function, type))
 
+    def added(self, left: Any, right: Any) -> Any:
+        """``left + right``: see ``Tape``."""
+        raise NotImplementedError
+
     def quantified(self, function: Any, values: Any) -> Any:
         """``all`` or ``any``: by the element that decides, or by all of them."""
         refs = []
@@ -221,8 +229,8 @@ class Calls(Names):
         source = [each for each in (*values, *named.values()) if isinstance(each, torch.Generator)]
         generator = self.ref(source[0]) if source else None
         pure = pure and not source  # what is drawn next depends on it
-        values = [self.callback(value) for value in values]
-        named = {name: self.callback(value) for name, value in named.items()}
+        values = [self.callback(facts.again(value)) for value in values]
+        named = {name: self.callback(facts.again(value)) for name, value in named.items()}
         body = self.open[-1].body
         given = self.arguments(values, named, symbols)
         if given[:1] == ["list("] and str(head[0]).startswith("torch.optim."):
@@ -288,6 +296,7 @@ class Calls(Names):
     def inside(self, block: Block, function: Any, values: Any, named: Dict[str, Any]) -> Any:
         """The first call of a callback: what it does is the function's body."""
         block.done = True
+        known = dict(self.known)
         for number, value in enumerate(values):
             block.parameters.append(Statement([f"a{number}"], True))
             block.parameters[-1].hint = f"a{number}"
@@ -296,12 +305,11 @@ class Calls(Names):
         depth, self.depth = self.depth, 0
         opened, self.open = self.open, [block]
         self.callbacks.append(block)
-        known = dict(self.known)
         try:
             result = function(*values, **named)
             if result is not None:
                 try:
-                    self.write("return ", *self.text(result))
+                    self.write("return ", *self.text(result, symbols=True))
                 except Unwritable:
                     pass
             return facts.plain_deep(result)
@@ -311,6 +319,9 @@ class Calls(Names):
             for key in mine:  # what is made inside is not known outside, but for what it fills
                 if id(self.known[key][1].statement) not in before:
                     self.kept.append(self.known.pop(key))
+            for value in values:  # outside it goes by another name
+                if id(value) in known:
+                    self.known[id(value)] = known[id(value)]
             self.callbacks.pop()
             self.depth, self.open = depth, opened
 

@@ -67,10 +67,24 @@ class Named:
     ref: Any
 
 
+class Iterated:
+    """What an iterator gives: to write it down would use it up."""
+
+    def __init__(self, iterator: Any) -> None:
+        self.values = list(iterator)
+
+
+def again(value: Any) -> Any:
+    """The argument itself, or what stands for it where it can be read only once."""
+    return Iterated(value) if isinstance(value, (filter, map, zip, types.GeneratorType)) else value
+
+
 def plain(value: Any) -> Any:
     """The value itself."""
     if isinstance(value, Named):
         return value.value
+    if isinstance(value, Iterated):
+        return iter(value.values)
     if isinstance(value, Flag):
         return bool(value)
     return int(value) if isinstance(value, Number) else value

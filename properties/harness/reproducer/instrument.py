@@ -8,6 +8,7 @@ uses here) becomes a call of the tape; outside of a replay no function differs f
 import ast
 import builtins
 import contextlib
+import functools
 import gc
 import linecache
 from types import CodeType, FunctionType
@@ -36,7 +37,7 @@ class Instrument(ast.NodeTransformer):
         values: List[Any] = [a if isinstance(a, ast.AST) else ast.Constant(a) for a in arguments]
         function = ast.Attribute(ast.Name(TAPE, ast.Load()), method, ast.Load())
         made = ast.Call(function, [*values, *more.get("rest", [])], more.get("keywords", []))
-        return ast.fix_missing_locations(ast.copy_location(made, node))
+        return ast.copy_location(made, node)
 
     def visit_Call(self, node: ast.Call) -> Any:
         if isinstance(node.func, ast.Name):
@@ -193,7 +194,7 @@ class Instrument(ast.NodeTransformer):
             told = self.tell(node, "set_attribute", value, owner, target.attr)
         else:
             told = self.tell(node, "set_item", value, owner, self.index(self.visit(target.slice)))
-        return ast.fix_missing_locations(ast.copy_location(ast.Expr(told), node))
+        return ast.copy_location(ast.Expr(told), node)
 
     def visit_AugAssign(self, node: ast.AugAssign) -> Any:
         node.value = self.visit(node.value)
@@ -201,7 +202,7 @@ class Instrument(ast.NodeTransformer):
         if isinstance(target, ast.Name):
             old: Any = ast.Name(target.id, ast.Load())
             made = ast.Assign([target], self.tell(node, "augmented", operator, old, node.value))
-            return ast.fix_missing_locations(ast.copy_location(made, node))
+            return ast.copy_location(made, node)
         if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name):
             old = self.tell(node, "attribute", ast.Name(target.value.id, ast.Load()), target.attr)
             return self.stored(target, self.tell(node, "augmented", operator, old, node.value), node)
@@ -215,6 +216,7 @@ def _parts(code: CodeType) -> Iterator[CodeType]:
             yield from _parts(constant)
 
 
+@functools.lru_cache(None)
 def _codes(path: str) -> Dict[Tuple[str, int], List[Tuple[CodeType, CodeType]]]:
     """(plain, telling) code of each function of a file, by name and first line."""
     source = "".join(linecache.getlines(path))
@@ -235,7 +237,6 @@ def telling(code: str, mode: str) -> CodeType:
 @contextlib.contextmanager
 def instrumented(wanted: Callable[[FunctionType], bool], tape: Any) -> Iterator[None]:
     """Every function that is wanted tells the tape inside the block."""
-    codes: Dict[str, Dict[Tuple[str, int], List[Tuple[CodeType, CodeType]]]] = {}
     changed: List[Tuple[FunctionType, CodeType]] = []
     try:
         for function in gc.get_objects():
@@ -243,15 +244,13 @@ def instrumented(wanted: Callable[[FunctionType], bool], tape: Any) -> Iterator[
                 continue
             code = function.__code__
             path = code.co_filename
-            if path not in codes:
-                codes[path] = _codes(path)
-            pairs = codes[path].get((code.co_name, code.co_firstlineno), [])
+            pairs = _codes(path).get((code.co_name, code.co_firstlineno), [])
             same = [two for one, two in pairs if one.co_code == code.co_code and _alike(one, code)]
             same = same or [two for _, two in pairs if len(pairs) == 1]
             if same and same[0].co_freevars == code.co_freevars:
                 changed.append((function, code))
         for function, code in changed:
-            pairs = codes[code.co_filename][code.co_name, code.co_firstlineno]
+            pairs = _codes(code.co_filename)[code.co_name, code.co_firstlineno]
             same = [two for one, two in pairs if one.co_code == code.co_code and _alike(one, code)]
             function.__code__ = (same or [pairs[0][1]])[0]
         setattr(builtins, TAPE, tape)

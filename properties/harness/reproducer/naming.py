@@ -1,6 +1,7 @@
 """What a replay knows of values: which statement makes them, and how a program writes them."""
 
 import collections
+import functools
 import threading
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
@@ -8,7 +9,14 @@ import torch
 
 from frostproof.properties.harness.core import checks
 from frostproof.properties.harness.reproducer import facts
-from frostproof.properties.harness.reproducer.facts import Flag, Named, Number, Snapshot, plain
+from frostproof.properties.harness.reproducer.facts import (
+    Flag,
+    Iterated,
+    Named,
+    Number,
+    Snapshot,
+    plain,
+)
 from frostproof.properties.harness.reproducer.statements import Block, Hole, Ref, Statement
 
 
@@ -19,6 +27,12 @@ def everywhere(value: Any) -> bool:
         or isinstance(value, (bool, int, str, type, torch.dtype, torch.device, torch.layout))
         or (isinstance(value, (tuple, bytes)) and not value)
     )
+
+
+@functools.cache
+def _holds(kind: Any) -> bool:
+    held = kind in (list, tuple, dict, collections.OrderedDict)
+    return held or issubclass(kind, torch.optim.Optimizer)
 
 
 class Names:
@@ -52,7 +66,7 @@ class Names:
         self.callbacks: List[Block] = []
         self.closed: Optional[Statement] = None
         self.failed: Optional[checks.LawBroken] = None
-        self.cases: List[int] = []  # how many statements there were at the end of each case
+        self.cases: List[Statement] = []  # an empty one at the end of each case
 
     def close(self, condition: List[Any], broken: Optional[checks.LawBroken], what: str) -> None:
         """The program ends where the condition does not hold."""
@@ -143,7 +157,7 @@ class Names:
 
     def held(self, value: Any) -> Optional[Ref]:
         """What a list or mapping that is known holds, or an optimizer."""
-        for owner, ref in list(self.known.values()):
+        for owner, ref in [each for each in self.known.values() if _holds(type(each[0]))]:
             if isinstance(owner, torch.optim.Optimizer):
                 for place, group in enumerate(owner.param_groups):
                     if group is value:
@@ -157,7 +171,7 @@ class Names:
                 for place, each in enumerate(owner):
                     if each is value:
                         return ref.at(f"[{place}]")
-            elif type(owner) in (dict, collections.OrderedDict):
+            else:
                 for key, each in owner.items():
                     if each is value and isinstance(key, (str, int)):
                         return ref.at(f"[{facts.literal(key, self.names)}]")
@@ -183,6 +197,9 @@ class Names:
             facts.BUILTIN
         ):
             return self.sequence(value, symbols)
+        if isinstance(value, Iterated):
+            inside = self.sequence(value.values, symbols)
+            return [inside[1]] if inside[0] == "list(" else ["iter(", *inside, ")"]
         if isinstance(value, dict):
             parts: List[Any] = ["{"]
             for place, (key, item) in enumerate(value.items()):

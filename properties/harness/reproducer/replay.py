@@ -6,7 +6,7 @@ import io
 import os
 import sys
 import warnings
-from typing import Any, Dict, List, Optional, Set, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
 import pytest
 import torch
@@ -21,7 +21,6 @@ from frostproof.properties.harness.reproducer.statements import (
     Slice,
     Statement,
     Unwritable,
-    blocks,
     every,
     owners,
 )
@@ -233,19 +232,36 @@ def written_out(order: List[Statement]) -> None:
                 each.parts, each.pure = [each.literal], True
 
 
+def candidates(
+    tape: Tape, end: Statement, case: Case, raised: bool = False
+) -> Iterator[Tuple[Set[int], str, str]]:
+    """(what is kept, the program, why there is none) for one end: the shorter ones first.
+
+    Where the law holds each of them ends well.
+    """
+    place = {id(each): number for number, each in enumerate(every(tape.root.body))}
+    cases = (place.get(id(each), len(place)) for each in tape.cases)
+    last = max((number for number in cases if number < place[id(end)]), default=0)
+    ends = [end, *(each for each in tape.triggers if place[id(each)] <= place[id(end)])]
+    for whole, since in dict.fromkeys([(False, last), (False, 0), (True, 0)]):
+        kept = Slice(tape.root, ends, whole, since).kept
+        try:
+            text = Program(tape.root, kept, case.headline()).text(hooked=raised)
+        except (Unwritable, SyntaxError) as problem:
+            yield kept, "", str(problem)
+        else:
+            yield kept, text, ""
+
+
 def shortest(tape: Tape, end: Statement, case: Case, raised: bool) -> Tuple[str, str]:
     """The shortest of the programs that end as the law did."""
     seen = ""
     written_out(list(every(tape.root.body)))
-    last = tape.cases[-1] if tape.cases else 0
-    for whole, since in ((False, last), (False, 0), (True, 0)):
-        kept = Slice(tape.root, [end, *tape.triggers], whole, since).kept
-        try:
-            text = Program(tape.root, kept, case.headline()).text(hooked=raised)
-            ends = outcome(text)
-        except (Unwritable, SyntaxError) as problem:
-            seen = str(problem)
+    for kept, text, why in candidates(tape, end, case, raised):
+        if why:
+            seen = why
             continue
+        ends = outcome(text)
         good = ends is not None and (not raised or ends.startswith(type(end.raised).__name__))
         if good and not raised and ends is not None and not _own_end(ends, text):
             seen, good = f"run alone it ends otherwise: {ends}", False
@@ -258,7 +274,7 @@ def all_but_unused(tape: Tape, end: Statement, case: Case, raised: bool) -> Opti
     """With all that is made, needed or not: then without each that nothing refers to."""
     order = list(every(tape.root.body))
     order = order[: max(map(order.index, [end, *tape.triggers])) + 1]
-    if len(order) > 300:
+    if len(order) > 300 or any(not each.pure and not writable(each, order) for each in order):
         return None
     kept = {id(each) for each in order if writable(each, order)}
 
@@ -278,17 +294,6 @@ def all_but_unused(tape: Tape, end: Statement, case: Case, raised: bool) -> Opti
         return text(), ""
     except (Unwritable, SyntaxError):
         return None
-
-
-def every_assertion(tape: Tape, case: Case) -> str:
-    """All that a replay wrote down, with every assertion: of a law that holds, it ends well."""
-    order = list(every(tape.root.body))
-    written_out(order)
-    for block in blocks(tape.root.body):  # a function that lacks a line is none
-        if any(not each.pure and not writable(each, order) for each in every(block.body)):
-            block.statement.parts = [Hole("a function with a line that cannot be written")]
-    kept = {id(each) for each in order if writable(each, order)}
-    return Program(tape.root, kept, case.headline()).text()
 
 
 def writable(statement: Statement, order: List[Statement]) -> bool:

@@ -119,34 +119,48 @@ class Slice:
     def __init__(self, root: Block, ends: List[Statement], whole: bool = False, since: int = 0) -> None:
         self.order = [(s, around) for s, around in owners(root.body)]
         self.around = {id(s): around for s, around in self.order}
+        self.done_in: Dict[int, List[Statement]] = {}  # what acts in the function of a callback
+        for s, around in self.order:
+            if around and around[-1].definition is not None and not s.pure:
+                self.done_in.setdefault(id(around[-1].statement), []).append(s)
         last = max(n for n, (s, _) in enumerate(self.order) if s in ends)
         self.kept: Set[int] = set()
         self.reached: Set[int] = set()
         for end in ends:
             self.need(end)
         acting = [(n, s) for n, (s, _) in enumerate(self.order[:last]) if not s.pure or s.raised]
-        actors = [s for n, s in acting if n >= since or s.closes]
-        changed = True
-        while changed:
-            changed = False
-            for s in actors:
-                if id(s) in self.kept:
-                    continue
-                mine = self.ancestors(s if s.mutates is None else Statement(s.mutates, False))
-                if whole or not mine or mine & self.reached:
+        actors = []
+        for n, s in acting:
+            if n < since and not s.closes:
+                continue
+            touched = set(self.ancestors(s if s.mutates is None else Statement(s.mutates, False)))
+            # what cannot be written may touch anything: without it the program would be another
+            if whole or not touched or self.unwritten(s):
+                self.need(s)
+            else:
+                actors.append((s, touched))
+        before = -1
+        while before != len(self.kept):
+            before = len(self.kept)
+            for s, touched in actors:
+                if id(s) not in self.kept and touched & self.reached:
                     self.need(s)
-                    changed = True
 
-    def ancestors(self, statement: Statement) -> Set[int]:
+    def ancestors(self, statement: Statement) -> Dict[int, Statement]:
         """All that a statement refers to, and what that refers to."""
-        found: Set[int] = set()
+        found: Dict[int, Statement] = {}
         waiting = [*self.refers(statement)]
         while waiting:
             each = waiting.pop()
             if id(each) not in found:
-                found.add(id(each))
+                found[id(each)] = each
                 waiting += self.refers(each)
         return found
+
+    def unwritten(self, statement: Statement) -> bool:
+        """Whether a part of it, or of what it refers to, cannot be written."""
+        reached = [statement, *self.ancestors(statement).values()]
+        return any(isinstance(part, Hole) for each in reached for part in each.parts)
 
     def refers(self, statement: Statement) -> List[Statement]:
         found = [ref.statement for ref in statement.refs()]
@@ -167,11 +181,7 @@ class Slice:
                 continue
             self.kept.add(id(each))
             self.reached.add(id(each))
-            waiting += self.refers(each)
-            for other, around in self.order:
-                inside = around and around[-1].statement is each and around[-1].definition is not None
-                if inside and not other.pure:
-                    waiting.append(other)
+            waiting += self.refers(each) + self.done_in.get(id(each), [])
 
 
 class Program:
@@ -184,7 +194,7 @@ class Program:
         self.taken: Dict[str, int] = {}
         self.named: Dict[int, str] = {}
         self.merged: Dict[int, Statement] = {}
-        self.clock = 0
+        self.clock = self.flushing = 0
         for block in [root, *blocks(root.body)]:
             if block.manager is not None and self.alive(block):
                 self.use(block.manager.statement)
@@ -193,6 +203,11 @@ class Program:
             if id(statement) in kept:
                 for ref in statement.refs():
                     self.use(ref.statement)
+        for statement in reversed(list(every(root.body))):
+            if self.uses.get(id(statement)) == 1:  # it may be written where it is used, later
+                for ref in statement.refs():
+                    there = self.last[id(statement)]
+                    self.last[id(ref.statement)] = max(there, self.last.get(id(ref.statement), 0))
         self.merge(root)
         self.clock = 0
         self.lines = self.body(root.body, 0)
@@ -224,9 +239,11 @@ class Program:
         pad = "    " * depth
 
         def flush() -> None:
+            self.flushing = 1  # the line that follows still reads its names
             for statement, text in waiting:
                 lines.append(pad + self.defined(statement, text))
             waiting.clear()
+            self.flushing = 0
 
         for item in items:
             if isinstance(item, Block):
@@ -328,7 +345,7 @@ class Program:
                 self.named[id(statement)] = hint
                 return hint
             name, count = hint, 1
-            while name in RESERVED or self.taken.get(name, 0) > self.clock:
+            while name in RESERVED or self.taken.get(name, 0) > self.clock - self.flushing:
                 count += 1
                 name = f"{hint}{count}"
             self.taken[name] = self.last.get(id(statement), 0)
@@ -385,19 +402,23 @@ CHAIN = re.compile(r"net(\d*)\[(\d+)(?::(\d+))?\]\(net\1\[(\d+)(?::(\d+))?\]\(")
 
 def _folded(text: str) -> str:
     """Layers that are called one after the other, as one slice of their net."""
+    start = 0
     while True:
-        found = CHAIN.search(text)
+        found = CHAIN.search(text, start)
         if found is None:
             return text
+        start = found.start() + 1
         net, outer, outer_end, first, first_end = found.groups()
         if (int(first_end) if first_end else int(first) + 1) != int(outer):
-            return text
+            continue
         end = outer_end or int(outer) + 1
         depth, place = 1, found.end()
         while depth:  # the bracket that closes the inner call goes
             depth += {"(": 1, ")": -1}.get(text[place], 0)
             place += 1
-        inner = text[found.end() : place - 1]
+        if text[place] != ")":  # more than the inner call is given on: a cut, a sum
+            continue
+        inner, start = text[found.end() : place - 1], 0
         text = f"{text[: found.start()]}net{net}[{first}:{end}]({inner}{text[place:]}"
 
 

@@ -4,6 +4,7 @@ pytest loads it in every run, so that it imports neither torch nor Hypothesis by
 """
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, Callable, Generator, List, Optional, Sequence
 
@@ -52,6 +53,9 @@ def pytest_configure(config: pytest.Config) -> None:
     from frostproof.properties.harness.machine import memory
 
     memory.limit_caches()  # before torch is imported
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an error under a user's filters, and not of his code
+        import torch  # noqa: F401
     if options.only_recipes(config, checkout=Checkout.laws is not None):
         from frostproof.properties.harness.session import recipes
 
