@@ -40,6 +40,7 @@ from frostproof.properties.harness.session import axes
 from frostproof.properties.selftest import PACKAGE, ROOT
 from frostproof.properties.selftest.programs import sample
 from frostproof.strategies import MLP, Layer, TensorSpec, all_dtypes, mlps
+from frostproof.strategies.capabilities import NotOffered
 from frostproof.strategies.tensors import KINDS, LAYOUTS, SHAPES
 
 
@@ -163,10 +164,12 @@ def test_programs_of_healthy_examples_end_well(test: str) -> None:
     handle = getattr(function, "hypothesis", None)
     law = handle.inner_test if handle else function
     checked = 0
-    for name in dtypes_of(function):
-        for case in examples(test, function, getattr(torch, name), 1)[:3]:
+    for name in dtypes_of(function)[:2]:
+        for case in examples(test, function, getattr(torch, name), 1)[:2]:
             tape = Tape(Own(law), every=True)
             problem = play(law, case, tape)
+            if isinstance(problem, NotOffered):
+                continue
             assert problem is None, f"{problem!r}\n{case}"
             order = list(every(tape.root.body))
             written_out(order)
@@ -189,12 +192,14 @@ ELSEWHERE = {
     "test_distributed.py::": "its nets train in other processes",
     "test_operators.py::": "its cases are collected, not drawn: see test_operator_tables.py",
 }
-# What they compare comes from no call of theirs: another process, a compiler's own run.
+# What they compare comes from no call of torch: numbers of Python, the text of a program.
 WITHOUT_ASSERTIONS = (
-    "test_across.py::test_processes_train_alike",
-    "test_across.py::test_compiled_nets_train_alike",
     "test_article.py::test_lambda_examples",
+    "test_lambda.py::test_filter_keeps_matches_in_order",
     "test_lambda.py::test_filter_map_reduce",
+    "test_lambda.py::test_map_keeps_length_and_order",
+    "test_lambda.py::test_reduce_is_the_left_fold",
+    "test_eager_model.py::test_programs_do_what_the_model_says",
 )
 
 

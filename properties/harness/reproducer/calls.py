@@ -98,14 +98,14 @@ class Calls(Names):
         """What ``net.parameters()`` gives, known as this."""
         made, ref = iter(list(found)), self.ref(owner)
         if ref is not None:
-            self.known[id(made)] = (made, ref.at(f".{name}()"))
+            self.remember(made, ref.at(f".{name}()"))
         return made
 
     def captured(self, owner: Any) -> Ref:
         """A list that a callback fills: it begins as it is."""
         made = Statement(self.text(type(owner)(owner)), True)
         self.callbacks[0].before.append(made)
-        self.known[id(owner)] = (owner, Ref(made))
+        self.remember(owner, Ref(made))
         return Ref(made)
 
     def called(self, function: Any, values: Any, named: Dict[str, Any]) -> Any:
@@ -237,6 +237,8 @@ class Calls(Names):
             given = [given[1], *given[3:]]  # an optimizer takes an iterator
         made = Statement([*head, "(", *given, ")"], pure)
         made.touched = facts.state_of(owner)
+        if isinstance(owner, torch.Tensor) and not pure:
+            self.leaves[id(owner)] = None  # requires_grad_, or a gradient made by hand
         if isinstance(owner, torch.Tensor) and not str(head[1]).startswith((".backward", ".register")):
             made.mutates = head[:1]
         place = len(body)
@@ -290,7 +292,7 @@ class Calls(Names):
                 return inner(*values, **named)
             return tape.inside(block, inner, values, named)
 
-        self.known[id(told)] = (told, Ref(block.statement))
+        self.remember(told, Ref(block.statement))
         return told
 
     def inside(self, block: Block, function: Any, values: Any, named: Dict[str, Any]) -> Any:
@@ -301,7 +303,7 @@ class Calls(Names):
             block.parameters.append(Statement([f"a{number}"], True))
             block.parameters[-1].hint = f"a{number}"
             if not everywhere(value):
-                self.known[id(value)] = (value, Ref(block.parameters[-1]))
+                self.remember(value, Ref(block.parameters[-1]))
         depth, self.depth = self.depth, 0
         opened, self.open = self.open, [block]
         self.callbacks.append(block)

@@ -1,7 +1,6 @@
 """What a replay knows of values: which statement makes them, and how a program writes them."""
 
 import collections
-import functools
 import threading
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
@@ -19,6 +18,8 @@ from frostproof.properties.harness.reproducer.facts import (
 )
 from frostproof.properties.harness.reproducer.statements import Block, Hole, Ref, Statement
 
+HOLDERS = (list, tuple, dict, torch.optim.Optimizer)
+
 
 def everywhere(value: Any) -> bool:
     """Whether a value is the same object wherever it comes from."""
@@ -27,12 +28,6 @@ def everywhere(value: Any) -> bool:
         or isinstance(value, (bool, int, str, type, torch.dtype, torch.device, torch.layout))
         or (isinstance(value, (tuple, bytes)) and not value)
     )
-
-
-@functools.cache
-def _holds(kind: Any) -> bool:
-    held = kind in (list, tuple, dict, collections.OrderedDict)
-    return held or issubclass(kind, torch.optim.Optimizer)
 
 
 class Names:
@@ -49,6 +44,8 @@ class Names:
         self.open: List[Block] = [self.root]
         self.depth = 0
         self.known: Dict[int, Tuple[Any, Ref]] = {}
+        self.holders: Dict[int, None] = {}  # of the known: lists, mappings and optimizers
+        self.leaves: Dict[int, None] = {}  # of the known: tensors that may have a gradient
         self.modules: List[Tuple[Any, Ref]] = []
         self.defined: Dict[str, int] = {}
         self.places: Dict[int, Tuple[Any, Ref]] = {}
@@ -101,13 +98,25 @@ class Names:
             if before is not None and before[0] is value and before[1].statement is not ref.statement:
                 self.twice.add(id(value))
                 self.recent = (value, ref)
-            self.known[id(value)] = (value, ref)
+            self.remember(value, ref)
             if isinstance(value, torch.nn.Module):
                 self.modules.append((value, ref))
                 self.places, self.looked = {}, -1
         else:
             self.recent = (value, ref)
         return value
+
+    def remember(self, value: Any, ref: Ref) -> None:
+        """Know a value by this name."""
+        self.known[id(value)] = (value, ref)
+        if isinstance(value, HOLDERS):
+            self.holders[id(value)] = None
+        elif isinstance(value, torch.Tensor) and value.requires_grad:
+            self.leaves[id(value)] = None
+
+    def among(self, keys: Dict[int, None]) -> List[Tuple[Any, Ref]]:
+        """Those of the known that are still known."""
+        return [self.known[key] for key in keys if key in self.known]
 
     def ref(self, value: Any) -> Optional[Ref]:
         """How a program names a value; None where it has no name."""
@@ -126,7 +135,7 @@ class Names:
         """A value, known from now on by the name that it was used under."""
         if isinstance(value, Named):
             if id(value.value) in self.twice:
-                self.known[id(value.value)] = (value.value, value.ref)
+                self.remember(value.value, value.ref)
             return value.value
         return value
 
@@ -150,14 +159,14 @@ class Names:
         if found is not None and found[0] is value:
             return found[1]
         if isinstance(value, torch.Tensor):
-            for owner, ref in [*self.known.values(), *self.places.values()]:
+            for owner, ref in [*self.among(self.leaves), *self.places.values()]:
                 if isinstance(owner, torch.Tensor) and owner.is_leaf and owner.grad is value:
                     return ref.at(".grad")
         return self.held(value)
 
     def held(self, value: Any) -> Optional[Ref]:
         """What a list or mapping that is known holds, or an optimizer."""
-        for owner, ref in [each for each in self.known.values() if _holds(type(each[0]))]:
+        for owner, ref in self.among(self.holders):
             if isinstance(owner, torch.optim.Optimizer):
                 for place, group in enumerate(owner.param_groups):
                     if group is value:
@@ -171,7 +180,7 @@ class Names:
                 for place, each in enumerate(owner):
                     if each is value:
                         return ref.at(f"[{place}]")
-            else:
+            elif type(owner) in (dict, collections.OrderedDict):
                 for key, each in owner.items():
                     if each is value and isinstance(key, (str, int)):
                         return ref.at(f"[{facts.literal(key, self.names)}]")
@@ -242,7 +251,7 @@ class Names:
         made = Statement([code], True)
         made.adopted = True
         self.open[-1].body.append(made)
-        self.known[id(value)] = (value, Ref(made))
+        self.remember(value, Ref(made))
         return Ref(made)
 
     def arguments(self, values: Any, named: Dict[str, Any], symbols: bool = False) -> List[Any]:

@@ -203,6 +203,13 @@ class Program:
             if id(statement) in kept:
                 for ref in statement.refs():
                     self.use(ref.statement)
+        inside = {id(s) for s, around in owners(root.body) if any(b.definition for b in around)}
+        inside |= {id(s) for block in blocks(root.body) for s in block.parameters}
+        for statement in every(root.body):  # what a callback reads is read whenever that is called
+            if id(statement) in inside and id(statement) in kept:
+                for ref in statement.refs():
+                    if id(ref.statement) not in inside:
+                        self.last[id(ref.statement)] = 10**9
         for statement in reversed(list(every(root.body))):
             if self.uses.get(id(statement)) == 1:  # it may be written where it is used, later
                 for ref in statement.refs():

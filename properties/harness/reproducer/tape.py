@@ -88,6 +88,8 @@ class Tape(Calls):
         if not self.silent() and not self.own(type(owner)) and self.ref(owner) is not None:
             held = self.text(owner)
             self.write(*held, f".{name} = ", *self.text(value)).mutates = held
+            if isinstance(owner, torch.Tensor):
+                self.leaves[id(owner)] = None
             self.places, self.looked = {}, -1
         setattr(owner, name, stored)
 
