@@ -30,6 +30,7 @@ from frostproof.properties.harness.reproducer.replay import (
     Own,
     candidates,
     outcome,
+    own_end,
     play,
     written_out,
 )
@@ -154,7 +155,7 @@ def histories(test: str, function: Any, dtype: torch.dtype, count: int) -> List[
 
 @pytest.mark.parametrize("test", sorted(laws()))
 def test_programs_of_healthy_examples_end_well(test: str) -> None:
-    """The program of each assertion, written where it holds: it must not blame a healthy torch."""
+    """The program of each assertion, written where it holds: none blames a healthy torch."""
     if any(defect.test == test for defect in applying()):
         pytest.skip("this torch breaks this law")
     for start, reason in ELSEWHERE.items():
@@ -179,8 +180,9 @@ def test_programs_of_healthy_examples_end_well(test: str) -> None:
                     each.closes, each.pure = each is end, each is not end
                 for _, text, why in candidates(tape, end, case):
                     said = None if why else outcome(text)
-                    assert said is None, f"{said}\n{case}\n{text}"
-                    checked += not why
+                    # another error makes a program that is thrown away
+                    assert said is None or not own_end(said, text), f"{said}\n{case}\n{text}"
+                    checked += not why and said is None
     assert checked or test in WITHOUT_ASSERTIONS
 
 
@@ -190,6 +192,9 @@ ELSEWHERE = {
     "test_across.py::test_compiled_nets_train_alike": "its functions are compiled, not replayed",
     "test_across.py::test_processes_train_alike": "its nets train in another process",
     "test_distributed.py::": "its nets train in other processes",
+    "test_optimizers.py::test_every_option": "one example takes a minute to replay",
+    "test_parameter_memory.py::test_step_stays_in_its_elements": "one example takes a minute to replay",
+    "test_programs.py::": "its cases are programs already",
     "test_operators.py::": "its cases are collected, not drawn: see test_operator_tables.py",
 }
 # What they compare comes from no call of torch: numbers of Python, the text of a program.

@@ -241,6 +241,14 @@ def program_names(module: Any) -> Dict[str, str]:
     return dict(described()) if described is not None else {}
 
 
+def gradient_of(tensor: torch.Tensor) -> Optional[torch.Tensor]:
+    """The gradient of a leaf; of a view that torch forbids to look at there is none."""
+    try:
+        return tensor.grad if tensor.is_leaf else None
+    except RuntimeError:
+        return None
+
+
 def state_of(owner: Any) -> Any:
     """Whether an optimizer or module has gradients to clear; None for anything else."""
     if isinstance(owner, torch.optim.Optimizer):

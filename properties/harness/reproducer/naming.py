@@ -160,7 +160,7 @@ class Names:
             return found[1]
         if isinstance(value, torch.Tensor):
             for owner, ref in [*self.among(self.leaves), *self.places.values()]:
-                if isinstance(owner, torch.Tensor) and owner.is_leaf and owner.grad is value:
+                if isinstance(owner, torch.Tensor) and facts.gradient_of(owner) is value:
                     return ref.at(".grad")
         return self.held(value)
 

@@ -263,7 +263,7 @@ def shortest(tape: Tape, end: Statement, case: Case, raised: bool) -> Tuple[str,
             continue
         ends = outcome(text)
         good = ends is not None and (not raised or ends.startswith(type(end.raised).__name__))
-        if good and not raised and ends is not None and not _own_end(ends, text):
+        if good and not raised and ends is not None and not own_end(ends, text):
             seen, good = f"run alone it ends otherwise: {ends}", False
         if good:
             return without_inert(tape, end, case, kept, text, ends, raised), ""
@@ -283,7 +283,7 @@ def all_but_unused(tape: Tape, end: Statement, case: Case, raised: bool) -> Opti
 
     try:
         ends = outcome(text())
-        if ends is None or not (raised or _own_end(ends, text())):
+        if ends is None or not (raised or own_end(ends, text())):
             return None
         for each in reversed(order[:-1]):
             used = any(ref.statement is each for s in order if id(s) in kept for ref in s.refs())
@@ -303,7 +303,8 @@ def writable(statement: Statement, order: List[Statement]) -> bool:
     return all(writable(ref.statement, order) for ref in statement.refs())
 
 
-def _own_end(ends: str, text: str) -> bool:
+def own_end(ends: str, text: str) -> bool:
+    """Whether a program ended by its assertion, not by an error on the way."""
     return repr(ends) in text or ends in text
 
 
