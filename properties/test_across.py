@@ -25,8 +25,8 @@ from frostproof.properties.harness.running.call_modes import (
     Compile,
     Eager,
     FunctionalCall,
-    can_compile,
-    can_transform,
+    compiles,
+    way_of,
     ways,
 )
 from frostproof.properties.harness.running.subprocesses import Subprocess, digest
@@ -177,29 +177,25 @@ def test_other_ways_train_alike(device: str, dtype: torch.dtype, way: str, data:
         training_runs(device=device, dtype=dtype, max_depth=4, max_steps=3, learns=True)
     )
     event(f"cut by {run.cuts.by}" if run.cuts.positions else "uncut")
-    check_alike(Eager(run, device, dtype), ways()[way](run, device, dtype), way)
+    check_alike(Eager(run, device, dtype), way_of(way)(run, device, dtype), way)
 
 
-if can_transform():
-
-    @law("X2", "torch.func.grad documentation", PRECISE)
-    @part(2, least=10)
-    @given(data=st.data())
-    def test_transformed_gradients(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
-        """X2: torch.func.grad gives the gradients that backward gives, zeros where that gives none."""
-        run: TrainingRun = data.draw(
-            training_runs(device=device, dtype=dtype, max_depth=4, learns=True)
-        )
-        trainer = FunctionalCall(run, device, dtype)
-        expected = expected_of(trainer)
-        found = trainer.gradients()
-        check_equal(sorted(found), sorted(run.unfrozen()), "what torch.func.grad gives gradients of")
-        for name, gradient in found.items():
-            if name in run.gets_gradient():
-                trainer.named[name].grad = gradient
-            else:
-                check(not bool(gradient.any()), f"torch.func.grad: {name}, cut off, has a gradient")
-        check_gradients(trainer, expected, dtype)
+@law("X2", "torch.func.grad documentation", PRECISE, needs="torch.func.grad")
+@part(2, least=10)
+@given(data=st.data())
+def test_transformed_gradients(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
+    """X2: torch.func.grad gives the gradients that backward gives, zeros where that gives none."""
+    run: TrainingRun = data.draw(training_runs(device=device, dtype=dtype, max_depth=4, learns=True))
+    trainer = FunctionalCall(run, device, dtype)
+    expected = expected_of(trainer)
+    found = trainer.gradients()
+    check_equal(sorted(found), sorted(run.unfrozen()), "what torch.func.grad gives gradients of")
+    for name, gradient in found.items():
+        if name in run.gets_gradient():
+            trainer.named[name].grad = gradient
+        else:
+            check(not bool(gradient.any()), f"torch.func.grad: {name}, cut off, has a gradient")
+    check_gradients(trainer, expected, dtype)
 
 
 def compiled_runs(seed: int) -> List[TrainingRun]:
@@ -219,16 +215,14 @@ def compiled_runs(seed: int) -> List[TrainingRun]:
     return found
 
 
-if can_compile():
-
-    @law("X2", "torch.compile documentation", "float32")
-    def test_compiled_nets_train_alike(device: str, dtype: torch.dtype) -> None:
-        """X2: compiled, a net's gradients and training keep every bit."""
-        # tracing costs a tenth of a second for each net: too much for many examples
-        for repeat in range(max(1, (settings.default or settings()).max_examples // 100)):
-            for run in compiled_runs(evidence.Current.seed + repeat):
-                check_alike(Eager(run, device, dtype), Compile(run, device, dtype), "compiled")
-                count_cases(1)
+@law("X2", "torch.compile documentation", "float32", needs=compiles)
+def test_compiled_nets_train_alike(device: str, dtype: torch.dtype) -> None:
+    """X2: compiled, a net's gradients and training keep every bit."""
+    # tracing costs a tenth of a second for each net: too much for many examples
+    for repeat in range(max(1, (settings.default or settings()).max_examples // 100)):
+        for run in compiled_runs(evidence.Current.seed + repeat):
+            check_alike(Eager(run, device, dtype), Compile(run, device, dtype), "compiled")
+            count_cases(1)
 
 
 def varied_runs(seed: int) -> List[TrainingRun]:

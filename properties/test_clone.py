@@ -1,7 +1,6 @@
 """Clone: other memory, the same graph."""
 
 import copy
-import inspect
 from typing import Any, Callable, Dict, List, Tuple
 
 import torch
@@ -37,7 +36,7 @@ from frostproof.strategies import (
     tensors,
     training_runs,
 )
-from frostproof.strategies.capabilities import NotOffered, of_bytes
+from frostproof.strategies.capabilities import NotOffered, accepts, of_bytes
 
 DOCUMENT = "torch.clone documentation"
 WAYS: Dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -368,11 +367,9 @@ def test_state_dict_follows(device: str, dtype: torch.dtype, data: st.DataObject
 
 
 # Names of tied parameters too, where torch can tell them.
-EACH_PLACE: Dict[str, Any] = (
-    {"remove_duplicate": False}
-    if "remove_duplicate" in inspect.signature(torch.nn.Module.named_parameters).parameters
-    else {}
-)
+EACH_PLACE: Dict[str, Any] = {"remove_duplicate": False}
+if not accepts(lambda: torch.nn.Linear(1, 1).named_parameters(**EACH_PLACE)):
+    EACH_PLACE = {}
 
 
 @law("C5", DOCUMENT, ANY)

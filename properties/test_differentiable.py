@@ -21,6 +21,11 @@ DIFFERENTIABLE = tuple(
 )
 
 
+def differentiates() -> str:
+    """What is said where no optimizer can be differentiated; else ""."""
+    return "" if DIFFERENTIABLE else "differentiable: no optimizer of this torch has this option"
+
+
 def unrolled(spec: OptimizerSpec, differentiable: bool) -> OptimizerSpec:
     """The optimizer in its for-loop, which is what a differentiable step is."""
     options = {k: v for k, v in spec.options if k not in ("foreach", "fused", "capturable")}
@@ -36,31 +41,29 @@ def vectors(count: int, seed: int, device: str, dtype: torch.dtype) -> List[torc
     return [(vector + 0.25).to(device, dtype) for vector in drawn]
 
 
-if DIFFERENTIABLE:  # since torch 1.13
-
-    @law("F1 F3", "torch.optim documentation, differentiable", PRECISE)
-    @part(2, least=10)
-    @given(data=st.data())
-    def test_differentiable_steps(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
-        """F1: a differentiable step moves as an ordinary one does, in the graph; the frozen stay."""
-        drawn = data.draw(optimizers(names=DIFFERENTIABLE, device=device, dtype=dtype))
-        count, seed = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 255))
-        start, *gradients = vectors(count + 1, seed, device, dtype)
-        plain = torch.nn.Parameter(torch.empty_like(start).copy_(start))
-        live = start.requires_grad_() * 1
-        frozen = torch.nn.Parameter(torch.full((3,), 0.75, device=device, dtype=dtype), False)
-        before = read_bits(frozen)
-        optimizer = unrolled(drawn, True).build([live, frozen])
-        ordinary = unrolled(drawn, False).build([plain])
-        for step, gradient in enumerate(gradients, 1):
-            live.grad, plain.grad = gradient, torch.empty_like(gradient).copy_(gradient)
-            optimizer.step()
-            ordinary.step()
-            where = f"step {step} of a differentiable {drawn.name}"
-            # its biases are corrected in float32, whatever the dtype
-            check_close(live, plain, f"the value after {where}", 1e-4, 1e-6)
-            check_same_bits(frozen, before, f"a frozen parameter after {where}")
-            check(frozen.grad is None, f"a frozen parameter has a gradient after {where}")
-            if drawn.name != "Adagrad":  # makes state for every parameter when it is built
-                check(frozen not in optimizer.state, f"a frozen parameter has state after {where}")
-            check(live.grad_fn is not None, f"the value has left the graph after {where}")
+@law("F1 F3", "torch.optim documentation, differentiable", PRECISE, needs=differentiates)
+@part(2, least=10)
+@given(data=st.data())
+def test_differentiable_steps(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
+    """F1: a differentiable step moves as an ordinary one does, in the graph; the frozen stay."""
+    drawn = data.draw(optimizers(names=DIFFERENTIABLE, device=device, dtype=dtype))
+    count, seed = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 255))
+    start, *gradients = vectors(count + 1, seed, device, dtype)
+    plain = torch.nn.Parameter(torch.empty_like(start).copy_(start))
+    live = start.requires_grad_() * 1
+    frozen = torch.nn.Parameter(torch.full((3,), 0.75, device=device, dtype=dtype), False)
+    before = read_bits(frozen)
+    optimizer = unrolled(drawn, True).build([live, frozen])
+    ordinary = unrolled(drawn, False).build([plain])
+    for step, gradient in enumerate(gradients, 1):
+        live.grad, plain.grad = gradient, torch.empty_like(gradient).copy_(gradient)
+        optimizer.step()
+        ordinary.step()
+        where = f"step {step} of a differentiable {drawn.name}"
+        # its biases are corrected in float32, whatever the dtype
+        check_close(live, plain, f"the value after {where}", 1e-4, 1e-6)
+        check_same_bits(frozen, before, f"a frozen parameter after {where}")
+        check(frozen.grad is None, f"a frozen parameter has a gradient after {where}")
+        if drawn.name != "Adagrad":  # makes state for every parameter when it is built
+            check(frozen not in optimizer.state, f"a frozen parameter has state after {where}")
+        check(live.grad_fn is not None, f"the value has left the graph after {where}")

@@ -239,14 +239,16 @@ def test_linear_of_every_rank(device: str, dtype: torch.dtype, case: LinearCase)
     check_linear(case, device, dtype)
 
 
-if hasattr(torch, "autocast"):  # since 1.10
-
-    @law("F3 F2", "the formula in the torch.nn.Linear documentation; torch.amp documentation")
-    @pytest.mark.parametrize("evaluated", [False, True], ids=["trained", "evaluated-first"])
-    @given(case=LINEAR_CASES)
-    def test_linear_under_autocast(device: str, evaluated: bool, case: LinearCase) -> None:
-        """F3: autocast to bfloat16 gives exact gradients of small whole numbers."""
-        check_linear(case, device, torch.float32, autocast=True, evaluated=evaluated)
+@law(
+    "F3 F2",
+    "the formula in the torch.nn.Linear documentation; torch.amp documentation",
+    needs="torch.autocast",
+)
+@pytest.mark.parametrize("evaluated", [False, True], ids=["trained", "evaluated-first"])
+@given(case=LINEAR_CASES)
+def test_linear_under_autocast(device: str, evaluated: bool, case: LinearCase) -> None:
+    """F3: autocast to bfloat16 gives exact gradients of small whole numbers."""
+    check_linear(case, device, torch.float32, autocast=True, evaluated=evaluated)
 
 
 def check_linear(

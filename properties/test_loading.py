@@ -21,6 +21,7 @@ from frostproof.properties.harness.core.checks import (
 from frostproof.properties.harness.core.law import law
 from frostproof.properties.harness.core.layout import storage_address
 from frostproof.properties.harness.running.attempts import attempt
+from frostproof.strategies.capabilities import assigns
 
 SOURCE = "torch.nn.Module.load_state_dict documentation"
 
@@ -57,7 +58,7 @@ def _swapping(load: Callable[[nn.Module, nn.Module], None]) -> Callable[[nn.Modu
 
 
 LOADS = {"plain": _load(), "not strict": _load(strict=False), "live": _load(keep_vars=True)}
-if "assign" in nn.Module.load_state_dict.__code__.co_varnames:  # since 2.1
+if not assigns():  # since 2.1
     LOADS["assign"] = _load(assign=True)
     LOADS["assign, live"] = _load(keep_vars=True, assign=True)
 if hasattr(torch.__future__, "set_swap_module_params_on_conversion"):  # since 2.3
@@ -221,25 +222,28 @@ def test_shared_modules_keep_flags_and_memory(device: str, dtype: torch.dtype, w
         check_same_bits(ours[name], before[name], f"{way}: frozen {name}")
 
 
-if hasattr(getattr(torch, "func", None), "stack_module_state"):
+@law(
+    "L6 F8",
+    "torch.func.stack_module_state documentation: the ensembling tutorial",
+    "float32",
+    needs="torch.func.stack_module_state",
+)
+@pytest.mark.parametrize("base", ["meta", "a copy"])
+def test_ensembles_of_tied_nets(device: str, dtype: torch.dtype, base: str) -> None:
+    """L6: an ensemble of nets with tied weights gives what each net gives."""
+    nets = [Tied(), Tied()]
+    values, buffers = torch.func.stack_module_state(nets)  # type: ignore[arg-type]
+    called = copy.deepcopy(nets[0])
+    if base == "meta":
+        called = called.to("meta")
+    inputs = torch.tensor([[1.0, -2.0]])
 
-    @law("L6 F8", "torch.func.stack_module_state documentation: the ensembling tutorial", "float32")
-    @pytest.mark.parametrize("base", ["meta", "a copy"])
-    def test_ensembles_of_tied_nets(device: str, dtype: torch.dtype, base: str) -> None:
-        """L6: an ensemble of nets with tied weights gives what each net gives."""
-        nets = [Tied(), Tied()]
-        values, buffers = torch.func.stack_module_state(nets)  # type: ignore[arg-type]
-        called = copy.deepcopy(nets[0])
-        if base == "meta":
-            called = called.to("meta")
-        inputs = torch.tensor([[1.0, -2.0]])
+    def call(one: Any, other: Any) -> Any:
+        return torch.func.functional_call(called, (one, other), (inputs,))
 
-        def call(one: Any, other: Any) -> Any:
-            return torch.func.functional_call(called, (one, other), (inputs,))
-
-        found = attempt(lambda: torch.func.vmap(call)(values, buffers), "the ensemble")
-        for place, net in enumerate(nets):
-            check(
-                torch.allclose(found[place], net(inputs)),
-                f"net {place} gives another output in the ensemble",
-            )
+    found = attempt(lambda: torch.func.vmap(call)(values, buffers), "the ensemble")
+    for place, net in enumerate(nets):
+        check(
+            torch.allclose(found[place], net(inputs)),
+            f"net {place} gives another output in the ensemble",
+        )

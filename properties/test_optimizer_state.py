@@ -299,10 +299,10 @@ def test_taking_state_changes_no_training(device: str, dtype: torch.dtype, name:
 @law("S4", "torch.distributed.checkpoint.state_dict documentation", "float32")
 def test_taking_state_runs_no_hooks(device: str, dtype: torch.dtype) -> None:
     """S4: get_optimizer_state_dict is no step: the optimizer's step hooks do not run."""
-    net, seen = small_net(), []
+    functions, net, seen = _dcp(), small_net(), []
     optimizer = built("SGD", net.parameters())
     optimizer.register_step_post_hook(lambda *_: seen.append(1))
-    _dcp().get_optimizer_state_dict(net, optimizer)
+    functions.get_optimizer_state_dict(net, optimizer)
     check_equal(len(seen), 0, "calls of a step hook while the state was taken")
 
 

@@ -127,38 +127,42 @@ def test_copies_lose_tools_alone(device: str, dtype: torch.dtype, tool: str) -> 
     check_same_bits(found, expected, "the original's output")
 
 
-if parametrize is not None:
+@law(
+    "T2 F3",
+    "torch.nn.utils.parametrize.cached documentation",
+    "float32",
+    needs="torch.nn.utils.parametrize",
+)
+def test_cached_weights_still_train(device: str, dtype: torch.dtype) -> None:
+    """T2: within parametrize.cached a call under no_grad does not starve the calls after it."""
+    layer: Any = layer_of(False)
+    parametrize.register_parametrization(layer, "weight", Same())
+    with parametrize.cached():
+        with torch.no_grad():
+            layer(torch.ones(1, 3))
+        layer(torch.ones(1, 3)).sum().backward()
+    check(layer.bias.grad is not None, "the bias got no gradient")
+    weight = layer.parametrizations.weight.original
+    check(weight.grad is not None, "the weight got no gradient")
 
-    @law("T2 F3", "torch.nn.utils.parametrize.cached documentation", "float32")
-    def test_cached_weights_still_train(device: str, dtype: torch.dtype) -> None:
-        """T2: within parametrize.cached a call under no_grad does not starve the calls after it."""
-        layer: Any = layer_of(False)
-        parametrize.register_parametrization(layer, "weight", Same())
-        with parametrize.cached():
-            with torch.no_grad():
-                layer(torch.ones(1, 3))
-            layer(torch.ones(1, 3)).sum().backward()
-        check(layer.bias.grad is not None, "the bias got no gradient")
-        weight = layer.parametrizations.weight.original
-        check(weight.grad is not None, "the weight got no gradient")
 
-    @law("T2 F1", SOURCE, "float32")
-    @pytest.mark.parametrize("tool", [name for name, ways in TOOLS.items() if ways[1] is _remove])
-    def test_frozen_originals_stay(device: str, dtype: torch.dtype, tool: str) -> None:
-        """T2: what a tool keeps of a frozen weight stays, without a gradient; the bias trains."""
-        layer = layer_of(True).eval()
-        TOOLS[tool][0](layer)
-        kept = {name: each for name, each in layer.named_parameters() if name != "bias"}
-        before = {name: each.detach().clone() for name, each in kept.items()}
-        bias = layer.bias.detach().clone()
-        optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, weight_decay=0.1)
-        for _ in range(2):
-            layer(torch.ones(2, 3)).pow(2).sum().backward()
-            optimizer.step()
-        for name, each in kept.items():
-            check(each.grad is None, f"{tool}: frozen {name} got a gradient")
-            check_same_bits(each, before[name], f"{tool}: frozen {name}")
-        check(not torch.equal(bias, layer.bias), f"{tool}: the bias has not moved")
+@law("T2 F1", SOURCE, "float32", needs="torch.nn.utils.parametrize")
+@pytest.mark.parametrize("tool", [name for name, ways in TOOLS.items() if ways[1] is _remove])
+def test_frozen_originals_stay(device: str, dtype: torch.dtype, tool: str) -> None:
+    """T2: what a tool keeps of a frozen weight stays, without a gradient; the bias trains."""
+    layer = layer_of(True).eval()
+    TOOLS[tool][0](layer)
+    kept = {name: each for name, each in layer.named_parameters() if name != "bias"}
+    before = {name: each.detach().clone() for name, each in kept.items()}
+    bias = layer.bias.detach().clone()
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, weight_decay=0.1)
+    for _ in range(2):
+        layer(torch.ones(2, 3)).pow(2).sum().backward()
+        optimizer.step()
+    for name, each in kept.items():
+        check(each.grad is None, f"{tool}: frozen {name} got a gradient")
+        check_same_bits(each, before[name], f"{tool}: frozen {name}")
+    check(not torch.equal(bias, layer.bias), f"{tool}: the bias has not moved")
 
 
 def pairs() -> Dict[str, Callable[[], Tuple[nn.Module, nn.Module, Any, torch.Tensor]]]:
@@ -220,6 +224,11 @@ def _quantization() -> Any:
         return None
 
 
+def quantizes() -> str:
+    """What is said where there is no quantization to train for; else ""."""
+    return "" if _quantization() is not None else "torch.ao.quantization: this torch has none"
+
+
 QUANTIZABLE: Dict[str, Callable[[], nn.Module]] = {
     "MultiheadAttention": lambda: nn.MultiheadAttention(4, 2),
     "LSTM": lambda: nn.LSTM(4, 2),
@@ -231,40 +240,40 @@ PREPARED: Dict[str, Callable[[], List[nn.Module]]] = {
     "Conv2d-BatchNorm2d-ReLU": lambda: [nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2), nn.ReLU()],
 }
 
-if _quantization() is not None:
 
-    @law("T3 F8", "torch.ao.quantization documentation", "float32")
-    @pytest.mark.parametrize("kind", list(QUANTIZABLE))
-    def test_quantizable_layers_keep_flags(device: str, dtype: torch.dtype, kind: str) -> None:
-        """T3: the quantizable twin of a frozen layer is frozen."""
-        layer = QUANTIZABLE[kind]().requires_grad_(False)
-        ao = _quantization()
-        layer.qconfig = ao.quantization.default_qconfig  # type: ignore[assignment]
-        twin = getattr(ao.nn.quantizable, kind)
-        made = attempt(lambda: twin.from_float(layer), f"quantizable.{kind}.from_float")
-        live = sorted(name for name, flag in described(made).items() if flag)
-        check_equal(live, [], f"what requires grad in the twin of a frozen {kind}")
+@law("T3 F8", "torch.ao.quantization documentation", "float32", needs=quantizes)
+@pytest.mark.parametrize("kind", list(QUANTIZABLE))
+def test_quantizable_layers_keep_flags(device: str, dtype: torch.dtype, kind: str) -> None:
+    """T3: the quantizable twin of a frozen layer is frozen."""
+    layer = QUANTIZABLE[kind]().requires_grad_(False)
+    ao = _quantization()
+    layer.qconfig = ao.quantization.default_qconfig  # type: ignore[assignment]
+    twin = getattr(ao.nn.quantizable, kind)
+    made = attempt(lambda: twin.from_float(layer), f"quantizable.{kind}.from_float")
+    live = sorted(name for name, flag in described(made).items() if flag)
+    check_equal(live, [], f"what requires grad in the twin of a frozen {kind}")
 
-    @law("T3 F8", "torch.ao.quantization.prepare_qat documentation", "float32")
-    @pytest.mark.parametrize("kind", list(PREPARED))
-    def test_prepared_layers_keep_flags(device: str, dtype: torch.dtype, kind: str) -> None:
-        """T3: prepared for quantization-aware training, what is frozen is frozen, the rest is not."""
-        ao: Any = _quantization()
 
-        def prepared(frozen: bool) -> nn.Module:
-            net: Any = nn.Sequential(*PREPARED[kind]()).train().requires_grad_(not frozen)
-            net.qconfig = ao.quantization.get_default_qat_qconfig("fbgemm")
-            if len(net) > 1:
-                names = [str(place) for place in range(len(net))]
-                net = ao.quantization.fuse_modules_qat(net, [names])
-            made: nn.Module = ao.quantization.prepare_qat(net)
-            return made
+@law("T3 F8", "torch.ao.quantization.prepare_qat documentation", "float32", needs=quantizes)
+@pytest.mark.parametrize("kind", list(PREPARED))
+def test_prepared_layers_keep_flags(device: str, dtype: torch.dtype, kind: str) -> None:
+    """T3: prepared for quantization-aware training, what is frozen is frozen, the rest is not."""
+    ao: Any = _quantization()
 
-        for frozen in (True, False):
-            made = attempt(lambda: prepared(frozen), f"prepare_qat of {kind}")  # noqa: B023
-            check_equal(
-                {*described(made).values()}, {not frozen}, f"requires_grad after prepare_qat of {kind}"
-            )
+    def prepared(frozen: bool) -> nn.Module:
+        net: Any = nn.Sequential(*PREPARED[kind]()).train().requires_grad_(not frozen)
+        net.qconfig = ao.quantization.get_default_qat_qconfig("fbgemm")
+        if len(net) > 1:
+            names = [str(place) for place in range(len(net))]
+            net = ao.quantization.fuse_modules_qat(net, [names])
+        made: nn.Module = ao.quantization.prepare_qat(net)
+        return made
+
+    for frozen in (True, False):
+        made = attempt(lambda: prepared(frozen), f"prepare_qat of {kind}")  # noqa: B023
+        check_equal(
+            {*described(made).values()}, {not frozen}, f"requires_grad after prepare_qat of {kind}"
+        )
 
 
 @law("T3 F8", "torch.nn.SyncBatchNorm.convert_sync_batchnorm documentation", "float32")

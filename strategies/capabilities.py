@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any, Callable, Dict, Optional, Tuple
 
 import torch
+import torch.utils.checkpoint
 
 # How torch says that something is not for this device or dtype. Any other error is no refusal.
 REFUSAL = re.compile(
@@ -29,6 +30,55 @@ BYTE = 0x3F
 
 class NotOffered(Exception):
     """This torch has not what a law prepares with, or runs by; the message says what and why."""
+
+
+def lacks(name: str) -> str:
+    """What is said where this torch has no such public name, as in "torch.func.grad"; else ""."""
+    found: Any = torch
+    for part in name.split(".")[1:]:
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            return f"{name}: this torch has none"
+    return ""
+
+
+def accepts(call: Callable[[], Any]) -> bool:
+    """Whether torch takes the arguments of a call, by calling: a wrapped function has no signature.
+
+    An error that is not about the arguments is for the law to meet.
+    """
+    try:
+        call()
+    except (TypeError, ValueError) as problem:
+        return not re.search(r"argument|keyword", str(problem))
+    except Exception:
+        return True
+    return True
+
+
+@cache
+def checkpoint_options(reentrant: bool) -> Optional[Dict[str, Any]]:
+    """How checkpoint is called with or without re-entering autograd; None where it cannot be."""
+    options: Dict[str, Any] = {"use_reentrant": reentrant}
+
+    def call() -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.utils.checkpoint.checkpoint(torch.neg, torch.ones(1), **options)
+
+    if accepts(call):
+        return options
+    return {} if reentrant else None
+
+
+@cache
+def assigns() -> str:
+    """What is said where ``load_state_dict`` cannot assign; else ""."""
+    layer = torch.nn.Linear(1, 1)
+    if accepts(lambda: layer.load_state_dict(layer.state_dict(), assign=True)):
+        return ""
+    return "load_state_dict(assign=True): this torch has no such option"
 
 
 def refuses(problem: BaseException) -> bool:

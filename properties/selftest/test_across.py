@@ -7,9 +7,16 @@ import torch
 
 from frostproof.properties import test_across
 from frostproof.properties.harness.core.checks import LawBroken
-from frostproof.properties.harness.running.call_modes import COMPILES, can_compile, can_transform, ways
+from frostproof.properties.harness.running.call_modes import (
+    COMPILES,
+    can_compile,
+    can_transform,
+    way_of,
+    ways,
+)
 from frostproof.properties.harness.running.trainer import Trainer
 from frostproof.strategies import TrainingRun
+from frostproof.strategies.capabilities import NotOffered
 
 
 class Drawn:
@@ -94,8 +101,10 @@ def test_a_device_that_differs_is_seen(
 
 
 def test_ways_are_those_of_the_installed_torch() -> None:
-    found = ways()
-    assert "again" in found
-    assert ("functional_call" in found) >= can_transform()
+    for name, way in ways().items():
+        try:
+            assert way_of(name) is way
+        except NotOffered:
+            assert name == "functional_call" and not can_transform()
     assert can_compile() <= hasattr(torch, "compile")
     assert list(COMPILES) == sorted(COMPILES) and list(COMPILES.values()) == sorted(COMPILES.values())

@@ -139,3 +139,33 @@ def test_a_table_of_the_users_own(tmp_path: Path) -> None:
         result = run(tmp_path, "", *arguments)
         assert result.returncode == 4 and f"--known-defects {table}:" in result.stderr + result.stdout
         assert "Traceback" not in result.stderr + result.stdout
+
+
+WRAPPED = """
+import torch.utils.checkpoint
+old = torch.utils.checkpoint.checkpoint
+torch.utils.checkpoint.checkpoint = lambda *args, **named: old(*args, **named)
+"""
+
+
+def test_a_wrapped_checkpoint_is_still_judged(tmp_path: Path) -> None:
+    """Instrumented without functools.wraps, a function has no signature; the law asks by calling."""
+    law = "properties/test_across.py::test_other_ways_train_alike[cpu-float32-checkpoint]"
+    result = run(tmp_path, WRAPPED, law)
+    assert result.returncode == 0 and "1 passed" in result.stdout, result.stdout
+
+
+@pytest.mark.parametrize(
+    "name, law",
+    [
+        ("torch.func.grad", "test_across.py::test_transformed_gradients"),
+        ("torch.autocast", "test_gradients.py::test_linear_under_autocast"),
+        ("torch.func.stack_module_state", "test_loading.py::test_ensembles_of_tied_nets"),
+    ],
+)
+def test_a_name_that_is_gone_is_said(name: str, law: str, tmp_path: Path) -> None:
+    owner, _, last = name.rpartition(".")
+    others = "properties/test_modules.py"  # a run that verified nothing would fail
+    result = run(tmp_path, f"import torch\ndel {owner}.{last}", f"properties/{law}", others)
+    assert result.returncode == 0, result.stdout
+    assert f"not offered by this torch: {name}: this torch has none" in result.stdout

@@ -24,7 +24,7 @@ from frostproof.properties.harness.reproducer.recording import Recorder
 from frostproof.properties.harness.reproducer.report import RECORDER
 from frostproof.properties.harness.running import known_defects
 from frostproof.properties.harness.session import shards
-from frostproof.strategies.capabilities import NotOffered, require
+from frostproof.strategies.capabilities import NotOffered, lacks, require
 
 
 class Count:
@@ -115,8 +115,12 @@ def case(*values: Any) -> Iterator[None]:
             raise
 
 
-def need_arithmetic(item: Any) -> None:
-    """Raise NotOffered where a law that trains meets a low precision that this torch cannot train."""
+def need_offered(item: Any) -> None:
+    """Raise NotOffered where this torch lacks what a law is about, or the arithmetic of a dtype."""
+    needs = item.get_closest_marker("law").kwargs["needs"]
+    missing = needs() if callable(needs) else lacks(needs)
+    if missing:
+        raise NotOffered(missing)
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     group, dtype = item.get_closest_marker("law").kwargs["dtypes"], parameters.get("dtype")
     if group in (FLOATING, DIFFERENTIABLE) and dtype in (torch.bfloat16, torch.float16):

@@ -4,7 +4,7 @@
 them in from the command line, and puts them in the test's id.
 """
 
-from typing import TYPE_CHECKING, Any, Callable, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Tuple, Union
 
 import pytest
 
@@ -21,14 +21,21 @@ EXACT = "float64"  # only where rounding would hide the answer
 
 
 def law(
-    ident: str, source: str, dtypes: str = FLOATING, *, beside_cpu: bool = False
+    ident: str,
+    source: str,
+    dtypes: str = FLOATING,
+    *,
+    beside_cpu: bool = False,
+    needs: "Union[str, Callable[[], str]]" = "",
 ) -> Callable[[Any], Any]:
     """Mark a test as law ``ident`` of the catalogue, taken from ``source``.
 
     A test that holds several laws at once names all of them: ``"F1 F2 K1"``, the main one first.
     beside_cpu: it compares a device with the CPU, and is collected for other devices only.
+    needs: the public name of torch without which it is not offered, or a function that says what
+    is not offered; asked where the law runs.
     """
-    return pytest.mark.law(ident, source=source, dtypes=dtypes, beside_cpu=beside_cpu)
+    return pytest.mark.law(ident, source=source, dtypes=dtypes, beside_cpu=beside_cpu, needs=needs)
 
 
 def part(share: int, least: int) -> "settings":

@@ -1,7 +1,6 @@
 """Other ways of running a net than calling it: which of them this torch has, each as a trainer."""
 
 import copy
-import inspect
 import sys
 from typing import Any, Callable, Dict, Optional, Tuple, Type
 
@@ -11,6 +10,7 @@ import torch.utils.checkpoint
 from frostproof.properties.harness.running.known_defects import version_tuple
 from frostproof.properties.harness.running.trainer import Trainer
 from frostproof.strategies import TrainingRun
+from frostproof.strategies.capabilities import NotOffered, checkpoint_options
 
 
 class Eager(Trainer):
@@ -129,10 +129,19 @@ def can_compile() -> bool:
 
 
 def ways() -> Dict[str, Type[Eager]]:
-    """The ways that this torch has, by name; "again" is the plain call a second time."""
-    found: Dict[str, Type[Eager]] = {"again": Eager}
-    if "use_reentrant" in inspect.signature(torch.utils.checkpoint.checkpoint).parameters:
-        found["checkpoint"] = Checkpoint
-    if functional_call() is not None:
-        found["functional_call"] = FunctionalCall
-    return found
+    """The ways to call a net, by name; "again" is the plain call a second time."""
+    return {"again": Eager, "checkpoint": Checkpoint, "functional_call": FunctionalCall}
+
+
+def way_of(name: str) -> Type[Eager]:
+    """One of the ways; raises ``NotOffered`` where this torch lacks it."""
+    if name == "checkpoint" and checkpoint_options(reentrant=False) is None:
+        raise NotOffered("checkpoint(use_reentrant=False): this torch has no such option")
+    if name == "functional_call" and functional_call() is None:
+        raise NotOffered("functional_call: this torch has none")
+    return ways()[name]
+
+
+def compiles() -> str:
+    """What is said where this torch and Python compile no net; else ""."""
+    return "" if can_compile() else "torch.compile: not with this torch and Python"

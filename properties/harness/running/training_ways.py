@@ -1,7 +1,6 @@
 """Other ways of training than forward, backward, step: each must end with the plain run's bits."""
 
 import copy
-import inspect
 import pickle
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Dict, List, Type
@@ -11,6 +10,7 @@ import torch.utils.checkpoint
 
 from frostproof.properties.harness.running.call_modes import Eager
 from frostproof.strategies import TrainingRun
+from frostproof.strategies.capabilities import checkpoint_options
 
 
 class Offloaded(Eager):
@@ -37,9 +37,7 @@ class Reentrant(Eager):
         self.inputs.requires_grad_(True)
 
     def output(self) -> torch.Tensor:
-        options: Dict[str, Any] = {}
-        if "use_reentrant" in inspect.signature(torch.utils.checkpoint.checkpoint).parameters:
-            options["use_reentrant"] = True
+        options = checkpoint_options(reentrant=True) or {}
         made: torch.Tensor = torch.utils.checkpoint.checkpoint(self.call, self.inputs, **options)
         return made
 

@@ -137,7 +137,7 @@ class Hooks:
                 return (yield)
             try:
                 with evidence.collecting(item, int.from_bytes(digest[:8], "big")):
-                    evidence.need_arithmetic(item)
+                    evidence.need_offered(item)
                     return (yield)
             finally:
                 memory.give_back()
