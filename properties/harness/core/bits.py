@@ -30,7 +30,8 @@ def dense_on_cpu(tensor: torch.Tensor) -> torch.Tensor:
         return tensor
     with torch.no_grad():
         if lazy and not near:
-            turn = torch.conj if tensor.is_conj() else torch._neg_view  # type: ignore[attr-defined]
+            # torch._neg_view turns the sign without arithmetic
+            turn = torch.conj if tensor.is_conj() else getattr(torch, "_neg_view", torch.neg)
             return dense_on_cpu(turn(dense_on_cpu(turn(tensor))))
         dense = torch.empty(tuple(tensor.shape), dtype=tensor.dtype, device="cpu")
         dense.copy_(tensor)

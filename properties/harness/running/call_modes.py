@@ -94,7 +94,9 @@ class Compile(Eager):
 
     def __init__(self, run: TrainingRun, device: str, dtype: torch.dtype) -> None:
         super().__init__(run, device, dtype)
-        (getattr(torch, "compiler", None) or torch._dynamo).reset()  # no limit of recompilations
+        # no limit of recompilations; torch.compiler is of torch 2.1
+        compiler = getattr(torch, "compiler", None) or getattr(torch, "_dynamo", None)
+        getattr(compiler, "reset", lambda: None)()
         self.compiled = torch.compile(self.network, backend="eager", dynamic=False)
 
     def output(self) -> torch.Tensor:
