@@ -17,7 +17,7 @@ from frostproof.properties.harness.operators.trial import Problem
 class Reason:
     """Regular expressions on operator, law and route (whole names), and why they are excused.
 
-    transforms: of the values, such as "whole"; dtypes: of the inputs.
+    transforms: of the values, such as "whole"; dtypes: of the inputs; devices: their types.
     """
 
     operators: str
@@ -26,6 +26,7 @@ class Reason:
     why: str
     transforms: str = ".*"
     dtypes: str = ".*"
+    devices: str = ".*"
 
 
 # Left out: nothing can be said of them.
@@ -97,8 +98,9 @@ REASONS: Sequence[Reason] = (
     Reason(
         r"(nn\.functional\.)?dropout",
         "O1",
-        "with gaps.*",
+        "with gaps|output",
         "off the CPU random numbers are drawn in the order of memory (seen on CUDA, torch 2.11)",
+        devices="(?!cpu).*",
     ),
     Reason(r"view_as_complex", "raised", "layouts", "needs a last stride of 1, as documented"),
     Reason(
@@ -197,11 +199,14 @@ def excuse(
         if row.operators and _fits(row, problem, operator, kind):
             USED.add(name_of(row))
             return f"known defect: {row.sentence} ({row.issue})"
+    near = torch.device(device).type
     for reason in REASONS:
-        if _fits(reason, problem, operator, kind) and re.fullmatch(reason.transforms, transform):
+        if not (re.fullmatch(reason.transforms, transform) and re.fullmatch(reason.devices, near)):
+            continue
+        if _fits(reason, problem, operator, kind):
             USED.add(name_of(reason))
             return reason.why
-    if torch.device(device).type != "cpu" and problem.route.endswith(", rounding"):
+    if near != "cpu" and problem.route.endswith(", rounding"):
         return "an accelerator adds in the order in which threads arrive"
     return None
 
