@@ -50,7 +50,7 @@ mine.tolist() == [[1.0] * 2] * 2 or sys.exit(f"the caller's gradient of ones bec
     OperatorDefect(
         name="gradient_of_sgn_cannot_be_written",
         sentence="sgn leaves a tensor without memory in .grad: a second pass, clipping, momentum raise",
-        issue="none found",
+        issue="no upstream report was found",
         when="sgn of real numbers, two passes",
         operators="sgn",
         laws="G1|O1|O3|raised",
@@ -87,7 +87,7 @@ torch.equal(found, expected) or sys.exit(f"saved as copies: {found[:3]}, else {e
     OperatorDefect(
         name="as_strided_scatter_keeps_the_wrong_gradient",
         sentence="as_strided_scatter gives its input the gradient of what it overwrites, not the rest",
-        issue="pytorch/pytorch#88105 (closed) is of the same mask; none found for this",
+        issue="pytorch/pytorch#88105 (closed) is of the same mask; no report of this was found",
         when="the input requires grad",
         operators="as_strided_scatter",
         laws="O3",
@@ -115,7 +115,7 @@ except RuntimeError as problem:
     OperatorDefect(
         name="ihfftn_ignores_out",
         sentence="ihfftn and ihfft2 over one dimension leave what out= names unwritten",
-        issue="none found",
+        issue="no upstream report was found",
         when="one dimension is transformed",
         operators=r"fft\.ihfft[2n]",
         laws="O4",
@@ -128,7 +128,7 @@ torch.equal(out, torch.fft.ihfftn(x)) or sys.exit(f"out is {out}, the result is 
     OperatorDefect(
         name="matrix_power_of_zero_cuts_the_graph_into_out",
         sentence="matrix_power(x, 0, out=) and (x, 1, out=) take what requires grad without a word",
-        issue="none found",
+        issue="no upstream report was found",
         when="n is 0 or 1 and x requires grad; other powers refuse",
         operators=r"linalg\.matrix_power",
         laws="O4",
@@ -175,7 +175,7 @@ memory[..., 1].any() and sys.exit(f"it wrote to elements that out= does not name
     OperatorDefect(
         name="gelu_leaves_out_unwritten",
         sentence="gelu leaves what out= names unwritten",
-        issue="none found",
+        issue="no upstream report was found",
         when="float32 or bfloat16 on the CPU (oneDNN), and what out= names is not contiguous",
         operators=r"nn\.functional\.gelu",
         laws="O4",
@@ -190,7 +190,7 @@ out.any() or sys.exit(f"out is {out.tolist()}, gelu(1) is {expected.tolist()}")
     OperatorDefect(
         name="matmul_moves_out",
         sentence="matmul of a vector and a matrix changes the strides of out=, and writes beside it",
-        issue="none found",
+        issue="nearest: pytorch/pytorch#48281",
         when="the first is a vector, and what out= names is not contiguous",
         operators=r"matmul|nn\.functional\.linear|__rmatmul__",
         laws="O4",
@@ -220,7 +220,7 @@ mean._version > 0 or not mean.any() or sys.exit("running_mean was written, its v
     OperatorDefect(
         name="tensor_split_by_a_tensor_has_no_vjp",
         sentence="tensor_split by a tensor of indices fails inside torch.func: no storage",
-        issue="none found",
+        issue="no upstream report was found",
         when="the indices are a tensor, made inside or outside of the function",
         operators="tensor_split",
         laws="raised",
@@ -237,7 +237,7 @@ except RuntimeError as problem:
     OperatorDefect(
         name="square_in_place_has_no_gradient",
         sentence="square_ of what requires grad raises an error about out=",
-        issue="measured on 1.8.1",
+        issue="measured on 1.8.1; nearest: pytorch/pytorch#68966",
         when="in place, with a gradient",
         operators="square",
         laws="raised",
@@ -255,7 +255,7 @@ except RuntimeError as problem:
     OperatorDefect(
         name="cdist_of_what_has_gaps_has_no_gradient",
         sentence="backward through cdist of what is not contiguous raises an error",
-        issue="measured on 1.8.1",
+        issue="pytorch/pytorch#69997; measured on 1.8.1",
         when="the input is not contiguous",
         operators="cdist",
         laws="raised",

@@ -8,7 +8,7 @@ DERIVATIVES: Sequence[OperatorDefect] = (
     OperatorDefect(
         name="forward_mode_of_logcumsumexp_loses_small_terms",
         sentence="the tangent of logcumsumexp is 1e-10 where it is 1, before a larger element",
-        issue="none found",
+        issue="pytorch/pytorch#196705",
         when="forward mode, a later element is larger by some 20",
         operators="logcumsumexp|masked.logcumsumexp",
         laws="O3",
@@ -23,7 +23,7 @@ abs(float(ahead[0]) - 1) < 1e-3 or sys.exit(f"the tangent of x[0] itself is {flo
     OperatorDefect(
         name="forward_mode_of_cholesky_inverse_is_double",
         sentence="the tangent of cholesky_inverse is twice what its gradient and its slope are",
-        issue="none found",
+        issue="pytorch/pytorch#196682",
         when="forward mode, a triangular factor along a triangular tangent",
         operators="cholesky_inverse",
         laws="O3",
@@ -42,7 +42,7 @@ abs(one - two) < 1e-5 or sys.exit(f"forward mode says {one}, backward {two}")
     OperatorDefect(
         name="gradient_of_polar_at_zero",
         sentence="the gradient of polar by a radius of 0 is 0, by a negative one it has the wrong sign",
-        issue="none found",
+        issue="nearest: pytorch/pytorch#52919",
         when="a radius of 0, or a negative one (which forward and forward mode take as it is)",
         operators="polar",
         laws="O3",
@@ -56,7 +56,7 @@ float(r.grad) == 1 or sys.exit(f"r cos 0 has the slope 1 at r = 0, but gradient 
     OperatorDefect(
         name="gaussian_nll_loss_below_eps",
         sentence="the gradient of gaussian_nll_loss by a variance below eps is not that of the loss",
-        issue="none found",
+        issue="no upstream report was found",
         when="a variance below eps, which is clamped: the loss does not depend on it",
         operators=r"nn\.functional\.gaussian_nll_loss",
         laws="O3",
@@ -76,7 +76,7 @@ abs(back - float(ahead)) < 1 or sys.exit(f"forward mode says {float(ahead)}, bac
     OperatorDefect(
         name="prelu_at_zero",
         sentence="at 0 the tangent of prelu is 1, its gradient the weight",
-        issue="none found",
+        issue="no upstream report was found",
         when="an element is 0",
         operators=r"nn\.functional\.prelu|prelu",
         laws="O3",
@@ -93,7 +93,7 @@ float(ahead) == back or sys.exit(f"forward mode says {float(ahead)}, backward {b
     OperatorDefect(
         name="scatter_reduce_counts_what_is_left_out",
         sentence="scatter_reduce without self shares the gradient with an equal element of self",
-        issue="none found",
+        issue="nearest: pytorch/pytorch#169263",
         when="amax or amin, include_self=False, and an element of self equals the result",
         operators=r"scatter_reduce\.am(ax|in)|index_reduce\.am(ax|in)",
         laws="O3",
@@ -107,7 +107,7 @@ float(y.grad) == 1 or sys.exit(f"the output is y, and its gradient by y is {floa
     OperatorDefect(
         name="clamp_between_equal_bounds",
         sentence="clamp below two equal bounds gives nobody a gradient; forward mode gives it to min",
-        issue="none found; not in 2.14.1",
+        issue="nearest: pytorch/pytorch#94204, pytorch/pytorch#191142; not in 2.14.1",
         when="tensor bounds, min equals max, and x is below",
         operators="clamp",
         laws="O3",
@@ -123,7 +123,7 @@ total == 1 or sys.exit(f"the output is a bound, and the gradients of both bounds
     OperatorDefect(
         name="fmax_at_ties",
         sentence="where both are equal the tangent of fmax is the second's, its gradient the first's",
-        issue="none found; not in 2.14.1",
+        issue="nearest: pytorch/pytorch#193035; not in 2.14.1",
         when="two elements are equal",
         operators="fmax",
         laws="O3",

@@ -61,7 +61,7 @@ class Row:
     scene: str = "first"
     shown: Tuple[str, ...] = MEASURED
     absent: Tuple[str, ...] = ()
-    issue: str = "none found"
+    issue: str = "not searched"
     ends: bool = False
 
 
@@ -89,7 +89,7 @@ ROWS: Sequence[Row] = (
         ("gradient", *GRAPH),
         inside(OFF, *VIEWS),
         _program("result", _in("no_grad", _do("flat")), returns="ax"),
-        issue="none found of wrong gradients; pytorch/pytorch#175673 made the crash this",
+        issue="no report of wrong gradients was found; pytorch/pytorch#175673 made the crash this",
     ),
     Row(
         "dropout-of-nothing",
@@ -100,6 +100,7 @@ ROWS: Sequence[Row] = (
         _program("live", _do("no_dropout")),
         shown=("2.4", "2.8", "2.13"),
         absent=("2.14",),
+        issue="pytorch/pytorch#115249",
     ),
     Row(
         "data-write-counts",
@@ -108,6 +109,7 @@ ROWS: Sequence[Row] = (
         ("version",),
         has("data_mul_", "data_copy_", "data"),
         _program("frozen", _do("data_mul_", "x", ""), returns="x"),
+        issue="nearest: pytorch/pytorch#131403, pytorch/pytorch#195359",
     ),
     Row(
         "detached-write-joins-the-graph",
@@ -116,6 +118,7 @@ ROWS: Sequence[Row] = (
         ("input grad_fn", *GRAPH),
         both(has("detach", "detached_add_", "data_mul_", "data_copy_"), has("write")),
         _program("result", _do("detached_add_", "x", ""), returns="x"),
+        issue="nearest: pytorch/pytorch#95980, pytorch/pytorch#195359",
     ),
     Row(
         "product-in-place-cannot-go-back",
@@ -124,6 +127,7 @@ ROWS: Sequence[Row] = (
         ("backward", "gradient"),
         has("mul_other_", "multiply_operator"),
         _program("result result", _do("mul_other_", "xy", ""), returns="x"),
+        issue="pytorch/pytorch#185497",
     ),
     Row(
         "set-data-counts",
@@ -134,6 +138,7 @@ ROWS: Sequence[Row] = (
         _program("frozen", _do("set_data_clone", "x", ""), returns="x"),
         shown=("2.4", "2.8", "2.13"),
         absent=("2.14",),
+        issue="pytorch/pytorch#139152",
     ),
     Row(
         "only-result-not-differentiable",
@@ -144,6 +149,7 @@ ROWS: Sequence[Row] = (
         _program("live", _do("not_differentiable")),
         head="AssertionError: Expected fwd_out",
         shown=("2.8", "2.13", "2.14"),
+        issue="no upstream report was found",
     ),
     Row(
         "no-inference-tensors",
@@ -152,6 +158,7 @@ ROWS: Sequence[Row] = (
         ("inference", *INFERENCE),
         inside(("inference_mode",)),
         _program("live", _in("inference_mode", _do("double"))),
+        issue="no upstream report was found",
     ),
     Row(
         "write-in-inference-mode",
@@ -165,6 +172,7 @@ ROWS: Sequence[Row] = (
         scene="inference",
         shown=("2.8", "2.13", "2.14"),
         absent=("2.4",),
+        issue="nearest: pytorch/pytorch#181106",
     ),
     Row(
         "view-in-inference-mode",
@@ -176,6 +184,7 @@ ROWS: Sequence[Row] = (
         _program("live", _in("inference_mode", _do("flat")), returns="ax"),
         ends=True,
         shown=("2.13",),
+        issue="pytorch/pytorch#181106 is of its error; no report of what it leaves behind was found",
     ),
     Row(
         "saved-then-written",
@@ -186,6 +195,7 @@ ROWS: Sequence[Row] = (
         read_before_write(),
         _program("result", _do("square"), _do("mul_", "x", "")),
         head="BackendCompilerFailed",
+        issue="pytorch/pytorch#104943, pytorch/pytorch#158561",
     ),
     Row(
         "result-read-for-its-grad",
@@ -194,6 +204,7 @@ ROWS: Sequence[Row] = (
         ("structure", *GRAPH, "shape", "value"),
         has("read_grad"),
         _program("live", _do("double"), _do("read_grad", "a", "b"), returns="b"),
+        issue="nearest: pytorch/pytorch#117184",
     ),
     Row(
         "version-baked-in",
@@ -204,6 +215,7 @@ ROWS: Sequence[Row] = (
         has("times_version", "if_new_version"),
         _program("result", _do("mul_", "x", ""), _do("times_version")),
         scene="again",
+        issue="no upstream report was found",
     ),
     Row(
         "chunk-written-under-no-grad",
@@ -214,6 +226,7 @@ ROWS: Sequence[Row] = (
         _program("result", _do("chunk", "x", "ab"), _do("mul_", "a", "")),
         head="BackendCompilerFailed",
         scene="no_grad",
+        issue="nearest: pytorch/pytorch#103153",
     ),
     Row(
         "chunks-can-be-written",
@@ -223,6 +236,7 @@ ROWS: Sequence[Row] = (
         has("views"),
         _program("result", _do("double"), _do("chunk", "a", "bc"), returns="bc"),
         scene="written",
+        issue="nearest: pytorch/pytorch#90507",
     ),
     Row(
         "foreach-does-not-count",
@@ -242,6 +256,7 @@ ROWS: Sequence[Row] = (
         has("write", "metadata", "detach_"),
         _program("live", _in("no_grad", _do("mul_", "x", "")), returns="x"),
         head="RuntimeError: a",
+        issue="nearest: pytorch/pytorch#90844",
     ),
     Row(
         "functionalized-transpose",
@@ -251,6 +266,7 @@ ROWS: Sequence[Row] = (
         has("transpose_", "t_"),
         _program("frozen", _do("transpose_", "x", ""), returns="x", shape=2),
         head="RuntimeError: unsupported operation",
+        issue="nearest: pytorch/torchdynamo#964",
     ),
     Row(
         "vmap-view-under-no-grad",
@@ -261,6 +277,7 @@ ROWS: Sequence[Row] = (
         inside((*OFF, "inference_mode"), *VIEWS),
         _program("live", _in("no_grad", _do("flat"))),
         head="RuntimeError: element",
+        issue="nearest: pytorch/pytorch#173926",
     ),
     Row(
         "exported-set-data",
@@ -269,6 +286,7 @@ ROWS: Sequence[Row] = (
         ("value", "input value"),
         has("set_data", "set_data_clone"),
         _program("frozen", _do("set_data_clone", "x", ""), returns="x"),
+        issue="nearest: pytorch/pytorch#184978",
     ),
     Row(
         "fake-traced-set-data",
@@ -278,6 +296,7 @@ ROWS: Sequence[Row] = (
         has("set_data", "set_data_clone"),
         _program("live", _do("double"), _do("set_data_clone", "a", "")),
         shown=("2.13",),
+        issue="no upstream report was found",
     ),
     Row(
         "dispatch-mode-in-inference-mode",
@@ -289,6 +308,7 @@ ROWS: Sequence[Row] = (
         _program("result", _do("flat")),
         scene="inference",
         shown=(),
+        issue="no upstream report was found",
     ),
     Row(
         "functionalized-write-of-complex",
@@ -303,6 +323,7 @@ ROWS: Sequence[Row] = (
             ("x",),
         ),
         head="RuntimeError: select_scatter",
+        issue="no upstream report was found",
     ),
     Row(
         "gradient-of-view-in-inference-mode",
@@ -313,6 +334,7 @@ ROWS: Sequence[Row] = (
         inside(("inference_mode",)),
         _program("live", _in("inference_mode", _do("flat")), returns="x"),
         head="RuntimeError: Cannot set version_counter",
+        issue="nearest: pytorch/pytorch#170419",
     ),
     Row(
         "traced-set-data",
@@ -321,6 +343,7 @@ ROWS: Sequence[Row] = (
         ("value", "input value", "gradient"),
         has("set_data", "set_data_clone", "data", "data_mul_", "data_copy_"),
         _program("frozen", _do("set_data_clone", "x", ""), returns="x"),
+        issue="pytorch/pytorch#48477",
     ),
 )
 # Ends the process in eager itself, so that the generator never writes it: a hook on a view that

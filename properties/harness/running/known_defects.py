@@ -35,7 +35,8 @@ DEFECTS: Sequence[Defect] = (
     Defect(
         test="test_freeze.py::test_step_without_gradients",
         sentence="a step over a group without any gradient raises UnboundLocalError",
-        issue="measured: on 1.8.1 AdamW and Adadelta, on 1.9.1 to 1.11.0 Rprop",
+        issue="pytorch/pytorch#53354, pytorch/pytorch#56237, pytorch/pytorch#70352; "
+        "measured: on 1.8.1 AdamW and Adadelta, on 1.9.1 to 1.11.0 Rprop",
         last=(1, 11),
     ),
     Defect(
@@ -49,7 +50,7 @@ DEFECTS: Sequence[Defect] = (
     Defect(
         test="test_freeze_midway.py::test_fused_sgd_takes_a_late_gradient",
         sentence="fused SGD with momentum cannot step once another parameter of a group is unfrozen",
-        issue="measured on 2.13",
+        issue="measured on 2.13; no upstream report was found",
         first=(2, 4),
     ),
     Defect(
@@ -63,7 +64,7 @@ DEFECTS: Sequence[Defect] = (
     Defect(
         test="test_training_tools.py::test_clipping_without_gradients",
         sentence="clip_grad_value_ raises RuntimeError where no parameter has a gradient",
-        issue="measured on 2.13",
+        issue="measured on 2.13; no upstream report was found",
         first=(2, 1),
         cells=".*-value",
     ),
@@ -78,14 +79,14 @@ DEFECTS: Sequence[Defect] = (
     Defect(
         test="test_device_copies.py::test_lazy_signs_arrive",
         sentence="CUDA's copy to the CPU turns a lazy sign twice where the source has gaps",
-        issue="measured on 2.11, CUDA 13; none found upstream (nearest: pytorch/pytorch#146286)",
+        issue="measured on 2.11, CUDA 13; nearest: pytorch/pytorch#146286",
         first=(1, 10),
         cells="cuda.*",
     ),
     Defect(
         test="test_detach.py::test_detach_in_place_refuses_chunks",
         sentence="detach_ of a chunk warns where it should refuse",
-        issue="measured on 1.8.1 and 1.9.1, whose warning says that it will be forbidden",
+        issue="measured on 1.8.1 and 1.9.1, which warn of it; mended by pytorch/pytorch#58285",
         last=(1, 9),
     ),
     *operator_defects.rows(),

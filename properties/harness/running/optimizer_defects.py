@@ -16,28 +16,32 @@ BY_THE_RULE = (
 )
 IMPLEMENTATIONS = "test_equivalence.py::test_the_frozen_stay_in_every_implementation"
 
-# (sentence, first, last, condition): each breaks every law that follows the rule
-OFF_THE_RULE: Sequence[Tuple[str, Tuple[int, int], Tuple[int, int], str]] = (
+# (sentence, issue, first, last, condition): each breaks every law that follows the rule
+OFF_THE_RULE: Sequence[Tuple[str, str, Tuple[int, int], Tuple[int, int], str]] = (
     (
         "NAdam's for-loop multiplies its product of momenta by the current one twice",
+        "measured; mended by pytorch/pytorch#92699",
         (1, 10),
         (1, 13),
         "NAdam for-loop",
     ),
     (
         "foreach implementations add the weight decay to .grad itself",
+        "measured; mended by pytorch/pytorch#92706",
         (1, 12),
         (1, 13),
         "foreach weight-decay",
     ),
     (
         "RAdam's foreach divides by the second moment without eps: 0/0 for a zero gradient",
+        "measured; mended by pytorch/pytorch#92551",
         (1, 12),
         (1, 13),
         "RAdam foreach",
     ),
     (
         "ASGD's foreach takes the rate of the first parameter for all and, from 2.0, another formula",
+        "measured; mended by pytorch/pytorch#125440",
         (1, 12),
         (2, 3),
         "ASGD foreach",
@@ -47,12 +51,12 @@ OFF_THE_RULE: Sequence[Tuple[str, Tuple[int, int], Tuple[int, int], str]] = (
 
 def rows() -> Iterator[Defect]:
     """A row for each law that meets the defect."""
-    for sentence, first, last, condition in OFF_THE_RULE:
+    for sentence, issue, first, last, condition in OFF_THE_RULE:
         for test in BY_THE_RULE:
             yield Defect(
                 test,
                 sentence,
-                "measured; no upstream report was found",
+                issue,
                 first,
                 last,
                 condition=condition,
@@ -60,7 +64,7 @@ def rows() -> Iterator[Defect]:
     yield Defect(
         IMPLEMENTATIONS,
         OFF_THE_RULE[0][0],
-        "measured; no upstream report was found",
+        OFF_THE_RULE[0][1],
         (1, 10),
         (1, 13),
         condition="NAdam",
@@ -68,7 +72,7 @@ def rows() -> Iterator[Defect]:
     yield Defect(
         "test_differentiable.py::test_differentiable_steps",
         "a differentiable NAdam takes the gradient for its own first moment",
-        "measured; no upstream report was found",
+        "measured; mended by pytorch/pytorch#106615",
         (2, 0),
         (2, 0),
         condition="NAdam",

@@ -26,7 +26,7 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test=MEMORY,
         sentence="a fused step takes the wrong elements of a gradient of other strides",
-        issue=NOT_REPORTED,
+        issue="nearest: pytorch/pytorch#106951",
         first=(2, 4),
         cells=f"{FUSED}-gradients",
     ),
@@ -40,7 +40,7 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_parameter_memory.py::test_step_takes_empty_parameters",
         sentence="Adamax takes the largest of no numbers: an empty parameter ends its step",
-        issue="measured on 1.8.1",
+        issue="measured on 1.8.1; no upstream report was found",
         last=(1, 12),
         cells=".*-Adamax",
     ),
@@ -60,14 +60,16 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_optimizer_state.py::test_state_survives_saving",
         sentence="a copied optimizer without the option capturable raises KeyError in its step",
-        issue="measured with CUDA on 2.11, the same lines in 2.4 to 2.14; " + NOT_REPORTED,
+        issue="measured with CUDA on 2.11, the same lines in 2.4 to 2.14; "
+        "nearest: pytorch/pytorch#81700",
         first=(2, 4),
         cells="cuda.*-(deepcopy|pickle)-.*",
     ),
     Defect(
         test="test_ways_of_training.py::test_ways_train_to_the_plain_result",
         sentence="a copied optimizer without the option capturable raises KeyError in its step",
-        issue="measured with CUDA on 2.11, the same lines in 2.4 to 2.14; " + NOT_REPORTED,
+        issue="measured with CUDA on 2.11, the same lines in 2.4 to 2.14; "
+        "nearest: pytorch/pytorch#81700",
         first=(2, 4),
         cells="cuda.*-pickle",
     ),
@@ -80,12 +82,12 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_optimizer_state.py::test_group_dictionaries_stay_the_callers",
         sentence="an optimizer writes its defaults into the caller's groups: the next one has them too",
-        issue=NOT_REPORTED,
+        issue="pytorch/pytorch#51794",
     ),
     Defect(
         test="test_optimizer_state.py::test_tensor_rates_are_each_groups_own",
         sentence="groups share a rate that is a tensor: a schedule sets it for all of them",
-        issue=NOT_REPORTED,
+        issue="nearest: pytorch/pytorch#163103",
         first=(2, 4),
     ),
     Defect(
@@ -104,7 +106,7 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_optimizer_state.py::test_state_survives_saving",
         sentence="set_optimizer_state_dict drops the state of a parameter that is frozen",
-        issue=NOT_REPORTED,
+        issue="pytorch/pytorch#192202",
         first=(2, 2),
         cells=".*-float32-dcp-midway",
     ),
@@ -191,7 +193,7 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_parametrizations.py::test_fused_layers_keep_flags",
         sentence="fusing a trainable layer without bias gives a bias that is frozen",
-        issue=NOT_REPORTED,
+        issue="nearest: pytorch/pytorch#89100",
         first=(2, 0),
         cells=".*-float32-.*, no bias-trainable",
     ),
@@ -203,14 +205,14 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_loading.py::test_loading_keeps_flags_here_and_there",
         sentence="load_state_dict(assign=True) gives live parameters, the source's, the net's flags",
-        issue=NOT_REPORTED,
+        issue="nearest: pytorch/pytorch#188166",
         first=(2, 1),
         cells=".*-float32-assign, live",
     ),
     Defect(
         test="test_loading.py::test_tied_weights_stay_tied",
         sentence="a net that goes to or from the meta device loses its ties",
-        issue=NOT_REPORTED,
+        issue="nearest: pytorch/pytorch#188346",
         cells=".*-float32-(to_empty|to meta)",
     ),
     Defect(
@@ -240,12 +242,12 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_loading.py::test_lazy_modules_freeze",
         sentence="requires_grad_ refuses a parameter that has no shape yet",
-        issue=NOT_REPORTED,
+        issue="nearest: pytorch/rl#3134",
     ),
     Defect(
         test="test_loading.py::test_lazy_parameters_keep_flags",
         sentence="a lazy norm cannot be copied: its buffers have no deepcopy",
-        issue=NOT_REPORTED,
+        issue="nearest: pytorch/pytorch#83168",
         cells=".*-float32-LazyBatchNorm1d-deepcopy",
     ),
     Defect(
@@ -258,14 +260,14 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_transformer_eval.py::test_freezing_changes_no_output",
         sentence="a frozen layer gives NaN for a sequence of padding alone, which a live one does not",
-        issue=NOT_REPORTED,
+        issue="pytorch/pytorch#190486",
         first=(2, 5),
         cells=".*-float32-(layer|attention), a padded row",
     ),
     Defect(
         test="test_transformer_eval.py::test_freezing_changes_no_output",
         sentence="a frozen encoder layer goes past the forward of a linear layer that was put into it",
-        issue=NOT_REPORTED,
+        issue="nearest: pytorch/pytorch#128413",
         first=(1, 12),
         cells=".*-float32-layer, adapter",
     ),
@@ -285,27 +287,27 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_transformer_eval.py::test_hooks_run_when_frozen",
         sentence="a frozen encoder layer in eval mode runs no hook of its parts",
-        issue="measured on 2.4.1; not so on 2.8.0",
+        issue="pytorch/pytorch#128413; measured on 2.4.1; not so on 2.8.0",
         first=(1, 12),
         last=(2, 4),
     ),
     Defect(
         test="test_parametrizations.py::test_fused_layers_keep_flags",
         sentence="fused, two frozen layers require grad",
-        issue="measured on 1.8.1 and 1.13.1",
+        issue="measured on 1.8.1 and 1.13.1; mended by pytorch/pytorch#89100",
         last=(1, 13),
         cells=".*-float32-.*-frozen",
     ),
     Defect(
         test="test_parametrizations.py::test_synchronized_norms_keep_flags_and_modes",
         sentence="convert_sync_batchnorm puts a norm in eval mode into train mode",
-        issue="measured on 1.8.1 to 2.0.1; not so on 2.4.1",
+        issue="measured on 1.8.1 to 2.0.1; not so on 2.4.1; mended by pytorch/pytorch#111998",
         last=(2, 0),
     ),
     Defect(
         test="test_loading.py::test_lazy_parameters_keep_flags",
         sentence="a lazy layer cannot be copied",
-        issue="measured on 1.8.1; not so on 1.13.1",
+        issue="pytorch/pytorch#65051; measured on 1.8.1; not so on 1.13.1",
         last=(1, 8),
         cells=".*-float32-Lazy(Linear|Conv1d)-deepcopy",
     ),
@@ -325,14 +327,14 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_ways_of_training.py::test_autocast_sees_new_values",
         sentence="autocast goes on with its copy of a weight that has been changed in place",
-        issue=NOT_REPORTED,
+        issue="nearest: X-GenGroup/Flow-Factory#186",
         first=(1, 10),
         cells=".*-float32-.*",
     ),
     Defect(
         test="test_ways_of_training.py::test_scaler_steps_what_is_all_frozen",
         sentence="GradScaler.step raises AssertionError where no parameter has a gradient",
-        issue=NOT_REPORTED,
+        issue="nearest: Lightning-AI/pytorch-lightning#7975",
         first=(2, 3),
     ),
     Defect(
@@ -350,7 +352,7 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_distributed.py::test_two_processes_train_to_the_plain_result",
         sentence="sharded by fully_shard over gloo, a step is not that of the mean gradient",
-        issue="measured on 2.8.0; not so on 2.13.0",
+        issue="pytorch/pytorch#162338; measured on 2.8.0; not so on 2.13.0",
         first=(2, 6),
         last=(2, 8),
         cells="cpu-float32-shards",
