@@ -107,7 +107,7 @@ def test_what_ends_a_worker_loses_no_verdict(fault: str, tmp_path: Path) -> None
     assert re.search(r"mirror(:1)? ran out of memory", output)
     told = {"poisoned": "has a broken context", "crashes": "SIGSEGV", "hangs": "stood still"}
     assert told[fault] in output
-    assert output.count("network=MLP(") >= 4  # the examples are drawn again
+    assert output.count("network=MLP(") >= 2  # drawn again; two numbers are one entry
 
 
 def test_names_are_canonical(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from frostproof.properties.harness.reproducer.replay import (
     play,
     written_out,
 )
-from frostproof.properties.harness.reproducer.statements import every
+from frostproof.properties.harness.reproducer.statements import TooLong, every
 from frostproof.properties.harness.reproducer.tape import Tape
 from frostproof.properties.harness.running.known_defects import applying
 from frostproof.properties.harness.session import axes
@@ -169,7 +169,8 @@ def test_programs_of_healthy_examples_end_well(test: str) -> None:
         for case in examples(test, function, getattr(torch, name), 1)[:2]:
             tape = Tape(Own(law), every=True)
             problem = play(law, case, tape)
-            if isinstance(problem, NotOffered):
+            if isinstance(problem, (NotOffered, TooLong)):
+                checked += isinstance(problem, TooLong)
                 continue
             assert problem is None, f"{problem!r}\n{case}"
             order = list(every(tape.root.body))
@@ -192,8 +193,6 @@ ELSEWHERE = {
     "test_across.py::test_compiled_nets_train_alike": "its functions are compiled, not replayed",
     "test_across.py::test_processes_train_alike": "its nets train in another process",
     "test_distributed.py::": "its nets train in other processes",
-    "test_optimizers.py::test_every_option": "one example takes a minute to replay",
-    "test_parameter_memory.py::test_step_stays_in_its_elements": "one example takes a minute to replay",
     "test_programs.py::": "its cases are programs already",
     "test_operators.py::": "its cases are collected, not drawn: see test_operator_tables.py",
 }

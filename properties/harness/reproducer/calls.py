@@ -236,6 +236,7 @@ class Calls(Names):
         if given[:1] == ["list("] and str(head[0]).startswith("torch.optim."):
             given = [given[1], *given[3:]]  # an optimizer takes an iterator
         made = Statement([*head, "(", *given, ")"], pure)
+        self.length += 1
         made.touched = facts.state_of(owner)
         if isinstance(owner, torch.Tensor) and not pure:
             self.leaves[id(owner)] = None  # requires_grad_, or a gradient made by hand

@@ -16,8 +16,9 @@ from frostproof.properties.harness.reproducer.facts import (
     Snapshot,
     plain,
 )
-from frostproof.properties.harness.reproducer.statements import Block, Hole, Ref, Statement
+from frostproof.properties.harness.reproducer.statements import Block, Hole, Ref, Statement, TooLong
 
+MOST = 12000  # statements of a replay: a minute, and what a program is cut from
 HOLDERS = (list, tuple, dict, torch.optim.Optimizer)
 
 
@@ -63,6 +64,7 @@ class Names:
         self.callbacks: List[Block] = []
         self.closed: Optional[Statement] = None
         self.failed: Optional[checks.LawBroken] = None
+        self.length = 0
         self.cases: List[Statement] = []  # an empty one at the end of each case
 
     def close(self, condition: List[Any], broken: Optional[checks.LawBroken], what: str) -> None:
@@ -85,6 +87,9 @@ class Names:
         """One more statement, made of texts and references."""
         made = Statement(list(parts), pure)
         self.open[-1].body.append(made)
+        self.length += 1
+        if self.length > MOST:
+            raise TooLong(f"the law makes more than {MOST} calls of torch in this example")
         return made
 
     def learn(self, value: Any, ref: Ref, hint: str = "") -> Any:

@@ -20,6 +20,7 @@ from frostproof.properties.harness.reproducer.statements import (
     Program,
     Slice,
     Statement,
+    TooLong,
     Unwritable,
     every,
     owners,
@@ -115,7 +116,7 @@ def play(law: Any, case: Case, tape: Tape) -> Optional[BaseException]:
                 history(case)
             else:
                 law(**arguments(case))
-    except (Exception, pytest.skip.Exception) as problem:
+    except (Exception, TooLong, pytest.skip.Exception) as problem:
         return problem
     finally:
         sys.excepthook = hook
@@ -202,7 +203,7 @@ def recorded(tape: Tape, law: Any, case: Case) -> Tuple[str, str]:
     problem = play(law, case, tape)
     if problem is None:
         return "", "replayed once, this example holds: it takes more than one run of it"
-    if isinstance(problem, Unwritable):
+    if isinstance(problem, (Unwritable, TooLong)):
         return "", str(problem)
     end = tape.closed
     raised = not isinstance(problem, LawBroken) or (end is not None and end.raised is not None)

@@ -20,6 +20,10 @@ class Unwritable(Exception):
     """Something that no program could write down; the message says what."""
 
 
+class TooLong(BaseException):
+    """A replay that makes more statements than a program could be cut from; no law may catch it."""
+
+
 class Hole(str):
     """A part of a statement that cannot be written; its text says why."""
 
