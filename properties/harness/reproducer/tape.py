@@ -105,8 +105,7 @@ class Tape(Calls):
         return self._operated(value, sign, left, right)
 
     def added(self, left: Any, right: Any) -> Any:
-        starts = type(left) is int and left == 0 and isinstance(right, torch.Tensor)
-        return right if starts else self.binary("+", left, right)
+        return self.binary("+", left, right)
 
     def augmented(self, sign: str, left: Any, right: Any) -> Any:
         known = self.ref(left) if not self.silent() else None
