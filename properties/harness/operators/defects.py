@@ -271,7 +271,8 @@ except RuntimeError as problem:
 """,
     ),
 )
-# Laws on nets that the same defects break: (test, cells, sentence, first version).
+# Laws on nets that the same defects break: (test, cells, sentence, first version). CUDA scales many
+# tensors in one kernel, which reads the shared memory before either write (held on torch 2.11).
 ON_NETS: Sequence[Tuple[str, str, str, Tuple[int, int]]] = (
     (
         "test_passes_add_up",
@@ -293,13 +294,13 @@ ON_NETS: Sequence[Tuple[str, str, str, Tuple[int, int]]] = (
     ),
     (
         "test_clipping_leaves_the_norm_asked_for",
-        "cpu-.*-meet",
+        "(?!cuda).*-meet",
         "clip_grad_norm_ scales twice what two parameters share",
         (0, 0),
     ),
     (
         "test_unscaling_undoes_the_scale_once",
-        "cpu-.*-meet",
+        "(?!cuda).*-meet",
         "unscale_ divides twice what two parameters share",
         (2, 3),
     ),
