@@ -267,7 +267,7 @@ def offered(device: str, dtype: torch.dtype) -> Tuple[Tuple[str, ...], Dict[str,
         try:
             outputs = [one for one in tensors_in(made(made.leaves())) if one.requires_grad]
             sum(one.abs().sum() for one in outputs).backward()  # type: ignore[union-attr]
-        except (RuntimeError, AttributeError, NotImplementedError, TypeError) as problem:
+        except (RuntimeError, AttributeError, TypeError, ValueError) as problem:
             said = str(problem)
             if isinstance(problem, (AttributeError, NotImplementedError)) or any(
                 word in said.lower() for word in ABSENT
