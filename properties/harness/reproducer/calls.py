@@ -129,7 +129,9 @@ class Calls(Names):
         if function is all or function is any:
             return self.quantified(function, values[0])
         if function is sum:
-            return functools.reduce(self.added, plain(values[0]), *(values[1:] or (0,)))
+            return functools.reduce(
+                functools.partial(self.binary, "+"), plain(values[0]), *(values[1:] or (0,))
+            )
         if function is bool and isinstance(plain(values[0]), bool):
             return values[0]
         owner = getattr(function, "__self__", None)
@@ -195,8 +197,8 @@ class Calls(Names):
         self.open[-1].body.append(made)
         return self.written([Ref(made)], function, values, named, isinstance(function, type))
 
-    def added(self, left: Any, right: Any) -> Any:
-        """``left + right``: see ``Tape``."""
+    def binary(self, sign: str, left: Any, right: Any) -> Any:
+        """``left sign right``: see ``Tape``."""
         raise NotImplementedError
 
     def quantified(self, function: Any, values: Any) -> Any:

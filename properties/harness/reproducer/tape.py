@@ -104,9 +104,6 @@ class Tape(Calls):
         value = OPERATORS[sign](plain(left), plain(right))
         return self._operated(value, sign, left, right)
 
-    def added(self, left: Any, right: Any) -> Any:
-        return self.binary("+", left, right)
-
     def augmented(self, sign: str, left: Any, right: Any) -> Any:
         known = self.ref(left) if not self.silent() else None
         value = IN_PLACE[sign](plain(left), plain(right))

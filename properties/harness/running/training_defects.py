@@ -57,21 +57,19 @@ TRAINING: Sequence[Defect] = (
         first=(2, 4),
         cells=".*",
     ),
-    Defect(
-        test="test_optimizer_state.py::test_state_survives_saving",
-        sentence="a copied optimizer without the option capturable raises KeyError in its step",
-        issue="measured with CUDA on 2.11, the same lines in 2.4 to 2.14; "
-        "nearest: pytorch/pytorch#81700",
-        first=(2, 4),
-        cells="cuda.*-(deepcopy|pickle)-.*",
-    ),
-    Defect(
-        test="test_ways_of_training.py::test_ways_train_to_the_plain_result",
-        sentence="a copied optimizer without the option capturable raises KeyError in its step",
-        issue="measured with CUDA on 2.11, the same lines in 2.4 to 2.14; "
-        "nearest: pytorch/pytorch#81700",
-        first=(2, 4),
-        cells="cuda.*-pickle",
+    *(
+        Defect(
+            test=test,
+            sentence="a copied optimizer without the option capturable raises KeyError in its step",
+            issue="measured with CUDA on 2.11, the same lines in 2.4 to 2.14; "
+            "nearest: pytorch/pytorch#81700",
+            first=(2, 4),
+            cells=cells,
+        )
+        for test, cells in (
+            ("test_optimizer_state.py::test_state_survives_saving", "cuda.*-(deepcopy|pickle)-.*"),
+            ("test_ways_of_training.py::test_ways_train_to_the_plain_result", "cuda.*-pickle"),
+        )
     ),
     Defect(
         test="test_optimizer_state.py::test_loaded_state_is_not_shared",
