@@ -8,6 +8,7 @@ is broken. Tensors are made of bytes, so that only what is asked for can refuse.
 """
 
 import ctypes
+import importlib
 import math
 import re
 import warnings
@@ -32,15 +33,26 @@ class NotOffered(Exception):
     """This torch has not what a law prepares with, or runs by; the message says what and why."""
 
 
+@cache
+def offered(name: str) -> bool:
+    """Whether this torch has a dotted name; its modules are imported."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:length]))
+        except ImportError:
+            continue
+        for part in parts[length:]:
+            if not hasattr(found, part):
+                return False
+            found = getattr(found, part)
+        return True
+    return False
+
+
 def lacks(name: str) -> str:
     """What is said where this torch has no such public name, as in "torch.func.grad"; else ""."""
-    found: Any = torch
-    for part in name.split(".")[1:]:
-        try:
-            found = getattr(found, part)
-        except AttributeError:
-            return f"{name}: this torch has none"
-    return ""
+    return "" if offered(name) else f"{name}: this torch has none"
 
 
 def accepts(call: Callable[[], Any]) -> bool:

@@ -118,7 +118,7 @@ def case(*values: Any) -> Iterator[None]:
 def need_offered(item: Any) -> None:
     """Raise NotOffered where this torch lacks what a law is about, or the arithmetic of a dtype."""
     needs = item.get_closest_marker("law").kwargs["needs"]
-    missing = needs() if callable(needs) else lacks(needs)
+    missing = needs() if callable(needs) else needs and lacks(needs)
     if missing:
         raise NotOffered(missing)
     parameters = getattr(getattr(item, "callspec", None), "params", {})

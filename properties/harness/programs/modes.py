@@ -5,7 +5,6 @@ they are printed in the programs that show a difference, so that both are the sa
 """
 
 import functools
-import importlib
 import sys
 from dataclasses import dataclass
 from typing import Any, Callable, Collection, Dict, FrozenSet, Tuple
@@ -14,6 +13,7 @@ import torch
 
 from frostproof.properties.harness.programs.observe import ASPECTS, SCENES
 from frostproof.properties.harness.running.call_modes import can_compile
+from frostproof.strategies.capabilities import offered
 from frostproof.strategies.programs import Program
 
 ALL = frozenset(ASPECTS)
@@ -90,23 +90,6 @@ def _itself(f: Callable[..., Any]) -> Callable[..., Any]:
 @functools.cache
 def _compiled(code: str) -> Any:
     return compile(code, "<mode>", "exec")
-
-
-@functools.cache
-def offered(name: str) -> bool:
-    """Whether this torch has a dotted name; its modules are imported."""
-    parts = name.split(".")
-    for length in range(len(parts), 0, -1):
-        try:
-            found: Any = importlib.import_module(".".join(parts[:length]))
-        except ImportError:
-            continue
-        for part in parts[length:]:
-            if not hasattr(found, part):
-                return False
-            found = getattr(found, part)
-        return True
-    return False
 
 
 def _compile(backend: str, dynamic: bool, broken: bool) -> Mode:
