@@ -15,32 +15,22 @@ from frostproof.properties.harness.core.checks import (
     count_cases,
     snapshot,
 )
-from frostproof.properties.harness.core.law import FLOATING, law
+from frostproof.properties.harness.core.law import FLOATING, cells, law
 from frostproof.properties.harness.core.layout import storage_address
 from frostproof.properties.harness.running.attempts import attempt
 
 SOURCE = "torch.optim.swa_utils documentation"
 
 
-def _options(name: str) -> Callable[[float], Dict[str, Any]]:
-    """The constructor's options of an average of this name, given a decay."""
-    argument, _, function = name.partition("=")
-    make = getattr(swa_utils, function)
-    return lambda decay: {argument: make(decay) if "ema" in function else make()}
-
-
 AVERAGES: Dict[str, Callable[[float], Dict[str, Any]]] = {
     "swa": lambda decay: {},
     # the formula that the documentation gave before there were functions for it
     "lambda": lambda decay: {"avg_fn": lambda old, new, count: old + (new - old) * (1 - decay)},
+    "get_ema_avg_fn": lambda decay: {"avg_fn": swa_utils.get_ema_avg_fn(decay)},
+    "get_ema_multi_avg_fn": lambda decay: {"multi_avg_fn": swa_utils.get_ema_multi_avg_fn(decay)},
+    "get_swa_multi_avg_fn": lambda decay: {"multi_avg_fn": swa_utils.get_swa_multi_avg_fn()},
 }
-for _name in (
-    "avg_fn=get_ema_avg_fn",
-    "multi_avg_fn=get_ema_multi_avg_fn",
-    "multi_avg_fn=get_swa_multi_avg_fn",
-):
-    if hasattr(swa_utils, _name.partition("=")[2]):
-        AVERAGES[_name.partition("=")[2]] = _options(_name)
+NEEDS = {name: f"torch.optim.swa_utils.{name}" for name in AVERAGES if name.startswith("get_")}
 
 
 def net_of(device: str, dtype: torch.dtype) -> torch.nn.Sequential:
@@ -57,7 +47,7 @@ def net_of(device: str, dtype: torch.dtype) -> torch.nn.Sequential:
 
 
 @law("V1", SOURCE, FLOATING)
-@pytest.mark.parametrize("kind", list(AVERAGES))
+@pytest.mark.parametrize("kind", cells(AVERAGES, NEEDS))
 def test_average_of_the_frozen_is_that_value(device: str, dtype: torch.dtype, kind: str) -> None:
     """V1: however often it is updated, the average of what stands still is that value, bit for bit."""
     for decay in (0.9, 0.99, 0.999):
@@ -72,7 +62,7 @@ def test_average_of_the_frozen_is_that_value(device: str, dtype: torch.dtype, ki
 
 
 @law("V1", SOURCE, "float32")
-@pytest.mark.parametrize("kind", list(AVERAGES))
+@pytest.mark.parametrize("kind", cells(AVERAGES, NEEDS))
 def test_average_is_apart_from_the_net(device: str, dtype: torch.dtype, kind: str) -> None:
     """V1: an average shares no memory with its net, leaves it alone, and has its flags."""
     net = net_of(device, dtype)
@@ -91,7 +81,7 @@ def test_average_is_apart_from_the_net(device: str, dtype: torch.dtype, kind: st
 
 
 @law("V1", SOURCE, "float32")
-@pytest.mark.parametrize("kind", [k for k in AVERAGES if "ema" in k])
+@pytest.mark.parametrize("kind", cells([k for k in AVERAGES if "ema" in k], NEEDS))
 def test_averaged_counts_arrive(device: str, dtype: torch.dtype, kind: str) -> None:
     """V1: with use_buffers=True the average of a count that stands still arrives at it."""
     net: Any = net_of(device, dtype)

@@ -20,7 +20,7 @@ from frostproof.properties.harness.core.checks import (
     check_same_gradient,
     snapshot,
 )
-from frostproof.properties.harness.core.law import PRECISE, law, part
+from frostproof.properties.harness.core.law import PRECISE, cells, law, part
 from frostproof.properties.harness.reference import oracle
 from frostproof.properties.harness.reference.update_rules import referenced
 from frostproof.properties.harness.running.trainer import Trainer
@@ -29,7 +29,7 @@ from frostproof.properties.test_device_copies import check_place, routes
 from frostproof.properties.test_gradients import expected_of
 from frostproof.properties.test_layers import apply, leaves_of, room_of, waves
 from frostproof.strategies import Cuts, TrainingRun, layer_cases, mlps, training_runs
-from frostproof.strategies.layer_kinds import KINDS
+from frostproof.strategies.layer_kinds import KINDS, NEEDS
 
 
 def through_a_file(state: Any, end: str) -> Any:
@@ -44,7 +44,7 @@ def through_a_file(state: Any, end: str) -> Any:
 
 @law("X1", "PyTorch documentation, Numerical accuracy", PRECISE, beside_cpu=True)
 @part(6, least=8)
-@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("kind", cells(KINDS, NEEDS))
 @given(data=st.data())
 def test_layers_agree(device: str, dtype: torch.dtype, kind: str, data: st.DataObject) -> None:
     """X1: a layer or function of any kind gives the CPU's output and gradients on another device."""

@@ -1,7 +1,7 @@
 """Steps that are differentiable themselves: what they move, and what must stand still."""
 
-import inspect
-from typing import List
+from functools import cache
+from typing import List, Tuple
 
 import torch
 from hypothesis import given
@@ -12,18 +12,22 @@ from frostproof.properties.harness.core.checks import check, check_close, check_
 from frostproof.properties.harness.core.law import PRECISE, law, part
 from frostproof.strategies import OptimizerSpec, optimizer_names, optimizers
 from frostproof.strategies.optimizer_traits import traits_of
+from frostproof.strategies.optimizers import has_option
 
-DIFFERENTIABLE = tuple(
-    name
-    for name in optimizer_names()
-    if "differentiable" in inspect.signature(getattr(torch.optim, name).__init__).parameters
-    and not traits_of(name).matrices
-)
+
+@cache
+def differentiable() -> Tuple[str, ...]:
+    """The optimizers whose step can be differentiated; they take vectors."""
+    return tuple(
+        name
+        for name in optimizer_names()
+        if has_option(name, "differentiable", True) and not traits_of(name).matrices
+    )
 
 
 def differentiates() -> str:
     """What is said where no optimizer can be differentiated; else ""."""
-    return "" if DIFFERENTIABLE else "differentiable: no optimizer of this torch has this option"
+    return "" if differentiable() else "differentiable: no optimizer of this torch has this option"
 
 
 def unrolled(spec: OptimizerSpec, differentiable: bool) -> OptimizerSpec:
@@ -46,7 +50,7 @@ def vectors(count: int, seed: int, device: str, dtype: torch.dtype) -> List[torc
 @given(data=st.data())
 def test_differentiable_steps(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
     """F1: a differentiable step moves as an ordinary one does, in the graph; the frozen stay."""
-    drawn = data.draw(optimizers(names=DIFFERENTIABLE, device=device, dtype=dtype))
+    drawn = data.draw(optimizers(names=differentiable(), device=device, dtype=dtype))
     count, seed = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 255))
     start, *gradients = vectors(count + 1, seed, device, dtype)
     plain = torch.nn.Parameter(torch.empty_like(start).copy_(start))

@@ -1,7 +1,7 @@
 """Two processes: replicas are equal, what is frozen stays, the rest trains to the plain result."""
 
 import contextlib
-import inspect
+from functools import partial
 from typing import Any, Dict, List
 
 import pytest
@@ -26,7 +26,7 @@ from frostproof.properties.harness.running.distributed_training import (
 from frostproof.properties.harness.running.trainer import Trainer
 from frostproof.properties.harness.running.worker_processes import WorkerDied
 from frostproof.strategies import MLP, TrainingRun, training_runs
-from frostproof.strategies.capabilities import NotOffered
+from frostproof.strategies.capabilities import NotOffered, accepts
 
 SOURCE = "torch.nn.parallel.DistributedDataParallel documentation"
 # elementwise rules
@@ -53,15 +53,16 @@ def offers(how: str) -> None:
             raise NotOffered("this torch has no torch.distributed.fsdp.fully_shard") from None
     if how == "static graph":
         wrapper: Any = torch.nn.parallel.DistributedDataParallel
-        if "static_graph" not in inspect.signature(wrapper.__init__).parameters:
+        if not accepts(lambda: wrapper(torch.nn.Linear(1, 1), static_graph=True)):
             raise NotOffered("DistributedDataParallel of this torch has no static_graph")
     if how.startswith("partitioned"):
         try:
             from torch.distributed.optim import ZeroRedundancyOptimizer
         except ImportError:
             raise NotOffered("this torch has no ZeroRedundancyOptimizer") from None
-        known = inspect.signature(ZeroRedundancyOptimizer.__init__).parameters
-        if "parameters_as_bucket_view" not in known:
+        layer, kind = torch.nn.Linear(1, 1), torch.optim.SGD
+        partitioned: Any = partial(ZeroRedundancyOptimizer, layer.parameters(), optimizer_class=kind)
+        if not accepts(lambda: partitioned(parameters_as_bucket_view=True, lr=0.1)):
             raise NotOffered("ZeroRedundancyOptimizer of this torch has no parameters_as_bucket_view")
 
 

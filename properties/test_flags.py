@@ -20,7 +20,7 @@ from frostproof.properties.harness.core.checks import (
     fail,
     snapshot,
 )
-from frostproof.properties.harness.core.law import FLOATING, law, part
+from frostproof.properties.harness.core.law import FLOATING, cells, law, part
 from frostproof.properties.harness.running.trainer import freeze
 from frostproof.properties.test_modules import with_other_weights
 from frostproof.strategies import MLP, freeze_masks, mlps
@@ -135,26 +135,25 @@ TOOLS: Dict[str, Tuple[str, Any]] = {
     "old-spectral_norm": ("nn.utils.spectral_norm(layer)", KEPT),
     "old-weight_norm": ("nn.utils.weight_norm(layer)", True),
     "old-remove_weight_norm": ("nn.utils.weight_norm(layer)\nnn.utils.remove_weight_norm(layer)", True),
-}
-if hasattr(torch.nn.utils, "parametrize"):  # since 1.9
-    TOOLS["parametrize"] = (
-        "nn.utils.parametrize.register_parametrization(layer, 'weight', nn.Tanh())",
-        KEPT,
-    )
-    TOOLS["parametrize-and-back"] = (
+    "parametrize": ("nn.utils.parametrize.register_parametrization(layer, 'weight', nn.Tanh())", KEPT),
+    "parametrize-and-back": (
         "nn.utils.parametrize.register_parametrization(layer, 'weight', nn.Tanh())\n"
         "nn.utils.parametrize.remove_parametrizations(layer, 'weight')",
         KEPT,
-    )
-    TOOLS["spectral_norm"] = ("nn.utils.parametrizations.spectral_norm(layer)", KEPT)
-if hasattr(torch.nn.utils, "parametrizations") and hasattr(
-    torch.nn.utils.parametrizations, "weight_norm"
-):
-    TOOLS["weight_norm"] = ("nn.utils.parametrizations.weight_norm(layer)", KEPT)
+    ),
+    "spectral_norm": ("nn.utils.parametrizations.spectral_norm(layer)", KEPT),
+    "weight_norm": ("nn.utils.parametrizations.weight_norm(layer)", KEPT),
+}
+NEEDS = {
+    "parametrize": "torch.nn.utils.parametrize.register_parametrization",
+    "parametrize-and-back": "torch.nn.utils.parametrize.register_parametrization",
+    "spectral_norm": "torch.nn.utils.parametrizations.spectral_norm",
+    "weight_norm": "torch.nn.utils.parametrizations.weight_norm",
+}
 
 
 @law("F8", "torch.nn.init and torch.nn.utils documentation", "float32")
-@pytest.mark.parametrize("tool", list(TOOLS))
+@pytest.mark.parametrize("tool", cells(TOOLS, NEEDS))
 def test_tools_keep_flags(device: str, dtype: torch.dtype, tool: str) -> None:
     """F8: torch's tools leave each flag as it was, but for the old weight_norm (a trap)."""
     code, lives = TOOLS[tool]

@@ -19,10 +19,10 @@ from frostproof.properties.harness.core.checks import (
     fail,
     snapshot,
 )
-from frostproof.properties.harness.core.law import EXACT, PRECISE, law, part
+from frostproof.properties.harness.core.law import EXACT, PRECISE, cells, law, part
 from frostproof.properties.harness.reference import oracle
 from frostproof.strategies import LayerCase, layer_cases
-from frostproof.strategies.layer_kinds import FUNCTION_KINDS, KINDS, LAYER_KINDS
+from frostproof.strategies.layer_kinds import FUNCTION_KINDS, KINDS, LAYER_KINDS, NEEDS
 
 # How far a central difference looks to both sides. Where a kink (of PReLU, a pooling's maximum)
 # lies between them it is wrong: then it looks closer.
@@ -58,7 +58,7 @@ def leaves_of(layer: torch.nn.Module, x: torch.Tensor) -> Dict[str, torch.Tensor
 
 @law("F2 F3", "central differences; PyTorch notes, Autograd mechanics", PRECISE)
 @part(4, least=10)
-@pytest.mark.parametrize("kind", list(LAYER_KINDS))
+@pytest.mark.parametrize("kind", cells(LAYER_KINDS, NEEDS))
 @given(data=st.data())
 def test_layers_of_every_kind(device: str, dtype: torch.dtype, kind: str, data: st.DataObject) -> None:
     """F2: what is frozen of a layer gets no gradient; all else gets the slope of the output."""
@@ -67,7 +67,7 @@ def test_layers_of_every_kind(device: str, dtype: torch.dtype, kind: str, data: 
 
 @law("F3 F2", "central differences; torch.nn.functional documentation", EXACT)
 @part(6, least=10)
-@pytest.mark.parametrize("kind", list(FUNCTION_KINDS))
+@pytest.mark.parametrize("kind", cells(FUNCTION_KINDS, NEEDS))
 @given(data=st.data())
 def test_functions_of_every_kind(
     device: str, dtype: torch.dtype, kind: str, data: st.DataObject

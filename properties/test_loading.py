@@ -18,7 +18,7 @@ from frostproof.properties.harness.core.checks import (
     count_cases,
     snapshot,
 )
-from frostproof.properties.harness.core.law import law
+from frostproof.properties.harness.core.law import Needs, cells, law
 from frostproof.properties.harness.core.layout import storage_address
 from frostproof.properties.harness.running.attempts import attempt
 from frostproof.strategies.capabilities import assigns
@@ -57,17 +57,31 @@ def _swapping(load: Callable[[nn.Module, nn.Module], None]) -> Callable[[nn.Modu
     return swapped
 
 
-LOADS = {"plain": _load(), "not strict": _load(strict=False), "live": _load(keep_vars=True)}
-if not assigns():  # since 2.1
-    LOADS["assign"] = _load(assign=True)
-    LOADS["assign, live"] = _load(keep_vars=True, assign=True)
-if hasattr(torch.__future__, "set_swap_module_params_on_conversion"):  # since 2.3
-    LOADS["swap"] = _swapping(_load())
-    LOADS["swap, assign"] = _swapping(_load(assign=True))
+LOADS = {
+    "plain": _load(),
+    "not strict": _load(strict=False),
+    "live": _load(keep_vars=True),
+    "assign": _load(assign=True),
+    "assign, live": _load(keep_vars=True, assign=True),
+    "swap": _swapping(_load()),
+    "swap, assign": _swapping(_load(assign=True)),
+}
+SWAP = "torch.__future__.set_swap_module_params_on_conversion"
+NEEDS: Dict[str, Needs] = {
+    "assign": assigns,
+    "assign, live": assigns,
+    "swap": SWAP,
+    "swap, assign": SWAP,
+    "to_empty": "torch.nn.Module.to_empty",
+    "to meta": "torch.nn.Module.to_empty",
+    "LazyLinear": "torch.nn.LazyLinear",
+    "LazyConv1d": "torch.nn.LazyConv1d",
+    "LazyBatchNorm1d": "torch.nn.LazyBatchNorm1d",
+}
 
 
 @law("L3 F9", SOURCE, "float32")
-@pytest.mark.parametrize("way", list(LOADS))
+@pytest.mark.parametrize("way", cells(LOADS, NEEDS))
 def test_loading_keeps_flags_here_and_there(device: str, dtype: torch.dtype, way: str) -> None:
     """L3: loaded in any way, a net has its flags and the values; the source is as it was."""
     net, source = net_of(False, True), net_of(True, False)
@@ -114,14 +128,13 @@ CONVERSIONS: Dict[str, Callable[[], nn.Module]] = {
     "deepcopy": lambda: copy.deepcopy(Tied()),
     "pickle": lambda: pickle.loads(pickle.dumps(Tied())),
     "queue": lambda: pickle.loads(bytes(ForkingPickler.dumps(Tied()))),
+    "to_empty": lambda: Tied("meta").to_empty(device="cpu"),
+    "to meta": lambda: Tied().to("meta"),
 }
-if hasattr(nn.Module, "to_empty"):
-    CONVERSIONS["to_empty"] = lambda: Tied("meta").to_empty(device="cpu")
-    CONVERSIONS["to meta"] = lambda: Tied().to("meta")
 
 
 @law("L4 F8", "torch.nn.Module documentation: tied weights", "float32")
-@pytest.mark.parametrize("way", list(CONVERSIONS))
+@pytest.mark.parametrize("way", cells(CONVERSIONS, NEEDS))
 def test_tied_weights_stay_tied(device: str, dtype: torch.dtype, way: str) -> None:
     """L4: converted, copied, materialized or sent, one weight under two names is still one."""
     net: Any = attempt(CONVERSIONS[way], way)
@@ -165,40 +178,39 @@ def test_vectors_are_copied_into_parameters(device: str, dtype: torch.dtype, wha
             check(not shared, f"{name} lies in the caller's vector, and moves with it")
 
 
-LAZY: Dict[str, Callable[[], nn.Module]] = {}
-if hasattr(nn, "LazyLinear"):
-    LAZY["LazyLinear"] = lambda: nn.LazyLinear(3)
-    LAZY["LazyConv1d"] = lambda: nn.LazyConv1d(3, 1)
-if hasattr(nn, "LazyBatchNorm1d"):
-    LAZY["LazyBatchNorm1d"] = lambda: nn.LazyBatchNorm1d()
+LAZY: Dict[str, Callable[[], nn.Module]] = {
+    "LazyLinear": lambda: nn.LazyLinear(3),
+    "LazyConv1d": lambda: nn.LazyConv1d(3, 1),
+    "LazyBatchNorm1d": lambda: nn.LazyBatchNorm1d(),
+}
+FEED = torch.ones(2, 4, 4)
 
-if LAZY:
-    FEED = torch.ones(2, 4, 4)
 
-    @law("L5 F8", "torch.nn.Module.requires_grad_ documentation", "float32")
-    @pytest.mark.parametrize("kind", list(LAZY))
-    def test_lazy_modules_freeze(device: str, dtype: torch.dtype, kind: str) -> None:
-        """L5: requires_grad_ freezes a module that has no shape yet."""
-        layer: Any = attempt(LAZY[kind], kind)
-        attempt(lambda: layer.requires_grad_(False), f"{kind}.requires_grad_")
-        attempt(lambda: layer(FEED), kind)
-        check_equal({*flags(layer).values()}, {False}, f"requires_grad of {kind} after its first input")
+@law("L5 F8", "torch.nn.Module.requires_grad_ documentation", "float32")
+@pytest.mark.parametrize("kind", cells(LAZY, NEEDS))
+def test_lazy_modules_freeze(device: str, dtype: torch.dtype, kind: str) -> None:
+    """L5: requires_grad_ freezes a module that has no shape yet."""
+    layer: Any = attempt(LAZY[kind], kind)
+    attempt(lambda: layer.requires_grad_(False), f"{kind}.requires_grad_")
+    attempt(lambda: layer(FEED), kind)
+    check_equal({*flags(layer).values()}, {False}, f"requires_grad of {kind} after its first input")
 
-    @law("L5 F8", "torch.nn.parameter.UninitializedParameter documentation", "float32")
-    @pytest.mark.parametrize("way", ["as made", "deepcopy", "pickle"])
-    @pytest.mark.parametrize("kind", list(LAZY))
-    def test_lazy_parameters_keep_flags(device: str, dtype: torch.dtype, kind: str, way: str) -> None:
-        """L5: frozen before it has a shape, a parameter is frozen afterwards, copied or not."""
-        layer: Any = attempt(LAZY[kind], kind)
-        layer.weight.requires_grad = False
-        if way == "deepcopy":
-            layer = attempt(lambda: copy.deepcopy(layer), f"deepcopy of {kind}")
-        elif way == "pickle":
-            layer = attempt(lambda: pickle.loads(pickle.dumps(layer)), f"pickle of {kind}")
-        attempt(lambda: layer(FEED), kind)
-        found = flags(layer)
-        check_equal(found["weight"], False, f"requires_grad of {kind}.weight, {way}")
-        check_equal(found["bias"], True, f"requires_grad of {kind}.bias, {way}")
+
+@law("L5 F8", "torch.nn.parameter.UninitializedParameter documentation", "float32")
+@pytest.mark.parametrize("way", ["as made", "deepcopy", "pickle"])
+@pytest.mark.parametrize("kind", cells(LAZY, NEEDS))
+def test_lazy_parameters_keep_flags(device: str, dtype: torch.dtype, kind: str, way: str) -> None:
+    """L5: frozen before it has a shape, a parameter is frozen afterwards, copied or not."""
+    layer: Any = attempt(LAZY[kind], kind)
+    layer.weight.requires_grad = False
+    if way == "deepcopy":
+        layer = attempt(lambda: copy.deepcopy(layer), f"deepcopy of {kind}")
+    elif way == "pickle":
+        layer = attempt(lambda: pickle.loads(pickle.dumps(layer)), f"pickle of {kind}")
+    attempt(lambda: layer(FEED), kind)
+    found = flags(layer)
+    check_equal(found["weight"], False, f"requires_grad of {kind}.weight, {way}")
+    check_equal(found["bias"], True, f"requires_grad of {kind}.bias, {way}")
 
 
 @law("L6 F8", "torch.multiprocessing documentation", "float32")

@@ -16,7 +16,7 @@ from frostproof.properties.harness.core.checks import (
     check_same_bits,
     count_cases,
 )
-from frostproof.properties.harness.core.law import law
+from frostproof.properties.harness.core.law import cells, law
 from frostproof.properties.harness.running.attempts import attempt
 
 SOURCE = "torch.nn.utils documentation: parametrize, parametrizations, prune, fusion"
@@ -48,17 +48,18 @@ TOOLS: Dict[str, Tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "ln_structured": (lambda layer: prune.ln_structured(layer, "weight", 1, 2, 0), _prune_back),
     "prune-identity": (lambda layer: prune.identity(layer, "weight"), _prune_back),
     "old-spectral_norm": (nn.utils.spectral_norm, lambda layer: nn.utils.remove_spectral_norm(layer)),
+    "own": (lambda layer: parametrize.register_parametrization(layer, "weight", Same()), _remove),
+    "spectral_norm": (lambda layer: parametrizations.spectral_norm(layer), _remove),
+    "orthogonal": (lambda layer: parametrizations.orthogonal(layer), _remove),
+    "weight_norm": (lambda layer: parametrizations.weight_norm(layer), _remove),
 }
-if parametrize is not None:  # since 1.9
-    TOOLS["own"] = (
-        lambda layer: parametrize.register_parametrization(layer, "weight", Same()),
-        _remove,
-    )
-    TOOLS["spectral_norm"] = (lambda layer: parametrizations.spectral_norm(layer), _remove)
-    if hasattr(parametrizations, "orthogonal"):
-        TOOLS["orthogonal"] = (lambda layer: parametrizations.orthogonal(layer), _remove)
-    if hasattr(parametrizations, "weight_norm"):
-        TOOLS["weight_norm"] = (lambda layer: parametrizations.weight_norm(layer), _remove)
+NEEDS = {
+    "own": "torch.nn.utils.parametrize.register_parametrization",
+    "spectral_norm": "torch.nn.utils.parametrizations.spectral_norm",
+    "orthogonal": "torch.nn.utils.parametrizations.orthogonal",
+    "weight_norm": "torch.nn.utils.parametrizations.weight_norm",
+}
+REGISTERED = [name for name, ways in TOOLS.items() if ways[1] is _remove]
 
 
 def layer_of(frozen: bool) -> nn.Linear:
@@ -78,7 +79,7 @@ def described(layer: nn.Module) -> Dict[str, bool]:
 
 @law("T1 F8", SOURCE, "float32")
 @pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "trainable"])
-@pytest.mark.parametrize("tool", list(TOOLS))
+@pytest.mark.parametrize("tool", cells(TOOLS, NEEDS))
 def test_tools_come_off_again(device: str, dtype: torch.dtype, tool: str, frozen: bool) -> None:
     """T1: put on and taken off, a tool leaves a layer's parameters, their flags and the output."""
     layer = layer_of(frozen).eval()
@@ -98,7 +99,7 @@ def test_tools_come_off_again(device: str, dtype: torch.dtype, tool: str, frozen
 
 
 @law("T1 C5", "copy.deepcopy and torch.nn.utils documentation", "float32")
-@pytest.mark.parametrize("tool", [*TOOLS, "old-weight_norm"])
+@pytest.mark.parametrize("tool", cells([*TOOLS, "old-weight_norm"], NEEDS))
 def test_layers_with_tools_are_copied(device: str, dtype: torch.dtype, tool: str) -> None:
     """T1: a layer that a tool is on can be copied, and the copy trains by itself."""
     layer = layer_of(False)
@@ -115,7 +116,7 @@ def test_layers_with_tools_are_copied(device: str, dtype: torch.dtype, tool: str
 
 
 @law("T1 C5", SOURCE, "float32")
-@pytest.mark.parametrize("tool", [name for name, ways in TOOLS.items() if ways[1] is _remove])
+@pytest.mark.parametrize("tool", cells(REGISTERED, NEEDS))
 def test_copies_lose_tools_alone(device: str, dtype: torch.dtype, tool: str) -> None:
     """T1: a tool that is taken off a copy stays on the original, which works as before."""
     layer = layer_of(False).eval()
@@ -147,7 +148,7 @@ def test_cached_weights_still_train(device: str, dtype: torch.dtype) -> None:
 
 
 @law("T2 F1", SOURCE, "float32", needs="torch.nn.utils.parametrize")
-@pytest.mark.parametrize("tool", [name for name, ways in TOOLS.items() if ways[1] is _remove])
+@pytest.mark.parametrize("tool", cells(REGISTERED, NEEDS))
 def test_frozen_originals_stay(device: str, dtype: torch.dtype, tool: str) -> None:
     """T2: what a tool keeps of a frozen weight stays, without a gradient; the bias trains."""
     layer = layer_of(True).eval()

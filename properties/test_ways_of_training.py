@@ -17,17 +17,17 @@ from frostproof.properties.harness.core.checks import (
     check_same_bits,
     check_same_gradient,
 )
-from frostproof.properties.harness.core.law import law, part
+from frostproof.properties.harness.core.law import cells, law, part
 from frostproof.properties.harness.running.attempts import attempt
 from frostproof.properties.harness.running.call_modes import Eager
-from frostproof.properties.harness.running.training_ways import training_ways
+from frostproof.properties.harness.running.training_ways import NEEDS, TRAINING_WAYS
 from frostproof.strategies import TrainingRun, training_runs
 from frostproof.strategies.capabilities import NotOffered
 
 
 @law("W1 F1 F3 K1", "PyTorch documentation: saved tensors, checkpoint, hooks, serialization", "float32")
 @part(6, least=5)
-@pytest.mark.parametrize("way", list(training_ways()))
+@pytest.mark.parametrize("way", cells(TRAINING_WAYS, NEEDS))
 @given(data=st.data())
 def test_ways_train_to_the_plain_result(
     device: str, dtype: torch.dtype, way: str, data: st.DataObject
@@ -45,7 +45,7 @@ def test_ways_train_to_the_plain_result(
     kept = run.clearing != "none" or run.optimizer.matrices_only  # which clears no other gradients
     if kept and way in ("deepcopy", "pickle", "load", "queue", "in backward"):
         return  # a copy takes no gradients with it, not even zeros
-    plain, other = Eager(run, device, dtype), training_ways()[way](run, device, dtype)
+    plain, other = Eager(run, device, dtype), TRAINING_WAYS[way](run, device, dtype)
     for step in range(1, run.steps + 1):
         plain.step()
         with warnings.catch_warnings():
@@ -57,18 +57,22 @@ def test_ways_train_to_the_plain_result(
             check_same_gradient(parameter, gradients[name], f"{way}: gradient of {name}")
 
 
+SWAP = "torch.__future__.set_swap_module_params_on_conversion"
+
+
 def _clone_hooks() -> Any:
     return torch.autograd.graph.saved_tensors_hooks(torch.clone, torch.clone)
 
 
-SAVING: Dict[str, Callable[[], Any]] = {"plainly": contextlib.nullcontext}
-if hasattr(getattr(torch.autograd, "graph", None), "save_on_cpu"):
-    SAVING["save_on_cpu"] = lambda: torch.autograd.graph.save_on_cpu()
-    SAVING["copying hooks"] = _clone_hooks
+SAVING: Dict[str, Callable[[], Any]] = {
+    "plainly": contextlib.nullcontext,
+    "save_on_cpu": lambda: torch.autograd.graph.save_on_cpu(),
+    "copying hooks": _clone_hooks,
+}
 
 
 @law("W3 D6", "torch.autograd.graph.save_on_cpu documentation", "float32")
-@pytest.mark.parametrize("how", list(SAVING))
+@pytest.mark.parametrize("how", cells(SAVING, NEEDS))
 def test_saved_values_are_those_of_forward(device: str, dtype: torch.dtype, how: str) -> None:
     """W3: backward uses the values of forward, or refuses where they were changed in place."""
     parameter = nn.Parameter(torch.tensor([1.0, 2.0], device=device))
@@ -184,13 +188,8 @@ def test_scaler_steps_what_is_all_frozen(device: str, dtype: torch.dtype) -> Non
     check_equal(frozen.weight.tolist(), [[1.0, 1.0], [1.0, 1.0]], "the frozen weight")
 
 
-CONVERSIONS = ["plain"]
-if hasattr(torch.__future__, "set_swap_module_params_on_conversion"):  # since 2.3
-    CONVERSIONS.append("swap")
-
-
 @law("W5 F8", "torch.nn.Module.to documentation", "float32")
-@pytest.mark.parametrize("way", CONVERSIONS)
+@pytest.mark.parametrize("way", cells(["plain", "swap"], {"swap": SWAP}))
 def test_conversions_keep_hooks(device: str, dtype: torch.dtype, way: str) -> None:
     """W5: a hook that freezes rows of a weight, by zeroing their gradient, outlives a conversion."""
     layer, seen = linear(), []

@@ -24,9 +24,14 @@ class LayerKind:
     call: str = "layer(x)"
     tokens: int = 0
 
+    @property
+    def needs(self) -> str:
+        """The public name of the layer, or of the function after a linear one."""
+        return f"torch.{(self.call if 'functional' in self.call else self.make).partition('(')[0]}"
+
 
 # Every family of layers with parameters, in the ways that have kernels of their own.
-_LAYERS: Dict[str, LayerKind] = {
+LAYER_KINDS: Dict[str, LayerKind] = {
     "Linear": LayerKind("nn.Linear(3, 2)", (2, 3, 3)),
     "Bilinear": LayerKind("nn.Bilinear(3, 3, 2)", (4, 3), "layer(x, x)"),
     "PReLU": LayerKind("nn.PReLU(3)", (4, 3)),
@@ -81,20 +86,14 @@ _FUNCTIONS: Dict[str, str] = {
     "interpolate": "(y[:, None], scale_factor=2.0, mode='linear', align_corners=False)",
     "scaled_dot_product_attention": "(y, x, x)",
 }
-# Those that this torch has.
-LAYER_KINDS = {
-    name: kind
-    for name, kind in _LAYERS.items()
-    if hasattr(torch.nn, kind.make.partition("(")[0].rpartition(".")[2])
-}
 FUNCTION_KINDS = {
     name: LayerKind(
         "nn.Linear(3, 3)", (4, 3), f"nn.functional.{name}{given.replace('y', 'layer(x)', 1)}"
     )
     for name, given in _FUNCTIONS.items()
-    if hasattr(torch.nn.functional, name)
 }
 KINDS = {**LAYER_KINDS, **FUNCTION_KINDS}
+NEEDS = {name: kind.needs for name, kind in KINDS.items()}
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,13 @@
 """Random multilayer perceptrons, drawn as plain descriptions and built on demand."""
 
-import inspect
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, List, Optional, Tuple
 
 import torch
 from hypothesis import strategies as st
 
-from frostproof.strategies.capabilities import PREPARATIONS, require
+from frostproof.strategies.capabilities import PREPARATIONS, accepts, require
 from frostproof.strategies.digits import Digits, read_as
 from frostproof.strategies.network_code import network_code, network_places, program_names
 
@@ -27,8 +26,12 @@ NORMS = ("none", "layer", "batch")
 # To reach faults that depend on size: powers of two, their neighbours, and what lies between.
 WIDE = (48, 56, 64, 65, 96, 100, 128, 129, 150, 200, 201, 224, 256, 257, 280, 300)
 
-# Modules take a device and a dtype (not on torch 1.8).
-MADE_IN_PLACE = "dtype" in inspect.signature(torch.nn.Linear.__init__).parameters
+
+@cache
+def made_in_place() -> bool:
+    """Whether modules take a device and a dtype (not on torch 1.8)."""
+    return accepts(lambda: torch.nn.Linear(1, 1, device="cpu", dtype=torch.float32))
+
 
 ACTIVATION_MODULES: Dict[str, Callable[[], torch.nn.Module]] = {
     "relu": lambda: torch.nn.ReLU(),
@@ -207,7 +210,7 @@ class Network(torch.nn.Module):
     def __init__(self, description: MLP, device: str, dtype: torch.dtype) -> None:
         super().__init__()
         self.description = description
-        made: Dict[str, Any] = {"device": device, "dtype": dtype} if MADE_IN_PLACE else {}
+        made: Dict[str, Any] = {"device": device, "dtype": dtype} if made_in_place() else {}
         blocks: List[torch.nn.Module] = []
         for index, layer in enumerate(description.layers):
             block = Block(description.width_at(index), layer, made)
@@ -218,7 +221,7 @@ class Network(torch.nn.Module):
             pairs = [blocks[start : start + 2] for start in range(0, len(blocks), 2)]
             blocks = [torch.nn.Sequential(*pair) for pair in pairs]
         self.layers = torch.nn.Sequential(*blocks)
-        if not MADE_IN_PLACE:
+        if not made_in_place():
             self.to(device=device, dtype=dtype)
 
     def made(self) -> List[torch.nn.Parameter]:

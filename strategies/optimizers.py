@@ -1,7 +1,7 @@
 """Every optimizer of torch.optim with valid options, as data.
 
-What exists is found by looking at the installed torch: classes in ``torch.optim``,
-options in their constructors. What to try, and what excludes what, are the tables
+What exists is asked of the installed torch: classes in ``torch.optim``, options by building
+with them. What to try, and what excludes what, are the tables
 below and the records in ``optimizer_traits``. Source of the tables: the torch.optim
 documentation, checked by brute force.
 """
@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import torch
 from hypothesis import strategies as st
 
-from frostproof.strategies.capabilities import refuses
+from frostproof.strategies.capabilities import accepts, refuses
 from frostproof.strategies.digits import Digits, read_as
 from frostproof.strategies.optimizer_traits import ABSENT, UNKNOWN, OptimizerTraits, traits_of
 
@@ -154,8 +154,19 @@ IMPLEMENTATIONS: Mapping[str, Mapping[str, bool]] = {
 }
 
 
-def _parameters(name: str) -> Mapping[str, inspect.Parameter]:
-    return inspect.signature(getattr(torch.optim, name).__init__).parameters
+@cache
+def has_option(name: str, option: str, value: Any) -> bool:
+    """Whether an optimizer can be built with an option: asked by building it, as it may be wrapped."""
+    parameter = torch.nn.Parameter(torch.ones(1, 1))
+    return accepts(lambda: getattr(torch.optim, name)([parameter], **{"lr": 0.1, option: value}))
+
+
+def _wants_rate(name: str) -> bool:
+    try:
+        getattr(torch.optim, name)([torch.nn.Parameter(torch.ones(1, 1))])
+    except Exception:
+        return has_option(name, "lr", 0.1)
+    return False
 
 
 def _probe(name: str, device: str, dtype: torch.dtype, options: Mapping[str, Any]) -> None:
@@ -180,10 +191,9 @@ def implementations(name: str, device: str, dtype: torch.dtype) -> Tuple[str, ..
     """
     if not traits_of(name).known:
         return ("default",)
-    known = _parameters(name)
     found: List[str] = []
     for implementation, options in IMPLEMENTATIONS.items():
-        if not set(options) <= set(known):
+        if not all(has_option(name, *option) for option in options.items()):
             continue
         if options.get("capturable") and torch.device(device).type == "cpu":
             continue  # for graphs of an accelerator
@@ -200,13 +210,16 @@ def implementations(name: str, device: str, dtype: torch.dtype) -> Tuple[str, ..
 
 @cache
 def choices(name: str, dtype: torch.dtype) -> Tuple[Tuple[str, Tuple[Any, ...]], ...]:
-    """(option, values to try) of an optimizer of the installed torch, in its own order."""
-    known = _parameters(name)
+    """(option, values to try) of an optimizer of the installed torch."""
     if not traits_of(name).known:
-        required = "lr" in known and not isinstance(known["lr"].default, (int, float))
-        return (("lr", CHOICES["lr"]),) if required else ()
+        return (("lr", CHOICES["lr"]),) if _wants_rate(name) else ()
     table = {**CHOICES, **CHOICES_IN.get(str(dtype).rpartition(".")[2], {}), **traits_of(name).choices}
-    return tuple((option, table[option]) for option in known if option in table)
+    given = {option: [v for v in values if v is not ABSENT] for option, values in table.items()}
+    return tuple(
+        (option, table[option])
+        for option, values in given.items()
+        if values and has_option(name, option, values[0])
+    )
 
 
 def constrained(name: str, options: Mapping[str, Any]) -> Dict[str, Any]:

@@ -57,6 +57,17 @@ def test_what_a_law_is_about_refuses_and_is_broken(tmp_path: Path, name: str, la
     assert [entry.outcome for entry in read(tmp_path / "r.xml")] == ["broken"]
 
 
+def test_a_cell_without_its_part_of_torch_is_not_offered(tmp_path: Path) -> None:
+    law = "test_loading.py::test_lazy_modules_freeze"
+    result = run(tmp_path, "import torch\ndel torch.nn.LazyConv1d\n", f"properties/{law}")
+    assert result.returncode == 0, result.stdout
+    found = {entry.cell: entry for entry in read(tmp_path / "r.xml")}
+    assert len(found) == 3
+    lacking = found["cpu-float32-LazyConv1d"]
+    assert lacking.outcome == "not offered"
+    assert "torch.nn.LazyConv1d: this torch has none" in lacking.message
+
+
 def test_what_a_law_prepares_with_is_not_offered(tmp_path: Path) -> None:
     code = REFUSES.format(owner="torch.nn.functional", name="mse_loss")
     law = "properties/test_freeze.py::test_frozen_stay"

@@ -117,10 +117,11 @@ def case(*values: Any) -> Iterator[None]:
 
 def need_offered(item: Any) -> None:
     """Raise NotOffered where this torch lacks what a law is about, or the arithmetic of a dtype."""
-    needs = item.get_closest_marker("law").kwargs["needs"]
-    missing = needs() if callable(needs) else needs and lacks(needs)
-    if missing:
-        raise NotOffered(missing)
+    of_the_cell = (mark.args[0] for mark in item.iter_markers("needs"))
+    for needs in (item.get_closest_marker("law").kwargs["needs"], *of_the_cell):
+        missing = needs() if callable(needs) else needs and lacks(needs)
+        if missing:
+            raise NotOffered(missing)
     parameters = getattr(getattr(item, "callspec", None), "params", {})
     group, dtype = item.get_closest_marker("law").kwargs["dtypes"], parameters.get("dtype")
     if group in (FLOATING, DIFFERENTIABLE) and dtype in (torch.bfloat16, torch.float16):

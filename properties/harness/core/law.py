@@ -4,12 +4,16 @@
 them in from the command line, and puts them in the test's id.
 """
 
-from typing import TYPE_CHECKING, Any, Callable, Tuple, Union
+from typing import TYPE_CHECKING, Any, Callable, Iterable, List, Mapping, Tuple, Union
 
 import pytest
 
 if TYPE_CHECKING:
     from hypothesis import settings
+
+# The dotted public name of torch that something is of, or a function that says what is not offered
+# (else ""): asked where a law runs.
+Needs = Union[str, Callable[[], str]]
 
 # Named groups of dtypes. Which of a group run by default is decided in axes.py.
 ANY = "any"  # every dtype that torch has
@@ -26,16 +30,22 @@ def law(
     dtypes: str = FLOATING,
     *,
     beside_cpu: bool = False,
-    needs: "Union[str, Callable[[], str]]" = "",
+    needs: Needs = "",
 ) -> Callable[[Any], Any]:
     """Mark a test as law ``ident`` of the catalogue, taken from ``source``.
 
     A test that holds several laws at once names all of them: ``"F1 F2 K1"``, the main one first.
     beside_cpu: it compares a device with the CPU, and is collected for other devices only.
-    needs: the public name of torch without which it is not offered, or a function that says what
-    is not offered; asked where the law runs.
+    needs: without which it is not offered, see ``Needs``.
     """
     return pytest.mark.law(ident, source=source, dtypes=dtypes, beside_cpu=beside_cpu, needs=needs)
+
+
+def cells(names: Iterable[str], needs: Mapping[str, Needs]) -> List[Any]:
+    """Names for ``pytest.mark.parametrize``: those in ``needs`` are not offered without it."""
+    # with_args: a mark that is called with a function alone decorates it
+    marks = {name: [pytest.mark.needs.with_args(part)] for name, part in needs.items()}
+    return [pytest.param(name, marks=marks.get(name, ())) for name in names]
 
 
 def part(share: int, least: int) -> "settings":

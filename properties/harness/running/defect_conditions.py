@@ -7,7 +7,7 @@ parameters) that the example drew: a class of torch.optim, an implementation, an
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping
 
 from frostproof.strategies import OptimizerScenario, OptimizerSpec, TrainingRun, optimizer_names
-from frostproof.strategies.optimizers import CHOICES
+from frostproof.strategies.optimizers import CHOICES, has_option
 
 Predicate = Callable[[str, Mapping[str, Any]], bool]
 
@@ -16,6 +16,8 @@ WORDS: Dict[str, Predicate] = {
     "foreach": lambda name, options: options.get("foreach") is True,
     "fused": lambda name, options: bool(options.get("fused")),
     "for-loop": lambda name, options: not options.get("foreach") and not options.get("fused"),
+    # a class without the option
+    "not-capturable": lambda name, options: not has_option(name, "capturable", True),
     "weight-decay": lambda name, options: (
         bool(options.get("weight_decay"))
         and not options.get("decoupled_weight_decay")

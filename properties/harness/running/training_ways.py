@@ -123,19 +123,18 @@ class Reloaded(Moved):
         return self.network, optimizer
 
 
-def training_ways() -> Dict[str, Type[Eager]]:
-    """The ways that this torch has, by name."""
-    found: Dict[str, Type[Eager]] = {
-        "deepcopy": DeepCopied,
-        "pickle": Pickled,
-        "load": Reloaded,
-        "queue": Sent,
-        "reentrant checkpoint": Reentrant,
-    }
-    graph = getattr(torch.autograd, "graph", None)
-    if hasattr(graph, "save_on_cpu"):
-        found["save_on_cpu"] = Offloaded
-        found["copying hooks"] = Copied
-    if hasattr(torch.Tensor, "register_post_accumulate_grad_hook"):
-        found["in backward"] = InBackward
-    return found
+TRAINING_WAYS: Dict[str, Type[Eager]] = {
+    "deepcopy": DeepCopied,
+    "pickle": Pickled,
+    "load": Reloaded,
+    "queue": Sent,
+    "reentrant checkpoint": Reentrant,
+    "save_on_cpu": Offloaded,
+    "copying hooks": Copied,
+    "in backward": InBackward,
+}
+NEEDS = {
+    "save_on_cpu": "torch.autograd.graph.save_on_cpu",
+    "copying hooks": "torch.autograd.graph.saved_tensors_hooks",
+    "in backward": "torch.Tensor.register_post_accumulate_grad_hook",
+}

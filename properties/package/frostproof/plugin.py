@@ -22,6 +22,7 @@ class Checkout:
 WATCHES: "pytest.StashKey[List[Any]]" = pytest.StashKey()
 MARKERS = (
     "law(id, source, dtypes, beside_cpu): a law of frostproof, where it comes from, where it runs",
+    "needs(name): the part of torch without which a cell of a law of frostproof is not offered",
     "draws: a law that starts Hypothesis itself, with the default settings' number of examples",
 )
 BLOCKS = "frostproof.properties.harness.own.blocks"
