@@ -9,7 +9,6 @@ is broken. Tensors are made of bytes, so that only what is asked for can refuse.
 
 import ctypes
 import importlib
-import math
 import re
 import warnings
 from functools import cache
@@ -98,12 +97,22 @@ def refuses(problem: BaseException) -> bool:
     return isinstance(problem, NotImplementedError) or bool(REFUSAL.search(str(problem)))
 
 
+def byte_count(dense: torch.Tensor) -> int:
+    """The bytes that a contiguous tensor's elements take; a quantized dtype may put four into one."""
+    count = dense.numel() * dense.element_size()
+    if not dense.is_quantized:
+        return count
+    untyped = getattr(dense, "untyped_storage", None)  # absent on torch 1.8
+    storage: Any = untyped() if untyped is not None else dense.storage()
+    return min(count, int(storage.nbytes()))
+
+
 def of_bytes(
     shape: Tuple[int, ...], dtype: torch.dtype, device: str = "cpu", byte: int = BYTE
 ) -> torch.Tensor:
     """A contiguous tensor each byte of which is ``byte`` (of bool: 0 or 1): no kernel is needed."""
     made = torch.empty(shape, dtype=dtype)
-    size = math.prod(shape) * made.element_size()
+    size = byte_count(made)
     if size:
         ctypes.memset(made.data_ptr(), min(byte, 1) if dtype is torch.bool else byte, size)
     return made if torch.device(device).type == "cpu" else made.to(device)

@@ -9,7 +9,7 @@ from typing import Tuple
 import torch
 from hypothesis import strategies as st
 
-from frostproof.strategies.capabilities import lack, require
+from frostproof.strategies.capabilities import byte_count, lack, require
 from frostproof.strategies.digits import Digits, read_as
 from frostproof.strategies.tensor_code import tensor_code
 
@@ -123,10 +123,10 @@ class TensorSpec:
             if self.special == "mixed":
                 self._put_odd(tensor)
         else:
-            size = tensor.element_size()
-            raw = torch.randint(0, 256, (count * size,), generator=generator, dtype=torch.uint8)
-            if count:
-                ctypes.memmove(tensor.data_ptr(), raw.data_ptr(), count * size)
+            size = byte_count(tensor)
+            raw = torch.randint(0, 256, (size,), generator=generator, dtype=torch.uint8)
+            if size:
+                ctypes.memmove(tensor.data_ptr(), raw.data_ptr(), size)
         # a base of its own: a view could not be detached in place
         return torch.empty(shape, dtype=dtype).copy_(tensor.view(shape))
 

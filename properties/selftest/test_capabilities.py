@@ -13,7 +13,7 @@ import torch
 from frostproof.properties.harness.core import own_warnings
 from frostproof.properties.harness.report.record import read
 from frostproof.properties.selftest import PACKAGE, ROOT
-from frostproof.strategies.capabilities import lack, of_bytes
+from frostproof.strategies.capabilities import byte_count, lack, of_bytes
 
 REFUSES = """
 import torch
@@ -180,3 +180,9 @@ def test_a_name_that_is_gone_is_said(name: str, law: str, tmp_path: Path) -> Non
     result = run(tmp_path, f"import torch\ndel {owner}.{last}", f"properties/{law}", others)
     assert result.returncode == 0, result.stdout
     assert f"not offered by this torch: {name}: this torch has none" in result.stdout
+
+
+@pytest.mark.filterwarnings("ignore")  # of a storage's class, on old versions
+@pytest.mark.parametrize(("name", "size"), [("quint8", 100), ("quint4x2", 50), ("quint2x4", 25)])
+def test_bytes_are_written_within_a_quantized_storage(name: str, size: int) -> None:
+    assert byte_count(torch.empty(100, dtype=getattr(torch, name))) == size

@@ -13,6 +13,8 @@ from typing import Tuple
 
 import torch
 
+from frostproof.strategies.capabilities import byte_count
+
 # torch 1.8 has no views that negate or conjugate only when they are read
 LAZY_VIEWS = hasattr(torch.Tensor, "is_conj") and hasattr(torch.Tensor, "is_neg")
 PIECE, MANY = 2**16, 2**20  # bytes that are compared at once; differences after which counting stops
@@ -53,7 +55,7 @@ def read_bits(tensor: torch.Tensor) -> bytes:
     ``torch.equal``, NaN equals the same NaN and -0.0 differs from 0.0.
     """
     dense = dense_on_cpu(tensor)
-    size = dense.numel() * dense.element_size()
+    size = byte_count(dense)
     bits = ctypes.string_at(dense.data_ptr(), size) if size else b""
     return TurnedBits(bits) if tensor.device.type != "cpu" and is_lazy(tensor) else bits
 
@@ -66,7 +68,7 @@ _memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 def has_bits(tensor: torch.Tensor, bits: bytes) -> bool:
     """``read_bits(tensor) == bits``, without copying them; any NaN for those of ``TurnedBits``."""
     dense = dense_on_cpu(tensor)
-    size = dense.numel() * dense.element_size()
+    size = byte_count(dense)
     if size != len(bits):
         return False
     if not size or _memcmp(dense.data_ptr(), bits, size) == 0:
@@ -89,7 +91,7 @@ def _one_nan(dense: torch.Tensor) -> torch.Tensor:
 def from_bits(bits: bytes, shape: Tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     """A new CPU tensor that holds these bytes: the inverse of ``read_bits``."""
     tensor = torch.empty(shape, dtype=dtype)
-    size = tensor.numel() * tensor.element_size()
+    size = byte_count(tensor)
     if size != len(bits):
         raise ValueError(f"{len(bits)} bytes do not fill a {dtype} tensor of shape {shape}")
     if size:

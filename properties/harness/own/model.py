@@ -9,11 +9,11 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Seque
 import pytest
 import torch
 
-from frostproof.properties.harness.core.bits import from_bits, read_bits
+from frostproof.properties.harness.core.bits import from_bits, has_bits, read_bits
 from frostproof.properties.harness.own import anatomy
 from frostproof.properties.harness.own.factory import accepts, call, check_module, parts, said
 from frostproof.properties.harness.own.findings import named
-from frostproof.properties.harness.own.watch import magnitude, pieces, readable, same_bits
+from frostproof.properties.harness.own.watch import magnitude, pieces, readable
 
 SHAPES = ("module", "inputs", "loss")
 
@@ -140,7 +140,7 @@ class OwnModel:
             slots[name] = tensor
         with torch.no_grad():
             for tensor, bits in self.state:
-                if not same_bits(tensor, bits):
+                if not has_bits(tensor, bits):
                     tensor.copy_(from_bits(bits, tuple(tensor.shape), tensor.dtype))
         for owner, training in self.modes:
             owner.training = training
