@@ -26,7 +26,7 @@ from frostproof.properties.harness.running.distributed_training import (
 from frostproof.properties.harness.running.trainer import Trainer
 from frostproof.properties.harness.running.worker_processes import WorkerDied
 from frostproof.strategies import MLP, TrainingRun, training_runs
-from frostproof.strategies.capabilities import NotOffered, accepts
+from frostproof.strategies.capabilities import NotOffered, accepts, lacks
 
 SOURCE = "torch.nn.parallel.DistributedDataParallel documentation"
 # elementwise rules
@@ -41,25 +41,27 @@ OPTIMIZERS = [
 ROUNDED = ("partitioned optimizer, bucket views",)
 
 
+def need(name: str) -> None:
+    """Raise NotOffered where this torch has no such name."""
+    if lacks(name):
+        raise NotOffered(lacks(name))
+
+
 def offers(how: str) -> None:
     """Raise NotOffered where this torch cannot train so."""
     module = distributed()
     if module is None:
         raise NotOffered("this torch is built without torch.distributed and gloo")
     if how == "shards":
-        try:
-            from torch.distributed.fsdp import fully_shard  # noqa: F401
-        except ImportError:
-            raise NotOffered("this torch has no torch.distributed.fsdp.fully_shard") from None
+        need("torch.distributed.fsdp.fully_shard")
     if how == "static graph":
         wrapper: Any = torch.nn.parallel.DistributedDataParallel
         if not accepts(lambda: wrapper(torch.nn.Linear(1, 1), static_graph=True)):
             raise NotOffered("DistributedDataParallel of this torch has no static_graph")
     if how.startswith("partitioned"):
-        try:
-            from torch.distributed.optim import ZeroRedundancyOptimizer
-        except ImportError:
-            raise NotOffered("this torch has no ZeroRedundancyOptimizer") from None
+        need("torch.distributed.optim.ZeroRedundancyOptimizer")
+        from torch.distributed.optim import ZeroRedundancyOptimizer
+
         layer, kind = torch.nn.Linear(1, 1), torch.optim.SGD
         partitioned: Any = partial(ZeroRedundancyOptimizer, layer.parameters(), optimizer_class=kind)
         if not accepts(lambda: partitioned(parameters_as_bucket_view=True, lr=0.1)):

@@ -34,11 +34,13 @@ class NotOffered(Exception):
 
 @cache
 def offered(name: str) -> bool:
-    """Whether this torch has a dotted name; its modules are imported."""
+    """Whether this torch has a dotted name; its modules are imported, whatever they warn of."""
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
         try:
-            found: Any = importlib.import_module(".".join(parts[:length]))
+            # kept: torch 2.4 warns at an import, past any filter
+            with warnings.catch_warnings(record=True):
+                found: Any = importlib.import_module(".".join(parts[:length]))
         except ImportError:
             continue
         for part in parts[length:]:
