@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import List, Optional
 
+import torch
+
 from frostproof.properties.harness.hunting import driver, report
 from frostproof.properties.harness.hunting.source import SOURCES, source_of
 
@@ -27,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--source", default="programs", choices=sorted(SOURCES), help="what is drawn")
     parser.add_argument("--modes", default="", help="modes, or beginnings of their names, with commas")
+    parser.add_argument("--device", default="cpu", help="device that cases run on (default: cpu)")
     parser.add_argument("--seed", type=int, default=0, help="seed; each machine its own (default: 0)")
     parser.add_argument(
         "--still", type=float, default=driver.STILL, help="seconds after which a case hangs"
@@ -46,6 +49,11 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Optional[List[str]] = None) -> int:
     """Hunt; 0 where every mode agreed or was covered, 1 where something new was found."""
     options = _parser().parse_args(arguments)
+    try:
+        torch.ones(1, device=options.device)
+    except Exception as problem:
+        print(f"error: --device {options.device}: {str(problem).splitlines()[0]}", file=sys.stderr)
+        return USAGE_ERROR
     offered = source_of(options.source).modes()
     wanted = [each for each in options.modes.split(",") if each]
     unknown = [each for each in wanted if not any(name.startswith(each) for name in offered)]
@@ -67,7 +75,15 @@ def main(arguments: Optional[List[str]] = None) -> int:
     if not modes:
         print("error: this torch has none of these modes", file=sys.stderr)
         return USAGE_ERROR
-    hunt = driver.Hunt(options.source, modes, options.output, options.jobs, options.seed, options.still)
+    hunt = driver.Hunt(
+        options.source,
+        modes,
+        options.output,
+        options.jobs,
+        options.seed,
+        options.still,
+        options.device,
+    )
     if options.minutes:
         hunt.run(options.minutes)
     page = report.write(options.output, options.python or [sys.executable], options.jobs)

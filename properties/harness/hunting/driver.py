@@ -55,10 +55,17 @@ class Hunt:
     """A hunt in a folder, which can be gone on with."""
 
     def __init__(
-        self, source: str, modes: List[str], folder: Path, jobs: int, seed: int, still: float = STILL
+        self,
+        source: str,
+        modes: List[str],
+        folder: Path,
+        jobs: int,
+        seed: int,
+        still: float = STILL,
+        device: str = "cpu",
     ) -> None:
         self.source, self.modes, self.folder = source, modes, folder
-        self.jobs, self.seed, self.still = jobs, seed, still
+        self.jobs, self.seed, self.still, self.device = jobs, seed, still, device
         folder.mkdir(parents=True, exist_ok=True)
         numbers = [int(path.stem.split("-")[1]) for path in folder.glob("worker-*.jsonl")]
         self.next = max(numbers, default=-1) + 1
@@ -68,6 +75,7 @@ class Hunt:
         number, self.next = self.next, self.next + 1
         command = [sys.executable, "-m", WORKER, "--source", self.source]
         command += ["--modes", ",".join(self.modes), "--output", str(self.folder)]
+        command += ["--device", self.device]
         command += ["--number", str(number), "--seed", str(self.seed), "--deadline", str(deadline)]
         return Worker(number, command, self.folder)
 
@@ -77,10 +85,10 @@ class Hunt:
             told = json.loads(worker.path.read_text(encoding="utf-8"))
         except ValueError:
             return
-        source = source_of(self.source)
+        source = source_of(self.source, self.device)
         skeleton = source.skeleton(source.load(told["case"]))
         fact = Fact("process", "process", f"it {how}", how)
-        find = Find(self.source, told["mode"], told["case"], fact, skeleton, told["case"])
+        find = Find(self.source, told["mode"], told["case"], fact, skeleton, told["case"], self.device)
         with open(self.folder / f"worker-{worker.number}.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": "find", "find": find.line()}) + "\n")
 

@@ -87,7 +87,7 @@ def write(folder: Path, pythons: Sequence[str], jobs: int, most: int = 200) -> P
     named = [(name_of(find, number), find, met) for number, (find, met) in enumerate(found)]
     scripts: Dict[str, Path] = {}
     for name, find, _ in named:
-        source = source_of(find.source)
+        source = source_of(find.source, find.device)
         scripts[name] = folder / "programs" / f"{name}.py"
         scripts[name].write_text(
             source.script(source.load(find.case), find.mode, find.fact), encoding="utf-8"
@@ -115,7 +115,7 @@ def write(folder: Path, pythons: Sequence[str], jobs: int, most: int = 200) -> P
         on = ", ".join(f"{version} {word}" for version, word in told[name].items())
         what = f"{find.fact.aspect} {find.fact.head}".replace("|", "/").replace("\n", " ")
         page.append(f"| [{name}](programs/{name}.py) | {met} | {find.mode} | {what} | {shape} | {on} |")
-        source = source_of(find.source)
+        source = source_of(find.source, find.device)
         script = scripts[name].read_text(encoding="utf-8")
         text = draft(source, find, script, told[name])
         (folder / "drafts" / f"{name}.md").write_text(text, encoding="utf-8")

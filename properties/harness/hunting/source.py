@@ -6,7 +6,7 @@ from random import Random
 from typing import Any, Dict, Iterator, List, Optional, Protocol, Tuple
 
 Skeleton = Tuple[str, ...]
-# Each source by name: the module whose ``source()`` makes it.
+# Each source by name: the module whose ``source(device)`` makes it.
 SOURCES: Dict[str, str] = {"programs": "frostproof.properties.harness.programs.source"}
 
 
@@ -38,6 +38,7 @@ class Source(Protocol):
     """Where cases come from, and how they are judged. Cases have a repr that ``load`` reads."""
 
     name: str
+    device: str  # that cases run on
 
     def modes(self) -> Dict[str, str]:
         """Each mode, with the reason why this torch has not got it ("" where it has)."""
@@ -79,11 +80,11 @@ class Source(Protocol):
         """What the mode is compared with, and why that is right: a phrase for a report."""
 
 
-def source_of(name: str) -> Source:
-    """The source of a name; raises ValueError for an unknown one."""
+def source_of(name: str, device: str = "cpu") -> Source:
+    """The source of a name, for a device; raises ValueError for an unknown name."""
     if name not in SOURCES:
         raise ValueError(f"no source is named {name}; use one of {', '.join(SOURCES)}")
-    made: Source = importlib.import_module(SOURCES[name]).source()
+    made: Source = importlib.import_module(SOURCES[name]).source(device)
     return made
 
 
@@ -97,6 +98,7 @@ class Find:
     fact: Fact
     skeleton: Skeleton
     seen: str = ""  # the case as it was drawn
+    device: str = "cpu"
 
     def line(self) -> Dict[str, Any]:
         """As plain values."""

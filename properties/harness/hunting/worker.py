@@ -108,7 +108,9 @@ class Hunter:
                 small, told = shrink(self.source, case, mode, fact, SHRINKING)
                 light, told = lightest(self.source, small, mode, told)
                 skeleton = self.source.skeleton(small)
-                find = Find(self.source.name, light, repr(small), told, skeleton, repr(case))
+                find = Find(
+                    self.source.name, light, repr(small), told, skeleton, repr(case), self.source.device
+                )
                 if find.group not in self.known:
                     self.known[find.group] = find
                     self.write({"kind": "find", "find": find.line()})
@@ -146,11 +148,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--deadline", type=float, default=0.0)
     parser.add_argument("--judge", default="")
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(options.output / "inductor"))
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    source = source_of(options.source)
+    source = source_of(options.source, options.device)
     if options.judge:
         try:
             source.judge(source.load(options.judge), options.modes)

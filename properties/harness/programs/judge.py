@@ -31,10 +31,10 @@ class Poisoned(Exception):
     """After the mode has run a program, this process cannot even make a tensor."""
 
 
-def healthy() -> str:
+def healthy(device: str = "cpu") -> str:
     """What torch says to the simplest thing; empty where it does it."""
     try:
-        torch.ones(2).requires_grad_().mul(2).sum().backward()
+        torch.ones(2, device=device).requires_grad_().mul(2).sum().backward()
         return ""
     except RuntimeError as problem:
         return f"{type(problem).__name__}: {problem}"
@@ -107,7 +107,7 @@ def judge(
     for scene in chosen:
         expected = eager(program, mode, scene, device)
         seen = observe(held, call, scene, device)
-        wrong = healthy()
+        wrong = healthy(device)
         if wrong:
             raise Poisoned(wrong)
         error = seen.get(("error", "call"))

@@ -57,9 +57,9 @@ def _subject(name: str) -> str:
     return "kept.held" if name == "kept" else name
 
 
-def _look(program: Program, fact: Fact) -> List[str]:
+def _look(program: Program, fact: Fact, device: str) -> List[str]:
     """The lines of ``look``: inputs, the call, and what is looked at."""
-    setup = program.setup().rstrip().splitlines()
+    setup = program.setup(device).rstrip().splitlines()
     names = [each.name for each in program.arguments]
     call = f"output = run({', '.join(names)})"
     lines = ["module = f = Net()"] if program.stateful else []
@@ -145,7 +145,10 @@ def _look(program: Program, fact: Fact) -> List[str]:
             f"return [{read} != was for each, was in zip(everything, before)]",
         ]
     if fact.aspect == "process":  # that this process is still there, and can go on, is all
-        return [*lines, "return torch.ones(2).requires_grad_().mul(2).sum().backward()"]
+        return [
+            *lines,
+            f"return torch.ones(2, device={device!r}).requires_grad_().mul(2).sum().backward()",
+        ]
     expression = _ONE[fact.aspect].format(*subjects)
     if "flags" in fact.aspect or fact.aspect in ("is_leaf", "grad_fn", "requires_grad"):
         return [*lines, f"return said(lambda: {expression})"]  # autograd may refuse to say
@@ -166,9 +169,9 @@ def _leaves(program: Program) -> List[str]:
     return found
 
 
-def script(program: Program, name: str, fact: Fact) -> str:
+def script(program: Program, name: str, fact: Fact, device: str = "cpu") -> str:
     """The whole program; it prints what eager and the mode gave."""
-    mode, looking = MODES[name], _look(program, fact)
+    mode, looking = MODES[name], _look(program, fact, device)
     code = "\n".join(line for line in mode.code.split("\n") if line != "import torch").strip("\n")
     parts = [
         f"# {name}, {fact.scene} call: {fact.aspect} of {fact.subject} differs from eager.\n"
@@ -186,7 +189,7 @@ def script(program: Program, name: str, fact: Fact) -> str:
     ]
     way = "way"
     if mode.traced:
-        setup = textwrap.indent(program.setup(), INDENT)
+        setup = textwrap.indent(program.setup(device), INDENT)
         names = ", ".join(each.name for each in program.arguments)
         parts.append(f"def traced(f):\n{setup}{INDENT}return way(f, {names})\n")
         way = "traced"

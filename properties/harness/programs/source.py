@@ -32,6 +32,9 @@ class Programs:
 
     name = "programs"
 
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
+
     def modes(self) -> Dict[str, str]:
         return {name: mode.missing() for name, mode in MODES.items()}
 
@@ -70,7 +73,7 @@ class Programs:
         if any(row.ends and mode.startswith(row.modes) and row.condition(case) for row in defects.ROWS):
             raise NotTaken("a known defect would end or spoil this process")
         try:
-            return [fact_of(each) for each in judge.judge(case, mode, scenes)]
+            return [fact_of(each) for each in judge.judge(case, mode, scenes, self.device)]
         except judge.Refused as refused:
             raise NotTaken(str(refused)) from refused
 
@@ -110,12 +113,12 @@ class Programs:
         return [mode]
 
     def script(self, case: Program, mode: str, fact: Fact) -> str:
-        return script(case, mode, fact)
+        return script(case, mode, fact, self.device)
 
     def reference(self, mode: str) -> str:
         return "eager"
 
 
-def source() -> Programs:
+def source(device: str = "cpu") -> Programs:
     """The source."""
-    return Programs()
+    return Programs(device)
