@@ -166,6 +166,14 @@ REASONS: Sequence[Reason] = (
         dtypes="bfloat16|float16",
     ),
     Reason(
+        r"(nn\.functional\.)?(layer_norm|group_norm|instance_norm)",
+        "O3",
+        "create_graph",
+        "differentiable formulas of their own: over equal numbers large terms cancel",
+        "whole",
+        "float32|bfloat16|float16",
+    ),
+    Reason(
         r"_?native_batch_norm.*|_batch_norm_with_update|nn\.functional\.batch_norm",
         "O1|O3",
         ".*",

@@ -299,6 +299,18 @@ ROWS: Sequence[Row] = (
         issue="no upstream report was found",
     ),
     Row(
+        "make_fx-drops-detach",
+        "make_fx records a detach as an alias: what it cut off requires grad, and a write is refused",
+        ("make_fx",),
+        ("error", *GRAPH),
+        both(has("detach", "detached_add_", "data_mul_", "data_copy_"), has("write")),
+        _program("live", _do("detach"), _do("mul_", "a", "")),
+        head="RuntimeError: a ",
+        shown=("2.14",),
+        absent=("2.4", "2.8", "2.13"),
+        issue="made so by pytorch/pytorch#186845, for gradients of gradients",
+    ),
+    Row(
         "dispatch-mode-in-inference-mode",
         "called under inference_mode and a TorchDispatchMode that changes nothing, a view of an "
         "ordinary tensor has requires_grad False and a version counter of its own",

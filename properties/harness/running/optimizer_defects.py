@@ -61,14 +61,12 @@ def rows() -> Iterator[Defect]:
                 last,
                 condition=condition,
             )
-    yield Defect(
-        IMPLEMENTATIONS,
-        OFF_THE_RULE[0][0],
-        OFF_THE_RULE[0][1],
-        (1, 10),
-        (1, 13),
-        condition="NAdam",
-    )
+    # which tries every implementation of what is drawn
+    for (sentence, issue, first, last, _), name in (
+        (OFF_THE_RULE[0], "NAdam"),
+        (OFF_THE_RULE[2], "RAdam"),
+    ):
+        yield Defect(IMPLEMENTATIONS, sentence, issue, first, last, condition=name)
     yield Defect(
         "test_differentiable.py::test_differentiable_steps",
         "a differentiable NAdam takes the gradient for its own first moment",
