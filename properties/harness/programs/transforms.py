@@ -27,7 +27,7 @@ def flat(output):
 
 
 def weights(one):
-    return torch.arange(1.0, one.numel() + 1).reshape(one.shape).to(one.dtype)
+    return torch.arange(1.0, one.numel() + 1).reshape(one.shape).to(one)
 
 """
 _SLOPES = (
@@ -62,7 +62,7 @@ def reference(f):
                 slopes = torch.autograd.grad(number, inputs, retain_graph=True, allow_unused=True)
                 pairs = zip(inputs, slopes)
                 moved.append(sum((s * weights(i)).sum() for i, s in pairs if s is not None))
-            zeros = torch.zeros(one.shape, dtype=one.dtype)
+            zeros = torch.zeros(one.shape, dtype=one.dtype, device=one.device)
             tangents.append(torch.stack(moved).reshape(one.shape) if moved else zeros)
         return (*(each.detach() for each in outputs), *tangents)
 
