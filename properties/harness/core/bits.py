@@ -13,8 +13,6 @@ from typing import Tuple
 
 import torch
 
-from frostproof.strategies.capabilities import byte_count
-
 # torch 1.8 has no views that negate or conjugate only when they are read
 LAZY_VIEWS = hasattr(torch.Tensor, "is_conj") and hasattr(torch.Tensor, "is_neg")
 PIECE, MANY = 2**16, 2**20  # bytes that are compared at once; differences after which counting stops
@@ -46,6 +44,16 @@ class TurnedBits(bytes):
     What turns its sign is arithmetic of the device, and that need not keep a NaN's bits:
     NVIDIA's PTX leaves them open for neg. On the CPU they are kept.
     """
+
+
+def byte_count(dense: torch.Tensor) -> int:
+    """The bytes that a contiguous tensor's elements take."""
+    if dense.is_quantized:
+        # here: a recipe's start is not to wait for the strategies
+        from frostproof.strategies import capabilities
+
+        return capabilities.byte_count(dense)
+    return dense.numel() * dense.element_size()
 
 
 def read_bits(tensor: torch.Tensor) -> bytes:

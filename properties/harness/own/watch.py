@@ -4,8 +4,13 @@ from typing import Dict, Iterator, List, Optional, Tuple
 
 import torch
 
-from frostproof.properties.harness.core.bits import dense_on_cpu, from_bits, has_bits, read_bits
-from frostproof.strategies.capabilities import byte_count
+from frostproof.properties.harness.core.bits import (
+    byte_count,
+    dense_on_cpu,
+    from_bits,
+    has_bits,
+    read_bits,
+)
 
 CHUNK = 2**20  # elements that are compared at once: float64 copies stay small
 
