@@ -342,8 +342,9 @@ class Call {
       return tensors.back().second;
     }
     TORCH_CHECK(there.layout() == at::kStrided, "mirror has no tensors of layout ", there.layout());
-    Tensor here = at::detail::make_tensor<c10::TensorImpl>(
-        host(there.storage()), DispatchKeySet(DispatchKey::CPU), there.dtype());
+    DispatchKeySet keys(DispatchKey::CPU);
+    if (there._is_zerotensor()) keys = keys | DispatchKeySet(DispatchKey::ZeroTensor);  // as dot looks for
+    Tensor here = at::detail::make_tensor<c10::TensorImpl>(host(there.storage()), keys, there.dtype());
     copy_facts(there, here);
     tensors.emplace_back(there, here);
     return here;
