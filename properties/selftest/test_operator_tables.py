@@ -8,10 +8,11 @@ import torch
 
 from frostproof.properties.harness.operators.coverage import PORTIONS, lines, noted
 from frostproof.properties.harness.operators.defects import DEFECTS
-from frostproof.properties.harness.operators.passes import Found, try_call
+from frostproof.properties.harness.operators.modules import masks_of
+from frostproof.properties.harness.operators.passes import Found, try_call, try_modules
 from frostproof.properties.harness.operators.reasons import REASONS, Reason, name_of
 from frostproof.properties.harness.operators.row import OperatorDefect
-from frostproof.strategies import operator_table
+from frostproof.strategies import operator_modules, operator_table
 from frostproof.strategies.operators import OperatorCase
 
 
@@ -60,3 +61,28 @@ def test_the_share_is_told_and_needless_rows_after_a_whole_pass() -> None:
     assert lines([Report("")]) == ["operators of torch's database tried in float64: 3 of 540"]
     told = lines([Report(portion) for portion in sorted(PORTIONS)])
     assert any("nothing needed this row" in line for line in told)
+
+
+def test_a_buffer_that_changes_in_eval_mode_is_an_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    if operator_modules.problem():
+        pytest.skip(operator_modules.problem())
+    forward = torch.nn.BatchNorm3d.forward
+
+    def counting(self: torch.nn.BatchNorm3d, x: torch.Tensor) -> torch.Tensor:
+        if not self.training and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        return forward(self, x)
+
+    monkeypatch.setattr(torch.nn.BatchNorm3d, "forward", counting)
+    found = Found()
+    try_modules(found, ["nn.BatchNorm3d"], "cpu", torch.float64, most=12, masks=2)
+    assert any("changed in eval mode" in alarm for alarm in found.alarms), found.alarms
+
+
+def test_masks_freeze_parameters_inputs_and_one_at_a_time() -> None:
+    values = [torch.zeros(())] * 3
+    call = operator_modules.ModuleCall(torch.add, (), {}, values, [], parameters=2)
+    made = masks_of(call, 16, "")
+    assert made[:3] == [(0, 1), (2,), (0, 1, 2)]
+    assert {(0,), (1,), (0, 2), (1, 2)} < {*made}
+    assert masks_of(call, 4, "") == made[:4]

@@ -195,6 +195,7 @@ ELSEWHERE = {
     "test_distributed.py::": "its nets train in other processes",
     "test_programs.py::": "its cases are programs already",
     "test_operators.py::": "its cases are collected, not drawn: see test_operator_tables.py",
+    "test_operator_modules.py::": "its cases are collected, not drawn: see test_operator_tables.py",
 }
 # What they compare comes from no call of torch: numbers of Python, the text of a program.
 WITHOUT_ASSERTIONS = (

@@ -1,18 +1,21 @@
 """A pass of all laws over calls of operators, and what it found."""
 
 from dataclasses import dataclass, field
-from typing import Dict, Iterable, List, Sequence, Tuple
+from typing import Callable, Dict, Iterable, List, Sequence, Tuple
 
 import torch
 
 from frostproof.properties.harness.core.checks import Tally, fail
 from frostproof.properties.harness.operators import laws as operator_laws
+from frostproof.properties.harness.operators.modules import laws as module_laws
+from frostproof.properties.harness.operators.modules import masks_of
 from frostproof.properties.harness.operators.reasons import UNDEFINED, excuse
 from frostproof.properties.harness.operators.trial import Problem, Trial, offered
-from frostproof.strategies import operator_database
+from frostproof.strategies import operator_database, operator_modules
 from frostproof.strategies.operator_calls import Call, whole
 
 SHOWN = 12  # alarms that a message names
+Laws = Callable[[Trial, Sequence[Tuple[int, ...]]], Dict[str, Callable[[], None]]]
 
 
 @dataclass
@@ -43,8 +46,9 @@ def try_call(
     transform: str = "plain",
     masks: Sequence[Tuple[int, ...]] = (),
     only: Sequence[str] = (),
+    laws: Laws = operator_laws.laws,
 ) -> None:
-    """All laws, or those named, on one call."""
+    """All laws, or those named, on one call. laws: gives them by name for a trial and masks."""
     try:
         trial = Trial(call)
     except (RuntimeError, NotImplementedError, ValueError, TypeError) as refused:
@@ -58,7 +62,7 @@ def try_call(
         found.absent += 1
         return
     found.calls += 1
-    for law, action in operator_laws.laws(trial, list(masks) or list(trial.masks())).items():
+    for law, action in laws(trial, list(masks) or list(trial.masks())).items():
         if only and law not in only:
             continue
         before = len(trial.found)
@@ -108,3 +112,31 @@ def try_database(
             try_call(found, name, call, dtype, device=device)
             if number < ties and not dtype.is_complex:
                 try_call(found, name, whole(call), dtype, device=device, transform="whole")
+
+
+def try_modules(
+    found: Found,
+    names: Iterable[str],
+    device: str,
+    dtype: torch.dtype,
+    most: int,
+    masks: int,
+    seed: int = 0,
+) -> None:
+    """The laws of modules on up to ``most`` samples of each, in both modes, with so many masks."""
+    for name in names:
+        found.operators += 1
+        for training in (True, False):
+            for number, call in enumerate(
+                operator_modules.calls(name, device, dtype, training, most, seed)
+            ):
+                try_call(
+                    found,
+                    name,
+                    call,
+                    dtype,
+                    device=device,
+                    transform="train" if training else "eval",
+                    masks=masks_of(call, masks, f"{name}/{number}/{seed}"),
+                    laws=module_laws,
+                )

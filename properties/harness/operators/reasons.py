@@ -60,6 +60,19 @@ REASONS: Sequence[Reason] = (
         "gelsy depends on the alignment of its memory, and picks a rank near singular ones",
     ),
     Reason(
+        r"nn\.Transformer(Encoder|Decoder)?(Layer)?",
+        "O1",
+        ROUNDING,
+        "made of linear and scaled_dot_product_attention, which choose kernels: see there",
+    ),
+    Reason(
+        r"nn\.LSTM",
+        "O1",
+        "output, rounding",
+        "oneDNN runs it where nothing requires grad",
+        dtypes="float32|bfloat16|float16",
+    ),
+    Reason(
         r"grid_sampler_2d|nn\.functional\.grid_sample",
         "O1",
         ROUNDING,

@@ -17,6 +17,8 @@ ORDER = (
     ("A|K1 test_(modes|no_grad)", True),
     ("D", True),
     ("C[124]", True),
+    ("F3 test", True),
+    ("O.* test_common", True),
     ("F3", True),
     ("F8", True),
     ("F2 F3 test_layers", True),

@@ -36,6 +36,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="go on after the first failing law, to learn every law that sees a fault (slow)",
     )
+    parser.add_argument(
+        "--tests", default="", help="of the harness only this, such as properties/test_operators.py"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="write every outcome")
     parser.add_argument("--resume", action="store_true", help="go on with --output's outcomes")
     parser.add_argument("--table", type=Path, metavar="FILE.md", help="write the table as Markdown")
@@ -75,7 +78,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         for path in (options.output, options.table):
             if path is not None and not path.resolve().parent.is_dir():
                 raise ValueError(f"{path}: its folder does not exist")
-        facts = report.facts(options.profile, options.limit, not options.every_law)
+        facts = report.facts(options.profile, options.limit, not options.every_law, options.tests)
         results = Results(options.output, facts, options.resume)
     except (ValueError, KeyError) as problem:
         print(f"error: {problem}", file=sys.stderr)
@@ -95,6 +98,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         jobs=options.jobs,
         first=not options.every_law,
         skip=results.done,
+        arguments=options.tests.split(),
     ):
         results.add(outcome)
         _say(outcome)

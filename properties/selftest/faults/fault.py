@@ -70,6 +70,7 @@ FAULT_MODULES = (
     "memory",
     "modes",
     "modules",
+    "operator_modules",
     "operators",
     "offers",
     "optimizer_options",

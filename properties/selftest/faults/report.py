@@ -106,7 +106,7 @@ def not_applicable(faults: Sequence[Fault], version: Tuple[int, int]) -> List[Fa
     ]
 
 
-def facts(profile: str, limit: float, first: bool) -> Dict[str, Any]:
+def facts(profile: str, limit: float, first: bool, tests: str = "") -> Dict[str, Any]:
     """What a result depends on; results of other facts do not mix."""
     import hypothesis
     import torch
@@ -117,4 +117,5 @@ def facts(profile: str, limit: float, first: bool) -> Dict[str, Any]:
         "profile": profile,
         "limit": limit,
         "first": first,
+        **({"tests": tests} if tests else {}),
     }

@@ -106,9 +106,17 @@ class Results:
         os.replace(part, self.path)
 
 
-def run_one(fault: Fault, seed: int, profile: str, limit: float, first: bool = True) -> Outcome:
+def run_one(
+    fault: Fault,
+    seed: int,
+    profile: str,
+    limit: float,
+    first: bool = True,
+    arguments: Sequence[str] = (),
+) -> Outcome:
     """One run of the harness under a fault whose witness has been checked."""
-    return judge(fault, seed, run_harness(seed, profile, fault=fault.name, limit=limit, first=first))
+    record = run_harness(seed, profile, fault=fault.name, limit=limit, first=first, arguments=arguments)
+    return judge(fault, seed, record)
 
 
 def run_faults(
@@ -120,15 +128,19 @@ def run_faults(
     jobs: int = 1,
     first: bool = True,
     skip: Callable[[str, int], bool] = lambda name, seed: False,
+    arguments: Sequence[str] = (),
 ) -> Iterator[Outcome]:
-    """The outcome of each fault and seed, as they come; ``skip`` names those already known."""
+    """The outcome of each fault and seed, as they come; ``skip`` names those already known.
+
+    arguments: further ones for pytest, such as the tests to run.
+    """
 
     def all_seeds(fault: Fault) -> List[Outcome]:
         wanted = [seed for seed in seeds if not skip(fault.name, seed)]
         inert = check_witness(fault.name) if wanted else ""
         if inert:
             return [Outcome(fault.name, seed, inert=inert) for seed in wanted]
-        return [run_one(fault, seed, profile, limit, first) for seed in wanted]
+        return [run_one(fault, seed, profile, limit, first, arguments) for seed in wanted]
 
     pool = ThreadPoolExecutor(jobs)
     try:
