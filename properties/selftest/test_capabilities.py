@@ -54,14 +54,14 @@ def test_what_a_law_is_about_refuses_and_is_broken(tmp_path: Path, name: str, la
     code = REFUSES.format(owner="torch.Tensor", name=name)
     result = run(tmp_path, code, f"properties/{law}[cpu-bfloat16]")
     assert result.returncode == 1, result.stdout
-    assert [entry.outcome for entry in read(tmp_path / "r.xml")] == ["broken"]
+    assert [entry.outcome for entry in read(tmp_path / "r.xml").entries] == ["broken"]
 
 
 def test_a_cell_without_its_part_of_torch_is_not_offered(tmp_path: Path) -> None:
     law = "test_loading.py::test_lazy_modules_freeze"
     result = run(tmp_path, "import torch\ndel torch.nn.LazyConv1d\n", f"properties/{law}")
     assert result.returncode == 0, result.stdout
-    found = {entry.cell: entry for entry in read(tmp_path / "r.xml")}
+    found = {entry.cell: entry for entry in read(tmp_path / "r.xml").entries}
     assert len(found) == 3
     lacking = found["cpu-float32-LazyConv1d"]
     assert lacking.outcome == "not offered"
@@ -75,7 +75,7 @@ def test_what_a_law_prepares_with_is_not_offered(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout
     assert "not offered by this torch: mse_loss:" in result.stdout
     assert re.search(r"1 passed, 1 not offered", result.stdout)
-    outcomes = {entry.dtype: entry.outcome for entry in read(tmp_path / "r.xml")}
+    outcomes = {entry.dtype: entry.outcome for entry in read(tmp_path / "r.xml").entries}
     assert outcomes == {"bfloat16": "not offered", "float32": "held"}
     alone = run(tmp_path, code, f"{law}[cpu-bfloat16]")
     assert alone.returncode == 5 and "nothing was verified" in alone.stdout

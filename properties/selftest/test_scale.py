@@ -49,7 +49,7 @@ def test_shards_differ_add_up_and_repeat(tmp_path: Path) -> None:
     assert runs[0] == runs[1]
     assert len(runs[0]) == 4
     assert len({tuple(seeds) for seeds in runs[0].values()}) == 4
-    entries = read(tmp_path / "record.xml")
+    entries = read(tmp_path / "record.xml").entries
     assert sum(entry.examples for entry in entries if "seeds" in entry.test) == 60
 
 

@@ -27,10 +27,13 @@ def main(arguments: Optional[List[str]] = None) -> int:
     record, worst = Record(), 0
     for path in dict.fromkeys(options.files):  # a file named twice is one run
         try:
-            record.entries += read(path)
+            found = read(path)
         except UnreadableRecord as problem:
             print(f"{path}: {problem}", file=sys.stderr)
             worst = USAGE
+        else:
+            record.entries += found.entries
+            record.runs += found.runs
     if not record.entries:
         print("nothing was written: no file holds a record", file=sys.stderr)
         return USAGE

@@ -3,8 +3,9 @@
 from collections import defaultdict
 from typing import Dict, List, Tuple
 
+from frostproof.properties.harness.report.grouping import broken_laws
 from frostproof.properties.harness.report.page import totals, verdict
-from frostproof.properties.harness.report.record import OUTCOMES, Record, cell_of
+from frostproof.properties.harness.report.record import OUTCOMES, Record, cell_of, column_of
 
 MOST = 10  # broken laws told in full
 LONGEST = 20_000  # characters of one text: GitHub drops a summary of more than 1 MiB
@@ -21,20 +22,27 @@ def fenced(text: str) -> str:
 
 
 def render(record: Record) -> str:
-    """Counts by torch, device and dtype, then what broke."""
-    counts: Dict[Tuple[str, str], Dict[str, int]] = defaultdict(lambda: dict.fromkeys(OUTCOMES, 0))
+    """Counts by torch, device and dtype, then what broke: each law once, the basic ones first."""
+    counts: Dict[Tuple[str, ...], Dict[str, int]] = defaultdict(lambda: dict.fromkeys(OUTCOMES, 0))
+    names: Dict[Tuple[str, ...], str] = {}
     for entry in record.entries:
-        counts[entry.torch, cell_of(entry)][entry.outcome] += 1
+        counts[column_of(entry)][entry.outcome] += 1
+        names[column_of(entry)] = cell_of(entry)
     lines: List[str] = [f"## Frostproof: {verdict(record)}", "", totals(record), ""]
     kinds = ("held", "broken", "known", "not offered", "skipped")
     lines += [f"| torch | device-dtype | {' | '.join(kinds)} |", "|---|---" + "|---" * len(kinds) + "|"]
-    for version, cell in record.columns():
-        count = counts[version, cell]
+    for column in record.columns():
+        count = counts[column]
         numbers = " | ".join(str(count[kind]) for kind in kinds)
-        lines.append(f"| {version} | {cell} | {numbers} |")
-    broken = [entry for entry in record.entries if entry.outcome == "broken"]
-    for entry in broken[:MOST]:
+        lines.append(f"| {column[0]} | {names[column]} | {numbers} |")
+    broken = broken_laws(record.entries)
+    for law in broken[:MOST]:
+        entry = law[0]
         lines += ["", f"### ✗ {entry.law} `{entry.test}[{entry.cell}]`", "", fenced(entry.message)]
+        if len(law) > 1:
+            cells = list(dict.fromkeys(cell_of(each) for each in law))
+            lines += ["", f"and in {len(law) - 1} more tests, of {', '.join(cells[:8])}"]
+            lines[-1] += " and others" if len(cells) > 8 else ""
         if entry.reproducer:
             lines += [
                 "",
@@ -45,5 +53,5 @@ def render(record: Record) -> str:
                 "</details>",
             ]
     if len(broken) > MOST:
-        lines += ["", f"and {len(broken) - MOST} more"]
+        lines += ["", f"and {len(broken) - MOST} more laws"]
     return "\n".join(lines) + "\n"

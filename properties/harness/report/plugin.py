@@ -1,15 +1,55 @@
 """--report FILE.html and GitHub's step summary: written by the run itself at its end."""
 
+import datetime
 import os
+import platform
+import shlex
 from pathlib import Path
 from typing import Any, List, Optional
 
+import hypothesis
 import pytest
 
 from frostproof.properties.harness.report import markdown, page
-from frostproof.properties.harness.report.record import Record, completed, entry_of, offered, written
+from frostproof.properties.harness.report.record import (
+    FACTS,
+    Record,
+    Run,
+    completed,
+    entry_of,
+    offered,
+    written,
+)
 from frostproof.properties.harness.session import failures
 from frostproof.properties.harness.session.options import value
+from frostproof.properties.harness.session.state import of
+
+
+def run_of(config: pytest.Config) -> Run:
+    """What this run is: when, where, with which seed, asked for how."""
+    cores = os.cpu_count() or 1
+    system = f"{platform.system()} {platform.machine()}".strip()
+    session = of(config)
+    devices = f", devices {', '.join(session.devices)}" if session.devices else ""
+    return Run(
+        date=f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC",
+        machine=f"{platform.node()}: {system}, {cores} cores{devices}; "
+        f"Python {platform.python_version()}, Hypothesis {hypothesis.__version__}",
+        seed=f"{session.seed}, profile {session.profile}",
+        command=shlex.join(["pytest", *map(str, config.invocation_params.args)]),
+    )
+
+
+class Facts:
+    """Writes into junit's record what the run is."""
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Before the first test: a run that is cut off has them too."""
+        for plugin in session.config.pluginmanager.get_plugins():
+            if hasattr(plugin, "add_global_property"):
+                run = run_of(session.config)
+                for name in FACTS:
+                    plugin.add_global_property(name, getattr(run, name))
 
 
 class Reporter:
@@ -47,7 +87,9 @@ class Reporter:
 
         A summary that cannot be written is only told: nobody asked for it by an option.
         """
-        completed(self.record.entries)
+        run = run_of(session.config)
+        run.torch = completed(self.record.entries)
+        self.record.runs = [run]
         if self.path is not None:
             problem = written(self.path, page.render(self.record), "w")
             if problem:
@@ -75,6 +117,7 @@ def configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return
     config.pluginmanager.register(failures.Grouping(), "frostproof-failures")
+    config.pluginmanager.register(Facts(), "frostproof-facts")
     asked, summary = value(config, "report"), os.environ.get("GITHUB_STEP_SUMMARY")
     if not asked and not summary:
         return

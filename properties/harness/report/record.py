@@ -9,7 +9,9 @@ from xml.etree import ElementTree
 
 # Worst first: where several tests share a cell, the worst one decides.
 OUTCOMES = ("broken", "known", "skipped", "not offered", "held")
-FIRST = ("float32", "float64")  # dtypes that most readers look for
+# dtypes that most readers look for; others follow by name
+FIRST = ("float32", "float64", "bfloat16", "float16", "complex64", "complex128")
+FACTS = ("date", "machine", "seed", "command")  # of a run, in its record
 MOST = 512 * 1024 * 1024  # bytes of one XML file
 
 
@@ -43,18 +45,34 @@ class Entry:
 
 
 @dataclass
+class Run:
+    """Where a record comes from. Texts; what an old record does not say is "".
+
+    name: of its file; torch: its version; date: UTC; seed: with the profile; command: as given.
+    """
+
+    name: str = ""
+    torch: str = ""
+    date: str = ""
+    machine: str = ""
+    seed: str = ""
+    command: str = ""
+
+
+@dataclass
 class Record:
     """The entries of all runs read."""
 
     entries: List[Entry] = field(default_factory=list)
+    runs: List[Run] = field(default_factory=list)
 
     def count(self, outcome: str) -> int:
         """How many entries ended so."""
         return sum(entry.outcome == outcome for entry in self.entries)
 
-    def columns(self) -> List[Tuple[str, str]]:
-        """(torch, device and dtype), in the order of a table's columns."""
-        return sorted({(entry.torch, cell_of(entry)) for entry in self.entries}, key=_column_order)
+    def columns(self) -> List[Tuple[str, str, str]]:
+        """(torch, device, dtype), in the order of a table's columns."""
+        return sorted({column_of(entry) for entry in self.entries}, key=column_order)
 
     def rows(self) -> List[Tuple[str, str, str]]:
         """(test, law ids, sentence), by file and first appearance of the id."""
@@ -64,8 +82,8 @@ class Record:
         return sorted(rows.values(), key=lambda row: (row[0].split("::")[0], row[1], row[0]))
 
 
-def completed(entries: List[Entry]) -> List[Entry]:
-    """Entries of one run, where those that a crash kept from recording get what is known.
+def completed(entries: List[Entry]) -> str:
+    """Give those entries of one run that a crash kept from recording what is known; its torch.
 
     A worker that dies, or a test that fails before it begins, records no torch, device or dtype.
     """
@@ -78,18 +96,26 @@ def completed(entries: List[Entry]) -> List[Entry]:
             entry.law, entry.sentence = same.law or "?", same.sentence
             device, _, rest = entry.cell.partition("-")
             entry.device, entry.dtype = device, rest.partition("-")[0]
-    return entries
+    return ", ".join(sorted(versions))
 
 
-def _column_order(column: Tuple[str, str]) -> Tuple[Any, ...]:
-    version = tuple(int(part) if part.isdigit() else -1 for part in column[0].split("+")[0].split("."))
-    device, _, dtype = column[1].rpartition("-")
-    return (version, column[0], device, FIRST.index(dtype) if dtype in FIRST else len(FIRST), dtype)
+def column_order(column: Tuple[str, str, str]) -> Tuple[Any, ...]:
+    """A key that sorts columns: by torch, device and dtype."""
+    torch, device, dtype = column
+    version = tuple(int(part) if part.isdigit() else -1 for part in torch.split("+")[0].split("."))
+    rank = FIRST.index(dtype) if dtype in FIRST else len(FIRST)
+    # the CPU first; what has no device or dtype last
+    return version, torch, not device, device != "cpu", device, not dtype, rank, dtype
+
+
+def column_of(entry: Entry) -> Tuple[str, str, str]:
+    """(torch, device, dtype) of an entry: the column that it belongs to."""
+    return entry.torch, entry.device, entry.dtype
 
 
 def cell_of(entry: Entry) -> str:
     """The column that an entry belongs to: its device and dtype, whatever else its id holds."""
-    return "-".join(part for part in (entry.device, entry.dtype) if part) or "any"
+    return "-".join(part for part in (entry.device, entry.dtype) if part) or "without a dtype"
 
 
 def entry_of(properties: Dict[str, str], nodeid: str, outcome: str, seconds: float, text: str) -> Entry:
@@ -142,15 +168,24 @@ def _seconds(case: ElementTree.Element) -> float:
     return seconds if math.isfinite(seconds) else 0.0
 
 
-def _cases(path: Path) -> Iterator[ElementTree.Element]:
-    """Every testcase element, freed after use."""
-    for _, element in ElementTree.iterparse(str(path)):
-        if element.tag.rpartition("}")[2] == "testcase":
+def _cases(path: Path, run: Run) -> Iterator[ElementTree.Element]:
+    """Every testcase element, freed after use; what the suite says of itself goes to the run."""
+    inside = False
+    for event, element in ElementTree.iterparse(str(path), events=("start", "end")):
+        tag = element.tag.rpartition("}")[2]
+        if event == "start":
+            inside = inside or tag == "testcase"
+            if tag == "testsuite":
+                run.date = element.get("timestamp", "")[:16].replace("T", " ")
+        elif tag == "testcase":
+            inside = False
             yield element
             element.clear()
+        elif tag == "property" and not inside and element.get("name") in FACTS:
+            setattr(run, element.get("name", ""), element.get("value", ""))
 
 
-def read(path: Path) -> List[Entry]:
+def read(path: Path) -> Record:
     """The laws' tests in a junit XML file. Raises UnreadableRecord, saying why."""
     try:
         size = path.stat().st_size
@@ -160,8 +195,8 @@ def read(path: Path) -> List[Entry]:
             raise UnreadableRecord("is empty: the run was cut off before it wrote its record")
         if size > MOST:
             raise UnreadableRecord(f"has {size:,} bytes, more than {MOST:,}: no record is that large")
-        entries, cases, laws = [], 0, 0
-        for case in _cases(path):
+        run, entries, cases, laws = Run(path.name), [], 0, 0
+        for case in _cases(path, run):
             cases += 1
             properties = {item.get("name", ""): item.get("value", "") for item in case.iter("property")}
             outcome, text = _outcome(case)
@@ -186,7 +221,8 @@ def read(path: Path) -> List[Entry]:
     if not laws:
         what = f"{cases} tests, but none of a law" if cases else "no tests"
         raise UnreadableRecord(f"holds {what}: not a record that Frostproof's --junit-xml wrote")
-    return completed(entries)
+    run.torch = completed(entries)
+    return Record(entries, [run])
 
 
 def worst(entries: Sequence[Entry]) -> str:

@@ -1,61 +1,24 @@
-"""Failures that are one: a law's cells with one sentence are one entry, and what explains comes first.
+"""Failures that are one: a law's cells are one entry, and what explains the others comes first.
 
 pytest prints a failure for each test. A broken operation breaks a law in every dtype, and
 after it every law that uses it: of these the laws of single operations come first, a law is
 told once with its cells and one program, and the many that follow from it are told briefly.
+Where something is broken, known defects are only counted.
 """
 
 import copy
-import re
 from typing import Any, Dict, Generator, List, Tuple
 
 import pytest
 
+from frostproof.properties.harness.report.grouping import part, place, sentence
 from frostproof.properties.harness.session.shards import whole
 
 ALL = "frostproof_reports"  # where the terminal keeps what was not grouped
 FULL = 6  # entries that are told with message and program
 MOST = 25  # entries
-BEGINNING = 4  # words of a sentence: values follow
 SEEN = 3  # lines of what was seen, in a brief entry
-# laws by what they take for granted: one that breaks explains those after it
-BASIC = (
-    ("D1", "D2", "D5", "D6", "D7", "D8", "D9"),
-    ("C1", "C2", "C5"),
-    ("F5", "F8"),
-    ("D4", "C3", "F2", "G", "O", "K"),
-    ("F3", "M"),
-)
-
-
-def place(ident: str) -> Tuple[int, int]:
-    """Where a law stands, by the first of its ids: smaller is more basic."""
-    if not ident:
-        return -1, 0
-    first = ident.split(" ")[0]
-    for number, group in enumerate(BASIC):
-        for inner, beginning in enumerate(group):
-            if first == beginning or (len(beginning) == 1 and first.startswith(beginning)):
-                return number, inner
-    return len(BASIC), 0
-
-
-def _seen(text: str) -> str:
-    """What was seen, of a law's message."""
-    lines: List[str] = []
-    for line in text.split("\n"):
-        if lines and not line.startswith(" "):
-            break
-        if lines or line.startswith("seen"):
-            lines.append(line)
-    return "\n".join(lines)
-
-
-def sentence(text: str) -> str:
-    """What was seen, without what differs between cells: numbers, dtypes, devices."""
-    words = re.sub(r"torch\.\w+|\b(cpu|cuda|mps|xpu|meta)(:\d+)?\b", "", _seen(text))
-    words = re.sub(r"\b(b?float|bf|c?double|u?int|complex|half|bool|q?u?int)\d*\w*\b", "", words)
-    return " ".join(re.sub(r"[^a-zA-Z ]+", " ", words).split()[:BEGINNING])
+OTHERS = 3  # other sentences of one law
 
 
 def _facts(report: Any) -> Dict[str, str]:
@@ -63,28 +26,27 @@ def _facts(report: Any) -> Dict[str, str]:
 
 
 def groups(reports: List[Any]) -> List[List[Any]]:
-    """The reports of one law with one sentence together, the most basic law first.
+    """The reports of one law together, the most basic law first.
 
-    Where that leaves more than MOST, all of a law's reports are together. What is no law's
-    stands alone, before all others.
+    What is no law's (a worker that died, a fixture) stands alone, before all others.
     """
-    for by_sentence in (True, False):
-        found: Dict[Tuple[str, ...], List[Any]] = {}
-        for report in reports:
-            facts = _facts(report)
-            if facts.get("law") and facts.get("message"):
-                test = whole(report.nodeid).partition("[")[0]
-                key: Tuple[str, ...] = (test, sentence(facts["message"]) if by_sentence else "")
-            else:
-                key = ("", report.nodeid, getattr(report, "when", ""))
-            found.setdefault(key, []).append(report)
-        if len(found) <= MOST:
-            break
-    ranked = sorted(
-        found.values(),
-        key=lambda some: place(_facts(some[0])["law"]) if "law" in _facts(some[0]) else (-1, 0),
-    )
-    return ranked
+    found: Dict[Tuple[str, ...], List[Any]] = {}
+    for report in reports:
+        facts = _facts(report)
+        if facts.get("law") and facts.get("message"):
+            key: Tuple[str, ...] = (whole(report.nodeid).partition("[")[0],)
+        else:
+            key = (report.nodeid, getattr(report, "when", ""))
+        found.setdefault(key, []).append(report)
+    return sorted(found.values(), key=lambda some: place(_facts(some[0]).get("law", "")))
+
+
+def _by_sentence(group: List[Any]) -> List[List[Any]]:
+    """The reports of a law, those in which the same was seen together."""
+    found: Dict[str, List[Any]] = {}
+    for report in group:
+        found.setdefault(sentence(_facts(report).get("message", "")), []).append(report)
+    return list(found.values())
 
 
 def cells(reports: List[Any]) -> str:
@@ -116,16 +78,29 @@ def _with_text(report: Any, text: str, sections: List[Any]) -> Any:
     return changed
 
 
+def _counted(group: List[Any]) -> List[str]:
+    """Lines of a group's cells, and of what else was seen in some of them."""
+    same, *others = _by_sentence(group)
+    lines = [f"cells     {len(same)} of {len(group)} tests: {cells(same)}"] if others else []
+    if not others and len(group) > 1:
+        lines = [f"cells     {len(group)} tests: {cells(group)}"]
+    for other in others[:OTHERS]:
+        seen = part(_facts(other[0])["message"], "seen")[:1]
+        lines += [f"also      {line[10:]}" for line in seen]
+        lines.append(f"          in {len(other)}: {cells(other)}")
+    if len(others) > OTHERS:
+        lines.append(f"also      {len(others) - OTHERS} other sentences: -vv shows each test")
+    return lines
+
+
 def _in_full(group: List[Any]) -> Any:
     """The first report of a group, with the cells of all of them."""
     first = group[0]
     if len(group) == 1:
         return first
-    text = _facts(first)["message"]
-    line = f"cells     {len(group)} tests: {cells(group)}\n"
-    at = text.find("rerun ")
-    text = f"{text[:at]}{line}{text[at:]}" if at >= 0 else f"{text}\n{line.rstrip()}"
-    return _with_text(first, text, first.sections)
+    text = _facts(first)["message"].split("\n")
+    at = next((at for at, line in enumerate(text) if line.startswith("rerun ")), len(text))
+    return _with_text(first, "\n".join([*text[:at], *_counted(group), *text[at:]]), first.sections)
 
 
 def _in_brief(group: List[Any]) -> Any:
@@ -134,14 +109,14 @@ def _in_brief(group: List[Any]) -> Any:
     facts = _facts(first)
     if not facts.get("law") or not facts.get("message"):
         return first
-    seen = _seen(facts["message"]).split("\n")
+    seen = part(facts["message"], "seen")
     more = [f"{'':<10}..."] if len(seen) > SEEN else []
     kept = [
         line
         for line in facts["message"].split("\n")
         if line.startswith(("expected", "rerun", "program"))
     ]
-    lines = [*kept[:1], *seen[:SEEN], *more, f"cells     {len(group)}: {cells(group)}", *kept[1:]]
+    lines = [*kept[:1], *seen[:SEEN], *more, *_counted(group), *kept[1:]]
     return _with_text(first, "\n".join(lines), [])
 
 
@@ -198,13 +173,19 @@ class Grouping:
         setattr(terminalreporter, ALL, kept)
         if "failed" in kept:
             stats["failed"] = shown(kept["failed"])
-        if "xfailed" in kept:
-            stats["xfailed"] = known(kept["xfailed"])
+        defects = known(kept.get("xfailed", []))
+        if defects:
+            stats["xfailed"] = [] if "failed" in kept else defects
         try:
             return (yield)
         finally:
             stats.update(kept)
             delattr(terminalreporter, ALL)
+            if defects and "failed" in kept:
+                terminalreporter.write_line(
+                    f"{len(kept['xfailed'])} tests show {len(defects)} known defects, as where "
+                    "nothing is broken: -vv or --report lists them"
+                )
 
 
 def reports_of(terminal: Any, outcome: str) -> List[Any]:

@@ -104,7 +104,8 @@ def write(terminal: Any, dtypes: Sequence[str] = ()) -> None:
     rows: List[Tuple[str, ...]] = [
         ("file", "device-dtype", "held", "broken", "known", "not offered", "skipped", "examples")
     ]
-    for (file, cell), count in sorted(_folded(counts).items()):
+    loud = any(count["failed"] + count["error"] for count in counts.values())
+    for (file, cell), count in sorted(_folded(counts, 1 if loud else 6).items()):
         broken = count["failed"] + count["error"] + count["xpassed"]
         numbers = [count[kind] for kind in ("xfailed", NOT_OFFERED, "skipped", "examples")]
         rows.append((file, cell, *map(str, (count["passed"], broken, *numbers))))
@@ -126,24 +127,20 @@ def write(terminal: Any, dtypes: Sequence[str] = ()) -> None:
 
 
 def _folded(
-    counts: Dict[Tuple[str, str], Dict[str, int]],
+    counts: Dict[Tuple[str, str], Dict[str, int]], most: int
 ) -> Dict[Tuple[str, str], Dict[str, int]]:
-    """Dtypes of one file and device with nothing broken share a row when there are many."""
-    dtypes: Dict[Tuple[str, str], List[str]] = defaultdict(list)
-    for file, cell in counts:
-        dtypes[file, cell.partition("-")[0]].append(cell)
+    """Dtypes of one file and device share a row when they are more than most: the broken, the others."""
+    alike: Dict[Tuple[str, str, str], List[str]] = defaultdict(list)
+    for (file, cell), count in counts.items():
+        broken = "broken " if count["failed"] + count["error"] else ""
+        alike[file, cell.partition("-")[0], broken].append(cell)
     folded: Dict[Tuple[str, str], Dict[str, int]] = {}
-    for (file, device), cells in dtypes.items():
-        quiet = [c for c in cells if not counts[file, c]["failed"] + counts[file, c]["error"]]
-        if len(quiet) > 6:
-            total: Dict[str, int] = defaultdict(int)
-            for cell in quiet:
-                for outcome, number in counts[file, cell].items():
-                    total[outcome] += number
-            folded[file, f"{device}, {len(quiet)} dtypes"] = total
-        else:
-            quiet = []
+    for (file, device, broken), cells in alike.items():
+        if len(cells) <= most:
+            folded.update(((file, cell), counts[file, cell]) for cell in cells)
+            continue
+        total = folded[file, f"{device}, {len(cells)} {broken}dtypes"] = defaultdict(int)
         for cell in cells:
-            if cell not in quiet:
-                folded[file, cell] = counts[file, cell]
+            for outcome, number in counts[file, cell].items():
+                total[outcome] += number
     return folded
