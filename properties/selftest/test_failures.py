@@ -47,7 +47,7 @@ def texts(reports: List[Any]) -> List[str]:
 
 def test_cells_of_a_law_are_one_entry() -> None:
     (text,) = texts([failed("D1", "test_a", dtype) for dtype in DTYPES])
-    assert text.count("expected") == 1 and "cells     9 tests: cpu-float32, cpu-float64" in text
+    assert text.count("expected  ") == 1 and "cells     9 tests: cpu-float32, cpu-float64" in text
     assert "cpu-int16 and 1 more" in text and text.index("cells ") < text.index("rerun ")
     assert 'rerun     pytest -p a.plugin "properties' in text  # what the user gave is kept
 

@@ -18,6 +18,7 @@ ALL = "frostproof_reports"  # where the terminal keeps what was not grouped
 FULL = 6  # entries that are told with message and program
 MOST = 25  # entries
 SEEN = 3  # lines of what was seen, in a brief entry
+LISTED = 15  # laws beyond MOST, by name
 OTHERS = 3  # other sentences of one law
 
 
@@ -125,9 +126,10 @@ def _rest(found: List[List[Any]]) -> Any:
     laws = [
         f"{_facts(group[0]).get('law', '?')} {group[0].nodeid.partition('[')[0]}" for group in found
     ]
-    text = f"and {len(found)} more laws are broken, probably by the same:\n" + "\n".join(
-        f"{'':<10}{law}" for law in laws[:40]
-    )
+    if len(laws) > LISTED:
+        laws[LISTED:] = [f"and {len(laws) - LISTED} others: -vv or --report tells all"]
+    lines = [f"and {len(found)} more laws are broken, probably by the same:"]
+    text = "\n".join([*lines, *(f"{'':<10}{law}" for law in laws)])
     return _with_text(found[0][0], text, [])
 
 

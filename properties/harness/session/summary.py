@@ -129,7 +129,7 @@ def write(terminal: Any, dtypes: Sequence[str] = ()) -> None:
 def _folded(
     counts: Dict[Tuple[str, str], Dict[str, int]], most: int
 ) -> Dict[Tuple[str, str], Dict[str, int]]:
-    """Dtypes of one file and device share a row when they are more than most: the broken, the others."""
+    """Dtypes of one file and device share a row where they are more than most: broken, others."""
     alike: Dict[Tuple[str, str, str], List[str]] = defaultdict(list)
     for (file, cell), count in counts.items():
         broken = "broken " if count["failed"] + count["error"] else ""
