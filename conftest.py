@@ -13,7 +13,7 @@ sys.path.insert(0, PACKAGE)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (PACKAGE, os.environ.get("PYTHONPATH", ""))))
 
 from frostproof import plugin  # noqa: E402
-from frostproof.properties.harness.session import options  # noqa: E402
+from frostproof.properties.harness.core import options  # noqa: E402
 
 if Path(options.__file__).parents[2] != ROOT / "properties":
     raise pytest.UsageError(

@@ -10,7 +10,6 @@ import torch
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from frostproof.properties.harness.core import evidence
 from frostproof.properties.harness.core.bits import read_bits
 from frostproof.properties.harness.core.checks import check, check_equal, check_same_bits, count_cases
 from frostproof.properties.harness.core.law import PRECISE, law, part
@@ -31,6 +30,7 @@ from frostproof.properties.harness.running.call_modes import (
 )
 from frostproof.properties.harness.running.subprocesses import Subprocess, digest
 from frostproof.properties.harness.running.trainer import Trainer
+from frostproof.properties.harness.session import evidence
 from frostproof.properties.test_gradients import check_gradients, expected_of
 from frostproof.strategies import MLP, Cuts, Layer, OptimizerSpec, TrainingRun, mlps, training_runs
 from frostproof.strategies.networks import ACTIVATIONS, NORMS

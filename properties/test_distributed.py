@@ -9,7 +9,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frostproof.properties.harness.core import evidence
 from frostproof.properties.harness.core.bits import describe_difference, from_bits, read_bits
 from frostproof.properties.harness.core.checks import check, check_close, check_equal, fail
 from frostproof.properties.harness.core.law import law, part
@@ -25,6 +24,7 @@ from frostproof.properties.harness.running.distributed_training import (
 )
 from frostproof.properties.harness.running.trainer import Trainer
 from frostproof.properties.harness.running.worker_processes import WorkerDied
+from frostproof.properties.harness.session import evidence
 from frostproof.strategies import MLP, TrainingRun, training_runs
 from frostproof.strategies.capabilities import NotOffered, accepts, lacks
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from frostproof.properties.harness.core.checks import check, check_equal, fail
 from frostproof.properties.harness.core.law import FLOATING, law
-from frostproof.properties.harness.reference.eager.judge import (
+from frostproof.properties.harness.programs.model_judge import (
     by_model,
     by_torch,
     counts_at_birth,

@@ -16,7 +16,6 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from frostproof.properties.harness.core import evidence
 from frostproof.properties.harness.core.bits import from_bits, read_bits
 from frostproof.properties.harness.core.checks import (
     check,
@@ -35,6 +34,7 @@ from frostproof.properties.harness.reference.update_rules import Rule, rule_for
 from frostproof.properties.harness.reproducer.recording import recorded
 from frostproof.properties.harness.running import workarounds
 from frostproof.properties.harness.running.trainer import Trainer
+from frostproof.properties.harness.session import evidence
 from frostproof.properties.test_optimizers import check_update
 from frostproof.strategies import MLP, OptimizerSpec, TrainingRun, mlps
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from frostproof.properties.harness.core.checks import check, count_cases
-from frostproof.properties.harness.core.evidence import Current
 from frostproof.properties.harness.core.law import DIFFERENTIABLE, law
 from frostproof.properties.harness.operators.coverage import DTYPES, MODULES, noted
 from frostproof.properties.harness.operators.passes import Found, try_modules
+from frostproof.properties.harness.session.evidence import Current
 from frostproof.strategies import operator_modules
 from frostproof.strategies.capabilities import NotOffered
 

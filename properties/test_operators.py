@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frostproof.properties.harness.core.checks import check, count_cases, fail
-from frostproof.properties.harness.core.evidence import Current
 from frostproof.properties.harness.core.law import DIFFERENTIABLE, PRECISE, law, part
+from frostproof.properties.harness.defects.operators import DEFECTS, OperatorDefect
 from frostproof.properties.harness.operators.coverage import DTYPES, PARTS, noted
-from frostproof.properties.harness.operators.defects import DEFECTS, OperatorDefect
 from frostproof.properties.harness.operators.passes import Found, try_call, try_database
 from frostproof.properties.harness.operators.reasons import applying
+from frostproof.properties.harness.session.evidence import Current
 from frostproof.strategies import operator_database, operator_table
 from frostproof.strategies.capabilities import NotOffered
 from frostproof.strategies.operators import OperatorCase, names_of, operators

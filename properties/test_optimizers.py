@@ -10,7 +10,6 @@ import torch
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from frostproof.properties.harness.core import evidence
 from frostproof.properties.harness.core.bits import read_bits
 from frostproof.properties.harness.core.checks import (
     check,
@@ -20,6 +19,7 @@ from frostproof.properties.harness.core.checks import (
     count_cases,
 )
 from frostproof.properties.harness.core.law import COMPLEX, FLOATING, PRECISE, law
+from frostproof.properties.harness.defects.known import version_tuple
 from frostproof.properties.harness.reference import oracle
 from frostproof.properties.harness.reference.update_rules import (
     Rule,
@@ -29,9 +29,9 @@ from frostproof.properties.harness.reference.update_rules import (
     rule_for,
 )
 from frostproof.properties.harness.running import workarounds
-from frostproof.properties.harness.running.known_defects import version_tuple
 from frostproof.properties.harness.running.scenario import ListingRun, gradient_like, state_bits
 from frostproof.properties.harness.running.trainer import Trainer
+from frostproof.properties.harness.session import evidence
 from frostproof.strategies import (
     OptimizerScenario,
     OptimizerSpec,

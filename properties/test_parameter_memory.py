@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import settings
 
-from frostproof.properties.harness.core import evidence
 from frostproof.properties.harness.core.checks import check, check_raises, count_cases, fail
 from frostproof.properties.harness.core.law import PRECISE, law
 from frostproof.properties.harness.running.parameter_memory import StorageRun
 from frostproof.properties.harness.running.worker_processes import WorkerDied, Workers
+from frostproof.properties.harness.session import evidence
 from frostproof.strategies import OptimizerSpec, optimizer_names
 from frostproof.strategies.capabilities import NotOffered
 from frostproof.strategies.optimizer_traits import traits_of

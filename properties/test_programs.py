@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from frostproof.properties.harness.core.checks import check
 from frostproof.properties.harness.core.law import law, part
+from frostproof.properties.harness.defects.known import version_tuple
 from frostproof.properties.harness.programs.defects import ROWS, Row, covered
 from frostproof.properties.harness.programs.judge import Refused, judge
 from frostproof.properties.harness.programs.modes import CHEAP, MODES
 from frostproof.properties.harness.programs.source import fact_of
-from frostproof.properties.harness.running.known_defects import version_tuple
 from frostproof.strategies.capabilities import NotOffered
 from frostproof.strategies.programs import programs
 

@@ -16,11 +16,11 @@ from frostproof.properties.harness.core.checks import (
     count_cases,
     snapshot,
 )
-from frostproof.properties.harness.core.evidence import Current
 from frostproof.properties.harness.core.law import law
 from frostproof.properties.harness.own import anatomy
 from frostproof.properties.harness.own.findings import named
 from frostproof.properties.harness.own.model import OwnModel, allowed, difference, off_its_step
+from frostproof.properties.harness.session.evidence import Current
 from frostproof.properties.harness.session.state import of
 from frostproof.strategies import OptimizerSpec, freeze_masks, optimizers
 

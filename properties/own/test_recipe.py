@@ -4,10 +4,10 @@ import pytest
 
 from frostproof.properties.harness.core.checks import check
 from frostproof.properties.harness.core.law import law
+from frostproof.properties.harness.core.options import value
 from frostproof.properties.harness.own.examination import Examination, examine
 from frostproof.properties.harness.own.findings import told
 from frostproof.properties.harness.own.recipe import Recipe
-from frostproof.properties.harness.session.options import value
 from frostproof.properties.harness.session.state import of
 
 SOURCE = "the recipe's own steps"

@@ -9,7 +9,8 @@ from typing import Any, List
 
 import pytest
 
-from frostproof.properties.harness.session import failures, summary
+from frostproof.properties.harness.report import failures
+from frostproof.properties.harness.session import summary
 from frostproof.properties.selftest import ROOT
 
 MESSAGE = """\

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from frostproof.properties.harness.running.known_defects import version_tuple
+from frostproof.properties.harness.defects.known import version_tuple
 from frostproof.properties.selftest.faults.catalogue import collected_laws
 from frostproof.properties.selftest.faults.fault import Fault, all_faults
 from frostproof.properties.selftest.faults.process import run_alone

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from frostproof.properties.harness.defects import known
+from frostproof.properties.harness.defects.known import Defect, applying, version_tuple
 from frostproof.properties.harness.report.record import read
-from frostproof.properties.harness.running import known_defects
-from frostproof.properties.harness.running.known_defects import Defect, applying, version_tuple
 from frostproof.properties.selftest import PACKAGE, ROOT
 
 ISSUE = "pytorch/pytorch#1"
@@ -23,9 +23,9 @@ def run(
 ) -> "subprocess.CompletedProcess[str]":
     """pytest with one row as the whole table, and torch or Python broken by some code."""
     (folder / "table.py").write_text(
-        "from frostproof.properties.harness.running import known_defects\n"
-        "from frostproof.properties.harness.running.known_defects import Defect\n"
-        f"known_defects.DEFECTS = ({row!r},)\n{code}\n"
+        "from frostproof.properties.harness.defects import known\n"
+        "from frostproof.properties.harness.defects.known import Defect\n"
+        f"known.DEFECTS = ({row!r},)\n{code}\n"
     )
     command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-p", "table"]
     command += ["--hypothesis-profile", "quick", f"--junit-xml={folder / 'r.xml'}", *arguments]
@@ -62,7 +62,7 @@ def test_a_known_defect_that_no_longer_shows_fails(tmp_path: Path) -> None:
     result = run(tmp_path, row, "properties/test_lambda.py", "-k", "left_fold")
     assert result.returncode == 1, result.stdout
     assert f"It does not show with torch {torch.__version__}: the law holds here." in result.stdout
-    assert "known_defects.py" in result.stdout and "XPASS" not in result.stdout
+    assert "defects/known.py" in result.stdout and "XPASS" not in result.stdout
     (entry,) = read(tmp_path / "r.xml").entries
     assert entry.outcome == "broken" and "the law holds here" in entry.message
 
@@ -97,17 +97,17 @@ def test_versions_choose_rows(monkeypatch: pytest.MonkeyPatch) -> None:
         Defect("a::b", "old", ISSUE, last=(1, 8)),
         Defect("a::c", "some", ISSUE, first=(2, 4), last=(2, 13)),
     )
-    monkeypatch.setattr(known_defects, "DEFECTS", rows)
+    monkeypatch.setattr(known, "DEFECTS", rows)
     assert [row.sentence for row in applying("1.8.1")] == ["old"]
     assert [row.sentence for row in applying("2.13.0+cpu")] == ["some"]
     assert applying("2.14.0.dev20260101") == []
     with pytest.raises(ValueError, match="not a torch version"):
         version_tuple("nightly")
-    monkeypatch.setattr(known_defects, "DEFECTS", (Defect("a::b", "none", ISSUE, (2, 4), (2, 3)),))
+    monkeypatch.setattr(known, "DEFECTS", (Defect("a::b", "none", ISSUE, (2, 4), (2, 3)),))
     with pytest.raises(ValueError, match="empty version range"):
-        known_defects.check_table()
+        known.check_table()
 
 
 def test_every_row_is_whole() -> None:
-    for row in known_defects.DEFECTS:
+    for row in known.DEFECTS:
         assert row.sentence and row.issue and (ROOT / "properties" / row.test.split("::")[0]).exists()

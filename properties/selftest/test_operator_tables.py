@@ -6,12 +6,12 @@ from typing import List, Union
 import pytest
 import torch
 
+from frostproof.properties.harness.defects.operator_row import OperatorDefect
+from frostproof.properties.harness.defects.operators import DEFECTS
 from frostproof.properties.harness.operators.coverage import PORTIONS, lines, noted
-from frostproof.properties.harness.operators.defects import DEFECTS
 from frostproof.properties.harness.operators.modules import masks_of
 from frostproof.properties.harness.operators.passes import Found, try_call, try_modules
 from frostproof.properties.harness.operators.reasons import REASONS, Reason, name_of
-from frostproof.properties.harness.operators.row import OperatorDefect
 from frostproof.strategies import operator_modules, operator_table
 from frostproof.strategies.operators import OperatorCase
 

@@ -24,6 +24,7 @@ from frostproof.properties import test_histories
 from frostproof.properties.harness.core import law
 from frostproof.properties.harness.core.bits import describe_difference, read_bits
 from frostproof.properties.harness.core.checks import LawBroken
+from frostproof.properties.harness.defects.known import applying
 from frostproof.properties.harness.reproducer.case import Case
 from frostproof.properties.harness.reproducer.recording import MACHINE, RecordedData, Recorder
 from frostproof.properties.harness.reproducer.replay import (
@@ -36,7 +37,6 @@ from frostproof.properties.harness.reproducer.replay import (
 )
 from frostproof.properties.harness.reproducer.statements import TooLong, every
 from frostproof.properties.harness.reproducer.tape import Tape
-from frostproof.properties.harness.running.known_defects import applying
 from frostproof.properties.harness.session import axes
 from frostproof.properties.selftest import PACKAGE, ROOT
 from frostproof.properties.selftest.programs import sample
@@ -446,7 +446,7 @@ UNEXPECTED = {
     "in a step": ([STEP], "raised at ", True),
     "in what writes the program": ([STEP, "torch:Tensor.tolist"], "none: RuntimeError was", False),
     "in what tells of it": (
-        [STEP, "frostproof.properties.harness.reproducer.message:described"],
+        [STEP, "frostproof.properties.harness.session.message:described"],
         "no message could be made of this: RuntimeError: torch fell over",
         True,
     ),

@@ -12,9 +12,10 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence
 
 import pytest
 
+from frostproof.properties.harness.core import shards
 from frostproof.properties.harness.machine import assignment
 from frostproof.properties.harness.report.record import read
-from frostproof.properties.harness.session import database, shards, summary
+from frostproof.properties.harness.session import database, summary
 from frostproof.properties.selftest.test_machine import run
 
 GIB = 2**30

@@ -18,9 +18,9 @@ from typing import Any, Iterable, List
 from hypothesis import Phase, settings
 from hypothesis.database import ExampleDatabase, choices_to_bytes
 
+from frostproof.properties.harness.core.shards import DIGEST, USED
+from frostproof.properties.harness.core.shards import whole as whole_id
 from frostproof.properties.harness.machine.running import Note, Noted
-from frostproof.properties.harness.session.shards import DIGEST, USED
-from frostproof.properties.harness.session.shards import whole as whole_id
 
 ASKED = "FROSTPROOF_DESCRIBE"
 LIMIT = 60.0

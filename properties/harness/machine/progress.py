@@ -12,8 +12,8 @@ from typing import Any, Callable, List, Optional
 
 import pytest
 
+from frostproof.properties.harness.core.options import value
 from frostproof.properties.harness.machine import running
-from frostproof.properties.harness.session.options import value
 
 EVERY = 30.0  # seconds, in the nightly profile
 MOST = 6  # laws told in a line

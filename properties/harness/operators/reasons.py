@@ -9,7 +9,7 @@ from typing import List, Optional, Sequence, Set, Union
 
 import torch
 
-from frostproof.properties.harness.operators.defects import DEFECTS, OperatorDefect
+from frostproof.properties.harness.defects.operators import DEFECTS, OperatorDefect
 from frostproof.properties.harness.operators.trial import Problem
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
 import pytest
 
+from frostproof.properties.harness.core.law_files import collect_own
+from frostproof.properties.harness.core.options import OWN, value
 from frostproof.properties.harness.own.factory import load
 from frostproof.properties.harness.own.recipe import Recipe
 from frostproof.properties.harness.own.recipe import build as build_recipe
-from frostproof.properties.harness.session.law_files import collect_own
-from frostproof.properties.harness.session.options import OWN, value
 
 if TYPE_CHECKING:  # both draw, and Hypothesis takes its time to import
     from frostproof.properties.harness.own.model import OwnModel

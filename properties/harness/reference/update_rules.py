@@ -19,7 +19,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple, Type
 
 import torch
 
-from frostproof.properties.harness.running.known_defects import version_tuple
+from frostproof.properties.harness.defects.known import version_tuple
 from frostproof.strategies import OptimizerSpec
 
 # Since this torch NAdam's product of momenta is a tensor of the default dtype, not a

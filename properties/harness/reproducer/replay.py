@@ -33,7 +33,6 @@ assert closing is not None  # it says what the checks are in a program
 QUIET = (
     "frostproof.properties.harness.core.bits",
     "frostproof.properties.harness.core.checks",
-    "frostproof.properties.harness.core.evidence",
     "frostproof.properties.harness.core.law",
     "frostproof.properties.harness.reference.oracle",
     "frostproof.properties.harness.reference.update_rules",
@@ -42,7 +41,7 @@ QUIET = (
     "frostproof.properties.harness.session.",
     "frostproof.properties.harness.report.",
     "frostproof.properties.harness.own.",
-    "frostproof.properties.harness.running.known_defects",
+    "frostproof.properties.harness.defects.known",
     "frostproof.properties.selftest.",
     "frostproof.strategies.capabilities",
     "frostproof.strategies.digits",

@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, Optional, Tuple, Type
 import torch
 import torch.utils.checkpoint
 
-from frostproof.properties.harness.running.known_defects import version_tuple
+from frostproof.properties.harness.defects.known import version_tuple
 from frostproof.properties.harness.running.trainer import Trainer
 from frostproof.strategies import TrainingRun
 from frostproof.strategies.capabilities import NotOffered, checkpoint_options

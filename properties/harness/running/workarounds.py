@@ -4,7 +4,7 @@ import dataclasses
 
 import torch
 
-from frostproof.properties.harness.running.known_defects import known
+from frostproof.properties.harness.defects.known import known
 from frostproof.strategies import OptimizerScenario, OptimizerSpec
 
 EMPTY_STEP = "test_freeze.py::test_step_without_gradients"

@@ -5,7 +5,8 @@ from typing import List
 import pytest
 import torch
 
-from frostproof.properties.harness.session import axes, shards
+from frostproof.properties.harness.core import shards
+from frostproof.properties.harness.session import axes
 from frostproof.properties.harness.session.profiles import ENUMERATED_DEPTH
 from frostproof.properties.harness.session.state import of
 

@@ -9,25 +9,24 @@ import hypothesis
 import pytest
 import torch
 
-from frostproof.properties.harness.core import evidence, own_warnings
+from frostproof.properties.harness.core import law_files, own_warnings, shards
+from frostproof.properties.harness.core.options import LAWS, value
+from frostproof.properties.harness.defects import known
 from frostproof.properties.harness.machine import describe, memory
-from frostproof.properties.harness.machine import plugin as machine
 from frostproof.properties.harness.own import options as own
-from frostproof.properties.harness.report import plugin as report
-from frostproof.properties.harness.reproducer import report as explanation
-from frostproof.properties.harness.running import known_defects
 from frostproof.properties.harness.session import (
     axes,
     cells,
     database,
-    law_files,
+    evidence,
+    explanation,
     order,
     profiles,
     recipes,
-    shards,
     summary,
 )
-from frostproof.properties.harness.session.options import LAWS, value
+from frostproof.properties.harness.session import reporting as report
+from frostproof.properties.harness.session import workers as machine
 from frostproof.properties.harness.session.state import KEY, Session, of
 
 
@@ -52,7 +51,7 @@ def begin(config: pytest.Config, laws: Path) -> None:
     session = config.stash[KEY] = Session(laws, profile, seed, split, devices, dtypes)
     session.examples = examples
     torch.set_num_threads(1)  # more threads fight the other workers over small nets
-    known_defects.configure(value(config, "known-defects"), config.invocation_params.dir)
+    known.configure(value(config, "known-defects"), config.invocation_params.dir)
     if value(config, LAWS) and config.args_source is not pytest.Config.ArgsSource.ARGS:
         config.args = [str(laws)]
     session.own = own.configure(config, laws, devices if value(config, "device") else [])
@@ -113,7 +112,7 @@ class Hooks:
     def pytest_collection_modifyitems(self, config: pytest.Config, items: List[pytest.Item]) -> None:
         """Known defects, and the laws' order."""
         chosen = any(value(config, name) for name in ("device", "dtype"))
-        known_defects.mark(items, whole=not chosen and not any("::" in arg for arg in config.args))
+        known.mark(items, whole=not chosen and not any("::" in arg for arg in config.args))
         items.sort(key=order.place)  # stable: otherwise laws keep their order
 
     @pytest.hookimpl(wrapper=True)
@@ -150,7 +149,7 @@ class Hooks:
         if broken and not recipes.is_recipes(item):
             explanation.explain(item, call, made)
             of(item.config).machine.explain(item, call, made)
-            known_defects.holds_again(made)
+            known.holds_again(made)
         return made
 
     def pytest_report_header(self, config: pytest.Config) -> List[str]:

@@ -10,11 +10,11 @@ from typing import Any, Generator, List
 import pytest
 import torch
 
+from frostproof.properties.harness.core import law_files
 from frostproof.properties.harness.core.checks import Tally
+from frostproof.properties.harness.core.options import value
+from frostproof.properties.harness.core.shown import shown
 from frostproof.properties.harness.own import options as own
-from frostproof.properties.harness.session import law_files
-from frostproof.properties.harness.session.options import value
-from frostproof.properties.harness.session.shown import shown
 from frostproof.properties.harness.session.state import KEY, Session, of
 
 
@@ -31,7 +31,7 @@ def begin(config: pytest.Config, laws: Path) -> None:
     session = config.stash[KEY] = Session(laws)
     session.own = own.configure(config, laws, value(config, "device"))
     if value(config, "report") or os.environ.get("GITHUB_STEP_SUMMARY"):
-        from frostproof.properties.harness.report import plugin as report
+        from frostproof.properties.harness.session import reporting as report
 
         report.configure(config)
     config.pluginmanager.register(law_files.LawFiles(laws), "frostproof-law-files")

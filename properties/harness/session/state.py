@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, List
 import pytest
 
 if TYPE_CHECKING:
-    from frostproof.properties.harness.machine.plugin import Machine
     from frostproof.properties.harness.own.options import Own
     from frostproof.properties.harness.session.database import Examples
+    from frostproof.properties.harness.session.workers import Machine
 
 
 @dataclass

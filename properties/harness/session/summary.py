@@ -3,11 +3,11 @@
 from collections import defaultdict
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
-from frostproof.properties.harness.core.evidence import LACKS
+from frostproof.properties.harness.core.shards import whole
 from frostproof.properties.harness.operators import coverage as operator_coverage
+from frostproof.properties.harness.report.failures import reports_of
 from frostproof.properties.harness.session.axes import LEFT_OUT
-from frostproof.properties.harness.session.failures import reports_of
-from frostproof.properties.harness.session.shards import whole
+from frostproof.properties.harness.session.evidence import LACKS
 
 NOT_OFFERED = "not offered"
 # Worst first: of a law's shards the worst one decides.

@@ -91,8 +91,8 @@ def check_optimizer(factory: Callable[[Any], Any], *, examples: int = 20) -> Non
     with _examples(examples):
         from hypothesis import settings
 
+        from frostproof.properties.harness.core.shards import USED
         from frostproof.properties.harness.own.optimizer import build
-        from frostproof.properties.harness.session.shards import USED
         from frostproof.properties.own import test_optimizer
 
         with _refused():

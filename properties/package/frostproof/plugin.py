@@ -10,7 +10,7 @@ from typing import Any, Callable, Generator, List, Optional, Sequence
 
 import pytest
 
-from frostproof.properties.harness.session import options
+from frostproof.properties.harness.core import options
 
 
 class Checkout:

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from frostproof.properties import test_freeze
-from frostproof.properties.harness.core import evidence
 from frostproof.properties.harness.machine import accelerators
 from frostproof.properties.harness.reproducer.recording import Recorder
+from frostproof.properties.harness.session import evidence
 from frostproof.strategies import MLP, TrainingRun, mlps, training_runs
 from frostproof.strategies.networks import ACTIVATION_MODULES, Layer
 

@@ -8,7 +8,7 @@ from typing import List, Optional
 
 import torch
 
-from frostproof.properties.harness.running.known_defects import version_tuple
+from frostproof.properties.harness.defects.known import version_tuple
 from frostproof.properties.selftest.faults import report
 from frostproof.properties.selftest.faults.catalogue import collected_laws
 from frostproof.properties.selftest.faults.fault import Fault, all_faults

@@ -10,7 +10,8 @@ from typing import Any, List, Optional
 import hypothesis
 import pytest
 
-from frostproof.properties.harness.report import markdown, page
+from frostproof.properties.harness.core.options import value
+from frostproof.properties.harness.report import failures, markdown, page
 from frostproof.properties.harness.report.record import (
     FACTS,
     Record,
@@ -20,8 +21,6 @@ from frostproof.properties.harness.report.record import (
     offered,
     written,
 )
-from frostproof.properties.harness.session import failures
-from frostproof.properties.harness.session.options import value
 from frostproof.properties.harness.session.state import of
 
 

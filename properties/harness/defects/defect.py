@@ -21,4 +21,4 @@ class Defect:
     last: Tuple[int, int] = (999, 0)
     cells: str = ".*"
     condition: str = ""
-    table: str = "properties/harness/running/known_defects.py"
+    table: str = "properties/harness/defects/known.py"

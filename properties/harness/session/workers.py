@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterator, List, Optional, Set
 
 import pytest
 
-from frostproof.properties.harness.core import evidence
+from frostproof.properties.harness.core.options import value
 from frostproof.properties.harness.machine import (
     accelerators,
     assignment,
@@ -26,10 +26,8 @@ from frostproof.properties.harness.machine import (
     running,
 )
 from frostproof.properties.harness.own import options as own
-from frostproof.properties.harness.reproducer import message
-from frostproof.properties.harness.reproducer.report import RECORDER
-from frostproof.properties.harness.session import axes
-from frostproof.properties.harness.session.options import value
+from frostproof.properties.harness.session import axes, evidence, message
+from frostproof.properties.harness.session.explanation import RECORDER
 from frostproof.properties.harness.session.state import of
 
 DESCRIBED = 5  # dead laws whose example is drawn again

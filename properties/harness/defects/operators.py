@@ -7,9 +7,9 @@ longer shows is reported, and so is a row that nothing needed in a whole pass.
 
 from typing import List, Sequence, Tuple
 
-from frostproof.properties.harness.operators.derivative_defects import DERIVATIVES
-from frostproof.properties.harness.operators.row import OperatorDefect
-from frostproof.properties.harness.running.defect import Defect
+from frostproof.properties.harness.defects.defect import Defect
+from frostproof.properties.harness.defects.derivatives import DERIVATIVES
+from frostproof.properties.harness.defects.operator_row import OperatorDefect
 
 ALIASED = "pytorch/pytorch#34082, which speaks of the aliasing, not of the wrong values"
 DEFECTS: Sequence[OperatorDefect] = (

@@ -2,7 +2,7 @@
 
 from typing import Sequence
 
-from frostproof.properties.harness.operators.row import OperatorDefect
+from frostproof.properties.harness.defects.operator_row import OperatorDefect
 
 DERIVATIVES: Sequence[OperatorDefect] = (
     OperatorDefect(

@@ -10,13 +10,13 @@ from typing import Any, List, Optional, Tuple
 import hypothesis.errors
 import pytest
 
+from frostproof.properties.harness.core.options import value
+from frostproof.properties.harness.core.shown import shown
 from frostproof.properties.harness.report.drawing import network_of
-from frostproof.properties.harness.reproducer import message
 from frostproof.properties.harness.reproducer.case import Case
 from frostproof.properties.harness.reproducer.recording import Recorder
 from frostproof.properties.harness.reproducer.replay import Found, found_by
-from frostproof.properties.harness.session.options import value
-from frostproof.properties.harness.session.shown import shown
+from frostproof.properties.harness.session import message
 
 STARTED = time.time()
 OF_THE_USER = ("test_model.py", "test_optimizer.py", "test_recipe.py")

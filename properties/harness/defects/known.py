@@ -11,11 +11,11 @@ from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 import pytest
 import torch
 
-from frostproof.properties.harness.operators import defects as operator_defects
-from frostproof.properties.harness.running import defect_conditions, defect_files, optimizer_defects
-from frostproof.properties.harness.running.defect import Defect
-from frostproof.properties.harness.running.training_defects import TRAINING
-from frostproof.properties.harness.session import shards
+from frostproof.properties.harness.core import shards
+from frostproof.properties.harness.defects import conditions, optimizers, tables
+from frostproof.properties.harness.defects import operators as operator_defects
+from frostproof.properties.harness.defects.defect import Defect
+from frostproof.properties.harness.defects.training import TRAINING
 
 
 def version_tuple(text: str) -> Tuple[int, int]:
@@ -75,7 +75,7 @@ DEFECTS: Sequence[Defect] = (
         issue="measured on 1.8.1 to 2.14.1; no upstream report was found",
     ),
     *TRAINING,
-    *optimizer_defects.rows(),
+    *optimizers.rows(),
     Defect(
         test="test_device_copies.py::test_lazy_signs_arrive",
         sentence="CUDA's copy to the CPU turns a lazy sign twice where the source has gaps",
@@ -98,7 +98,7 @@ OF_THE_USER: List[Defect] = []  # from --known-defects
 
 def configure(asked: Sequence[str], folder: Path) -> None:
     """Read the user's tables, and check all; raises pytest.UsageError for one that cannot be."""
-    OF_THE_USER[:] = [row for name in asked for row in defect_files.read(name, folder)]
+    OF_THE_USER[:] = [row for name in asked for row in tables.read(name, folder)]
     check_table()
 
 
@@ -119,7 +119,7 @@ def check_table() -> None:
         if defect.first > defect.last:
             raise ValueError(f"known defect with an empty version range: {defect}")
         re.compile(defect.cells)
-        defect_conditions.holds(defect.condition, ())
+        conditions.holds(defect.condition, ())
 
 
 def unmatched(items: Sequence[pytest.Item]) -> List[Defect]:
@@ -199,7 +199,7 @@ class Conditional:
         self.held: Dict[Defect, int] = {}
 
     def _of(self, values: Sequence[Any]) -> List[Defect]:
-        return [row for row in self.rows if defect_conditions.holds(row.condition, values)]
+        return [row for row in self.rows if conditions.holds(row.condition, values)]
 
     def holds(self, values: Sequence[Any]) -> None:
         """An example with these values held."""

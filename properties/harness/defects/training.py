@@ -2,7 +2,7 @@
 
 from typing import Sequence
 
-from frostproof.properties.harness.running.defect import Defect
+from frostproof.properties.harness.defects.defect import Defect
 
 NOT_REPORTED = "no upstream report was found"
 FUSED = "cpu-float32-(SGD|Adam|AdamW|Adagrad)"

@@ -15,15 +15,15 @@ import pytest
 import torch
 from _pytest.outcomes import Skipped, XFailed
 
+from frostproof.properties.harness.core import shards
 from frostproof.properties.harness.core.checks import LawBroken, Tally
 from frostproof.properties.harness.core.law import DIFFERENTIABLE, FLOATING, law_of
+from frostproof.properties.harness.defects import known
 from frostproof.properties.harness.machine import faults, running
 from frostproof.properties.harness.machine.faults import MachineFault
 from frostproof.properties.harness.machine.hang import Hang
 from frostproof.properties.harness.reproducer.recording import Recorder
-from frostproof.properties.harness.reproducer.report import RECORDER
-from frostproof.properties.harness.running import known_defects
-from frostproof.properties.harness.session import shards
+from frostproof.properties.harness.session.explanation import RECORDER
 from frostproof.strategies.capabilities import NotOffered, lacks, require
 
 
@@ -34,7 +34,7 @@ class Count:
         self.examples = 0
         self.checked = 0
         self.lacks = ""
-        self.known = known_defects.Conditional(item)
+        self.known = known.Conditional(item)
 
 
 class Current:
@@ -181,7 +181,7 @@ def collecting(item: pytest.Item, seed: int) -> Iterator[None]:
         if count.lacks:
             item.user_properties.append((LACKS, count.lacks))
     if count.known.shown:
-        raise KnownHere("; ".join(dict.fromkeys(known_defects.told(row) for row in count.known.shown)))
+        raise KnownHere("; ".join(dict.fromkeys(known.told(row) for row in count.known.shown)))
     if count.known.gone():
         raise LawBroken(count.known.gone())
     if count.lacks and not count.checked:

@@ -5,7 +5,7 @@ First and last versions were measured over the minor releases from 1.8.1 to 2.4.
 
 from typing import Iterator, Sequence, Tuple
 
-from frostproof.properties.harness.running.defect import Defect
+from frostproof.properties.harness.defects.defect import Defect
 
 FILE = "test_optimizers.py::test_"
 BY_THE_RULE = (

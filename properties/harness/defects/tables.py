@@ -19,8 +19,8 @@ from typing import Any, Dict, List, Tuple
 
 import pytest
 
-from frostproof.properties.harness.running import defect_conditions
-from frostproof.properties.harness.running.defect import Defect
+from frostproof.properties.harness.defects import conditions
+from frostproof.properties.harness.defects.defect import Defect
 
 NEEDED = ("test", "sentence", "issue")
 COLUMNS = (*NEEDED, "first", "last", "cells", "condition")
@@ -76,7 +76,7 @@ def _row(found: Any, table: str) -> Defect:
         re.compile(row.cells)
     except re.error as problem:
         raise ValueError(f"cells is {row.cells!r}, no regular expression: {problem}") from None
-    defect_conditions.holds(row.condition, ())
+    conditions.holds(row.condition, ())
     return row
 
 

@@ -11,8 +11,8 @@ from typing import Any, Dict, Generator, List, Tuple
 
 import pytest
 
+from frostproof.properties.harness.core.shards import whole
 from frostproof.properties.harness.report.grouping import part, place, sentence
-from frostproof.properties.harness.session.shards import whole
 
 ALL = "frostproof_reports"  # where the terminal keeps what was not grouped
 FULL = 6  # entries that are told with message and program
