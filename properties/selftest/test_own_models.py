@@ -18,7 +18,11 @@ from frostproof.properties.harness.own.model import build
 from frostproof.properties.harness.own.optimizer import build as build_optimizer
 from frostproof.properties.harness.own.recipe import build as build_recipe
 from frostproof.properties.own import test_model, test_optimizer
-from frostproof.properties.selftest import ROOT, own_optimizers
+from frostproof.properties.selftest import (
+    ROOT,
+    own_models_refused,  # noqa: F401  (registers them)
+    own_optimizers,
+)
 from frostproof.properties.selftest.own_models import BROKEN, HEALTHY, REFUSED
 
 MODELS = ROOT / "properties" / "selftest" / "own_models.py"

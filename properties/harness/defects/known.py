@@ -84,7 +84,7 @@ DEFECTS: Sequence[Defect] = (
         cells="cuda.*",
     ),
     Defect(
-        test="test_detach.py::test_detach_in_place_refuses_chunks",
+        test="test_detach_in_place.py::test_detach_in_place_refuses_chunks",
         sentence="detach_ of a chunk warns where it should refuse",
         issue="measured on 1.8.1 and 1.9.1, which warn of it; mended by pytorch/pytorch#58285",
         last=(1, 9),

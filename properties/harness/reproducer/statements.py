@@ -4,10 +4,10 @@ What only one other statement refers to is written where it is used, what nothin
 left out, and of what acts only what touches the same objects as the closing assertion stays.
 """
 
-import ast
 import keyword
-import re
-from typing import Any, Dict, FrozenSet, Iterator, List, Optional, Set, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
+
+from frostproof.properties.harness.reproducer.text import folded, names_read, rolled, tidy
 
 MODULES = (
     *("contextlib", "copy", "ctypes", "io", "itertools", "math", "pickle", "sys", "threading"),
@@ -340,7 +340,7 @@ class Program:
             if part.statement.operated:
                 text = f"({text})"
             parts.append(text + part.path)
-        return _folded(_tidy("".join(parts)) if not statement.source else "".join(parts))
+        return folded(tidy("".join(parts)) if not statement.source else "".join(parts))
 
     def defined(self, statement: Statement, text: str) -> str:
         return f"{self.name(statement)} = {text}"
@@ -370,8 +370,8 @@ class Program:
 
     def text(self, hooked: bool = False) -> str:
         """The whole program."""
-        body = "\n".join(_rolled(self.lines))
-        used = _names_read(body)
+        body = "\n".join(rolled(self.lines))
+        used = names_read(body)
         imports = [f"import {name}" for name in MODULES if name in used or (name == "sys" and hooked)]
         if "torch.utils.checkpoint" in body:
             imports.append("import torch.utils.checkpoint")
@@ -398,64 +398,3 @@ def blocks(body: List[Any]) -> Iterator[Block]:
         if isinstance(each, Block):
             yield each
             yield from blocks(each.body)
-
-
-def _tidy(text: str) -> str:
-    """Without brackets that say nothing."""
-    try:
-        return ast.unparse(ast.parse(text))
-    except SyntaxError:  # the header of a block
-        return text
-
-
-CHAIN = re.compile(r"net(\d*)\[(\d+)(?::(\d+))?\]\(net\1\[(\d+)(?::(\d+))?\]\(")
-
-
-def _folded(text: str) -> str:
-    """Layers that are called one after the other, as one slice of their net."""
-    start = 0
-    while True:
-        found = CHAIN.search(text, start)
-        if found is None:
-            return text
-        start = found.start() + 1
-        net, outer, outer_end, first, first_end = found.groups()
-        if (int(first_end) if first_end else int(first) + 1) != int(outer):
-            continue
-        end = outer_end or int(outer) + 1
-        depth, place = 1, found.end()
-        while depth:  # the bracket that closes the inner call goes
-            depth += {"(": 1, ")": -1}.get(text[place], 0)
-            place += 1
-        if text[place] != ")":  # more than the inner call is given on: a cut, a sum
-            continue
-        inner, start = text[found.end() : place - 1], 0
-        text = f"{text[: found.start()]}net{net}[{first}:{end}]({inner}{text[place:]}"
-
-
-def _rolled(lines: List[str]) -> List[str]:
-    """Passages that come several times in a row, as a loop."""
-    place = 0
-    while place < len(lines):
-        for size in range(1, min(12, (len(lines) - place) // 2) + 1):
-            passage = lines[place : place + size]
-            if passage[0].startswith((" ", ")")) or not "".join(passage).strip():
-                break
-            times = 1
-            while lines[place + times * size : place + (times + 1) * size] == passage:
-                times += 1
-            if times > 1 and (times - 1) * size > 1:
-                loop = [f"for _ in range({times}):", *(f"    {line}" for line in passage)]
-                lines = [*lines[:place], *loop, *lines[place + times * size :]]
-                place += len(loop) - 1
-                break
-        place += 1
-    return lines
-
-
-def _names_read(text: str) -> FrozenSet[str]:
-    return frozenset(
-        node.id
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
-    )
