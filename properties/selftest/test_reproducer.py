@@ -262,6 +262,7 @@ FAULTS = {
     "detach_does_not_cut": ("test_cut.py::test_before_the_cut_stays", False),
     "detach_copies_parameters": ("test_detach.py::test_follows_training", True),
     "detach_loses_the_sign_of_zero": ("test_detach.py::test_shares_storage", False),
+    "detach_in_place_does_nothing": ("test_detach_in_place.py::test_detach_in_place", False),
     "double_unfreezes": ("test_flags.py::test_flags_survive", False),
     "frozen_bias_blocks_gradients": ("test_enumeration.py::test_every_mask_and_cut", False),
     "add_param_group_drops_the_last": (
