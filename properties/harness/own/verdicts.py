@@ -88,6 +88,8 @@ def _note_what_was_seen(seen: "Examination") -> None:
     if seen.kept.replaced:
         seen.notes.append(f"replaced in keep by something newer: {named(sorted(seen.kept.replaced))}")
     for path, leader in seen.followers.pairs:
+        if any(finding.subject.startswith(f"{path}." if path else "") for finding in seen.findings):
+            continue  # that it follows is not all that is to be said
         seen.notes.append(
             f"{path or 'frozen parameters'} follows {leader or 'the rest'} as an average or copy: "
             "frozen for gradients, and taken to be meant so"
