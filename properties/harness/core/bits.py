@@ -9,7 +9,7 @@ one twice where the source has gaps, as ``z.conj().imag`` has.
 import ctypes
 import math
 import os
-from typing import Tuple
+from typing import Any, Tuple
 
 import torch
 
@@ -107,6 +107,14 @@ def from_bits(bits: bytes, shape: Tuple[int, ...], dtype: torch.dtype) -> torch.
     return tensor
 
 
+def _value(bits: bytes, dtype: torch.dtype) -> Any:
+    """One element as a number, which is its bits where torch makes no number of the dtype."""
+    try:
+        return from_bits(bits, (), dtype).tolist()
+    except (RuntimeError, TypeError):
+        return int.from_bytes(bits, "little")
+
+
 def describe_difference(before: bytes, after: bytes, like: torch.Tensor) -> str:
     """Where two snapshots of one tensor first differ, in values and, if tiny, in bits."""
     if len(before) != len(after):
@@ -131,8 +139,7 @@ def describe_difference(before: bytes, after: bytes, like: torch.Tensor) -> str:
         place.append(rest % extent)
         rest //= extent
     one, two = (
-        from_bits(bits[first * size : (first + 1) * size], (), like.dtype).tolist()
-        for bits in (before, after)
+        _value(bits[first * size : (first + 1) * size], like.dtype) for bits in (before, after)
     )
     text = f"element {tuple(reversed(place))}: {one!r} became {two!r}"
     if isinstance(one, float) and isinstance(two, float) and math.isclose(one, two, rel_tol=1e-6):
