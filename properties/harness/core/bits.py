@@ -138,9 +138,7 @@ def describe_difference(before: bytes, after: bytes, like: torch.Tensor) -> str:
     for extent in reversed(tuple(like.shape)):
         place.append(rest % extent)
         rest //= extent
-    one, two = (
-        _value(bits[first * size : (first + 1) * size], like.dtype) for bits in (before, after)
-    )
+    one, two = (_value(bits[first * size : (first + 1) * size], like.dtype) for bits in (before, after))
     text = f"element {tuple(reversed(place))}: {one!r} became {two!r}"
     if isinstance(one, float) and isinstance(two, float) and math.isclose(one, two, rel_tol=1e-6):
         words = [
