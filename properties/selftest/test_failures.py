@@ -118,6 +118,14 @@ def test_the_table_is_short_where_something_is_broken() -> None:
     assert table(4)[1] == "test_x.py cpu, 4 broken dtypes 0 4 0 0 0 12"
 
 
+def test_a_difference_of_a_dtype_without_numbers_is_told_in_bits() -> None:
+    if not hasattr(torch, "bits16"):
+        pytest.skip("this torch has no bits16")
+    like = torch.empty(2, dtype=torch.bits16)
+    text = describe_difference(b"\x00\x00\x01\x00", b"\x00\x00\x02\x00", like)
+    assert text == "element (1,): 1 became 2; 1 of 2 elements differ"
+
+
 @pytest.mark.parametrize("verbose", [False, True])
 def test_a_broken_detach_is_told_shortly(tmp_path: Path, verbose: bool) -> None:
     command = [sys.executable, "-m", "pytest", "-n", "2", "-p", "no:cacheprovider", "--device=cpu"]
