@@ -8,7 +8,9 @@ from types import SimpleNamespace
 from typing import Any, List
 
 import pytest
+import torch
 
+from frostproof.properties.harness.core.bits import describe_difference
 from frostproof.properties.harness.report import failures
 from frostproof.properties.harness.session import summary
 from frostproof.properties.selftest import ROOT
