@@ -28,8 +28,18 @@ from frostproof.properties.test_across import check_near, on_cpu
 from frostproof.properties.test_device_copies import check_place, routes
 from frostproof.properties.test_gradients import expected_of
 from frostproof.properties.test_layers import apply, leaves_of, room_of, waves
-from frostproof.strategies import Cuts, TrainingRun, layer_cases, mlps, training_runs
+from frostproof.strategies import (
+    Cuts,
+    OptimizerSpec,
+    TrainingRun,
+    layer_cases,
+    mlps,
+    optimizer_names,
+    training_runs,
+)
 from frostproof.strategies.layer_kinds import KINDS, NEEDS
+from frostproof.strategies.optimizer_traits import traits_of
+from frostproof.strategies.optimizers import has_option
 
 
 def through_a_file(state: Any, end: str) -> Any:
@@ -177,8 +187,8 @@ def test_a_run_goes_on_elsewhere(device: str, dtype: torch.dtype, data: st.DataO
     )
     run = on_cpu(run)
     first, second = Trainer(run, start, dtype).train(), Trainer(run, end, dtype)
-    # ASGD's step count stays where it was unless map_location moves it: two devices of a kind
-    # then refuse its foreach implementation (measured on 2.13)
+    # ASGD's step count stays where it was unless map_location moves it (a law of its own, below):
+    # two devices of a kind then refuse its foreach implementation (measured on 2.13)
     files = data.draw(st.booleans()) or "cpu" not in (start, end)
     states: List[Any] = [first.network.state_dict(), first.optimizer.state_dict()]
     kept, what = first.bits(), f"a run of {start}, loaded on {end}"
@@ -203,3 +213,19 @@ def test_a_run_goes_on_elsewhere(device: str, dtype: torch.dtype, data: st.DataO
     check_equal(first.bits(), kept, f"{what}: the first, after a step of the second")
     for name in run.frozen:
         check_same_bits(second.named[name], kept[name], f"{what}: frozen {name} after a step")
+
+
+@law("X6", "torch.optim.Optimizer.load_state_dict documentation", "float32", beside_cpu=True)
+@pytest.mark.parametrize("name", [name for name in optimizer_names() if not traits_of(name).sparse])
+def test_loaded_state_lies_beside_its_parameter(device: str, dtype: torch.dtype, name: str) -> None:
+    """X6: the state of one device, loaded on the CPU without a file, lies on the CPU."""
+    optimizers, momentum = [], (("momentum", 0.9),) if has_option(name, "momentum", 0.9) else ()
+    for place in (device, "cpu"):
+        parameter = torch.nn.Parameter(torch.ones(2, 2, dtype=dtype, device=place))
+        parameter.grad = torch.ones_like(parameter)
+        optimizers.append(OptimizerSpec(name, (("lr", 0.1), *momentum)).build([parameter]))
+    optimizers[0].step(lambda: 1.0)
+    optimizers[1].load_state_dict(optimizers[0].state_dict())
+    for key, value in state_of(optimizers[1], parameter).items():
+        if isinstance(value, torch.Tensor):
+            check_equal(str(value.device), "cpu", f"{name}: the device of {key}, loaded on the CPU")
