@@ -127,6 +127,8 @@ def test_frozen_stay(device: str, dtype: torch.dtype, own: OptimizerSpec, run: T
     still = [name for name in trainer.named if name not in run.gets_gradient()]
     state = trainer.optimizer.state
     eager = [name for name in still if state.get(trainer.named[name])]  # made with the optimizer
+    if own.needs_closure:  # one that steps as a whole keeps its state with whatever comes first
+        eager += trainer.listed[:1]
     for step in range(1, warm_up(run, own) + 1):
         advance(trainer, first=step)
         for name in still:
@@ -150,6 +152,11 @@ def test_listing_frozen_ones_changes_nothing(
     run, steps = dataclasses.replace(with_own(run, own), groups=1), warm_up(run, own)
     listed = advance(trainer_of(run, device, dtype, listed="all"), steps)
     left_out = advance(trainer_of(run, device, dtype, listed="trainable"), steps)
+    if own.needs_closure:  # it measures all that it holds at once: zeros change how sums are rounded
+        room = 1e-3 if dtype is torch.float32 else 1e-8
+        for name, parameter in left_out.named.items():
+            check_close(parameter, listed.named[name], f"{name} with the frozen left out", room, room)
+        return
     check_unchanged(left_out.named, listed.bits(), "with the frozen left out")
 
 

@@ -7,6 +7,7 @@ of its own, with bounds on its time and memory. Needs the package pytorch-optimi
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -56,7 +57,8 @@ def judged(name: str, profile: str, limit: float) -> Dict[str, Any]:
             )
         except subprocess.TimeoutExpired:
             return {"name": name, "outcome": "no verdict", "why": f"more than {limit:.0f} s"}
-        lines = done.stdout.replace(f"--optimizer {file}:{name}: ", "").split("\n")
+        said = done.stdout.replace(f"--optimizer {file}:{name}: ", "")
+        lines = re.sub(r"/\S*/site-packages/", "", said).split("\n")
         if done.returncode == 0:
             return {"name": name, "outcome": "held", "why": ""}
         if done.returncode == USAGE_ERROR:
@@ -70,7 +72,11 @@ def judged(name: str, profile: str, limit: float) -> Dict[str, Any]:
             return {"name": name, "outcome": "no verdict", "why": " / ".join(lines[-4:])}
         why = "; ".join(
             f"{law[0].law} ({', '.join(entry.dtype for entry in law)}): "
-            + " ".join(" ".join(part(law[0].message, "seen")).split()[1:])
+            + re.sub(
+                r"/\S*/(site-packages|properties)/",
+                "",
+                " ".join(" ".join(part(law[0].message, "seen")).split()[1:]),
+            )
             for law in laws
         )
         return {"name": name, "outcome": "broken", "why": why, "message": laws[0][0].message}

@@ -96,6 +96,36 @@ class MatricesOnly(Own):
 
 
 @right
+class OneGroupOnly(Own):
+    """Refuses a second group."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params)
+        if len(self.param_groups) > 1:
+            raise ValueError("one group only")
+
+    def update(self, p: Any, group: Dict[str, Any], state: Dict[str, Any]) -> None:
+        p.sub_(p.grad, alpha=group["lr"])
+
+
+@right
+class StepsAsAWhole(Own):
+    """Wants a closure, measures all that it holds at once, and counts with whatever comes first."""
+
+    @torch.no_grad()
+    def step(self, closure: Any) -> Any:  # type: ignore[override]
+        loss = torch.enable_grad()(closure)()
+        every = [p for group in self.param_groups for p in group["params"]]
+        state = self.state[every[0]]
+        state["step"] = state.get("step", 0) + 1
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in every]
+        size = torch.cat([gradient.reshape(-1) for gradient in gradients]).square().sum().sqrt() + 1e-3
+        for p, gradient in zip(every, gradients):
+            p.sub_(gradient / size, alpha=0.01)
+        return loss
+
+
+@right
 def sharpness_aware(params: Any) -> Any:
     return SharpnessAware(params, torch.optim.SGD, lr=0.1)
 

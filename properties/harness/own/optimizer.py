@@ -202,7 +202,9 @@ def build(option: str, text: str, factory: Callable[[Any], Any]) -> OptimizerSpe
         )
     both = trial.parameters(torch.float32, (2, 2), (2,))
     matrices = trial.works(both, _as_taken(takes, both)) is not None
-    groups = takes == "parameters" and trial.works(matrix, [{"params": matrix}]) is None
+    two = trial.parameters(torch.float32, (2, 2), (2, 2))
+    several = [{"params": [each]} for each in two]
+    groups = takes == "parameters" and trial.works(two, several) is None
     CAPABILITIES[text] = _capabilities(option, text, trial)
 
     def make(params: Any) -> Any:
