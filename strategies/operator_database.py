@@ -75,12 +75,23 @@ def calls(name: str, device: str, dtype: torch.dtype, most: int = 10**9) -> List
     Left out: what has no differentiable tensor, is sparse, or is large.
     """
     info = entry(name)
-    with quiet():
-        samples = list(info.sample_inputs(device, dtype, requires_grad=True))
-    chosen = [one for one in samples if _fits([one.input, one.args, one.kwargs])]
+    chosen = [sample for _, sample in _samples(name, device, dtype)]
     if len(chosen) > most:
         chosen = [chosen[place * len(chosen) // most] for place in range(most)]
     return [_call(info, sample) for sample in chosen]
+
+
+def place(name: str, device: str, dtype: torch.dtype, number: int) -> int:
+    """Where the database itself has the sample of call ``number``."""
+    return _samples(name, device, dtype)[number][0]
+
+
+def _samples(name: str, device: str, dtype: torch.dtype) -> List[Tuple[int, Any]]:
+    with quiet():
+        samples = list(entry(name).sample_inputs(device, dtype, requires_grad=True))
+    return [
+        (number, one) for number, one in enumerate(samples) if _fits([one.input, one.args, one.kwargs])
+    ]
 
 
 def _fits(arguments: Sequence[Any]) -> bool:

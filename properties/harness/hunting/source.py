@@ -7,7 +7,10 @@ from typing import Any, Dict, Iterator, List, Optional, Protocol, Tuple
 
 Skeleton = Tuple[str, ...]
 # Each source by name: the module whose ``source(device)`` makes it.
-SOURCES: Dict[str, str] = {"programs": "frostproof.properties.harness.programs.source"}
+SOURCES: Dict[str, str] = {
+    "operators": "frostproof.properties.harness.operators.source",
+    "programs": "frostproof.properties.harness.programs.source",
+}
 
 
 @dataclass(frozen=True)
