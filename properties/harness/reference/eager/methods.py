@@ -295,6 +295,7 @@ def setitem(self: T, key: Any, value: Any) -> None:
     place = getitem(self, key)
     if place.history is self.history:
         self.history.views.pop()
+        place.began_outside = self.began_outside  # torch writes to the view that it was taken of
     if isinstance(value, ModelTensor):
         if value.dim() > place.dim():
             raise NotModelled("assignment of more dimensions")
@@ -341,7 +342,8 @@ def index_add_(self: T, dim: int, index: Indices, source: T) -> T:
     for place, value, node in zip(rows, source.values(), source.nodes()):
         values[place] += value
         parents[place].append((node, 1.0))
-    return self.written("index_add_", values, parents, (source,))
+    saves = (source,) if source.requires_grad else ()  # for its shape alone, but its version counts
+    return self.written("index_add_", values, parents, (source,), saves)
 
 
 def index_put_(self: T, indices: Sequence[Indices], value: T) -> T:

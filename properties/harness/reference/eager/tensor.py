@@ -224,7 +224,7 @@ class ModelTensor:
             raise NotModelled("freezing what has views")
         if self.base is not None:
             # a leaf of its own, whatever its base is
-            self.history, self.lone = History(), True
+            self.history, self.lone, self.frozen_view = History(), True, False
         for view in self.history.views:
             view.frozen_view, view.made = True, "no_grad"
         if flag:
@@ -261,6 +261,8 @@ class ModelTensor:
             self.storage.values[place] = value
         if recorded:
             history = self.history
+            if any(view.lone and view.history.requires_grad for view in history.views):
+                raise NotModelled("a write that takes the base of a leaf into the graph")
             for place, pairs in zip(cells, parents):
                 known = [(node, slope) for node, slope in pairs if node is not None]
                 history.nodes.pop(place, None)
