@@ -14,7 +14,7 @@ class Fault:
     laws: the ids of the laws of which one should catch it; witness: plain torch,
     True where torch is healthy and False under the fault, so that a fault that
     does nothing is never counted; smoke: part of the short set; since: the first
-    torch version that has what is broken; needs: a package without which it cannot be.
+    torch version that has what is broken; needs: a package without which it cannot be, or be seen.
     """
 
     name: str
