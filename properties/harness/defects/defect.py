@@ -10,8 +10,9 @@ class Defect:
 
     test: file::function; cells: a regular expression on the bracketed id, such as
     "cpu-.*"; issue: the upstream report or document; sentence: what goes wrong;
-    condition: words of defect_conditions.py: only such examples are known to break the law, and
-    all others must hold ("": the law breaks whatever is drawn); table: the file of the row.
+    condition: words of conditions.py: only such examples are known to break the law, and
+    all others must hold ("": the law breaks whatever is drawn); beside: the kind of accelerator
+    that must be there, whatever the law runs on; table: the file of the row.
     """
 
     test: str
@@ -21,4 +22,5 @@ class Defect:
     last: Tuple[int, int] = (999, 0)
     cells: str = ".*"
     condition: str = ""
+    beside: str = ""
     table: str = "properties/harness/defects/known.py"

@@ -5,6 +5,7 @@ A defect is shown as xfailed. The summary counts it as known.
 
 import re
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
@@ -16,6 +17,7 @@ from frostproof.properties.harness.defects import conditions, optimizers, tables
 from frostproof.properties.harness.defects import operators as operator_defects
 from frostproof.properties.harness.defects.defect import Defect
 from frostproof.properties.harness.defects.training import TRAINING
+from frostproof.properties.harness.machine import accelerators
 
 
 def version_tuple(text: str) -> Tuple[int, int]:
@@ -103,9 +105,18 @@ def configure(asked: Sequence[str], folder: Path) -> None:
 
 
 def applying(version: str = "") -> List[Defect]:
-    """The defects of this torch version."""
+    """The defects of this torch version, with the accelerators that are there."""
     now = version_tuple(version or str(torch.__version__))
-    return [defect for defect in (*DEFECTS, *OF_THE_USER) if defect.first <= now <= defect.last]
+    return [
+        defect
+        for defect in (*DEFECTS, *OF_THE_USER)
+        if defect.first <= now <= defect.last and (not defect.beside or _there(defect.beside))
+    ]
+
+
+@cache
+def _there(kind: str) -> bool:
+    return kind in accelerators.available()
 
 
 def known(test: str) -> bool:

@@ -23,7 +23,7 @@ from frostproof.properties.harness.defects import conditions
 from frostproof.properties.harness.defects.defect import Defect
 
 NEEDED = ("test", "sentence", "issue")
-COLUMNS = (*NEEDED, "first", "last", "cells", "condition")
+COLUMNS = (*NEEDED, "first", "last", "cells", "condition", "beside")
 
 
 def _parsed(path: Path) -> Any:
