@@ -11,6 +11,7 @@ from frostproof.properties.harness.own.examination import examine
 from frostproof.properties.harness.own.findings import told
 from frostproof.properties.selftest.recipes import (  # noqa: F401, they register
     averages,
+    functions,
     machinery,
     reported_right,
     reported_wrong,

@@ -1,7 +1,7 @@
 """Mistakes that people have reported in public, each of another mechanism."""
 
 import copy
-from typing import Any, Dict, List
+from typing import Any, Dict
 
 import pytest
 import torch
@@ -430,23 +430,5 @@ def noise_on_all_weights_as_one_vector() -> Any:
                 part = vector[place : place + parameter.numel()].view_as(parameter)
                 parameter.copy_(part + 0.01 * torch.randn_like(part))
                 place += parameter.numel()
-
-    return net, step
-
-
-@mistake("R1", "a stale gradient")
-def second_optimizer_steps_on_old_gradients() -> Any:
-    net = two_layers()
-    whole = torch.optim.SGD(net.parameters(), 0.1)
-    head = torch.optim.SGD(net[2].parameters(), 0.1)
-    count: List[int] = [0]
-
-    def step() -> None:
-        count[0] += 1
-        if count[0] == 2:
-            net[0].requires_grad_(False)
-        head.zero_grad()  # the body's gradients stay
-        net(data()).square().mean().backward()
-        whole.step()
 
     return net, step

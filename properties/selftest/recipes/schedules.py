@@ -335,3 +335,21 @@ def last_layer_waits_for_some_steps() -> Any:
         optimizer.step()
 
     return net, step
+
+
+@mistake("R1", "a stale gradient")
+def second_optimizer_steps_on_old_gradients() -> Any:
+    net = two_layers()
+    whole = torch.optim.SGD(net.parameters(), 0.1)
+    head = torch.optim.SGD(net[2].parameters(), 0.1)
+    count: List[int] = [0]
+
+    def step() -> None:
+        count[0] += 1
+        if count[0] == 2:
+            net[0].requires_grad_(False)
+        head.zero_grad()  # the body's gradients stay
+        net(data()).square().mean().backward()
+        whole.step()
+
+    return net, step
