@@ -51,7 +51,14 @@ TRAITS: Dict[str, OptimizerTraits] = {
     "AdamW": OptimizerTraits(scaled_steps=True),
     "Adamax": OptimizerTraits(squares=False),
     # in float16 y.y underflows and the step is infinite (in a third of small runs, torch 2.13)
-    "LBFGS": OptimizerTraits(choices={"lr": (0.1, 0.01)}, closure=True, mixes=True, unfit=("float16",)),
+    # maximize (since 2.14): a loss without a bound soon is infinite, and its direction, which mixes all
+    # parameters, is NaN even where the gradient is zero
+    "LBFGS": OptimizerTraits(
+        choices={"lr": (0.1, 0.01), "maximize": (ABSENT,)},
+        closure=True,
+        mixes=True,
+        unfit=("float16",),
+    ),
     # works in bfloat16, whatever the dtype
     "Muon": OptimizerTraits(choices={"eps": (ABSENT,)}, matrices=True, mixes=True),
     "NAdam": OptimizerTraits(casts_state=True),
