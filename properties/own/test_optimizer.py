@@ -67,9 +67,18 @@ def gradients(trainer: Trainer) -> torch.Tensor:
 
 
 def trainer_of(run: TrainingRun, device: str, dtype: torch.dtype, **options: Any) -> Trainer:
-    """A trainer whose optimizer is built with random numbers of its own."""
+    """A trainer whose optimizer is built with random numbers of its own.
+
+    An optimizer may take what trains alone, and refuse where nothing does: no example then.
+    """
     reseed(run.seed)
-    return Trainer(run, device, dtype, **options)
+    try:
+        return Trainer(run, device, dtype, **options)
+    except ValueError:
+        if set(run.frozen) < set(run.network.parameter_names()):
+            raise
+        event("left out: it refuses where everything is frozen")
+        reject()
 
 
 def advance(trainer: Trainer, steps: int = 1, first: int = 0) -> Trainer:

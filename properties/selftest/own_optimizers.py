@@ -109,6 +109,17 @@ class OneGroupOnly(Own):
 
 
 @right
+class TrainableOnly(Own):
+    """Leaves out what is frozen when it is made, and refuses to hold nothing."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__([p for p in params if p.requires_grad])
+
+    def update(self, p: Any, group: Dict[str, Any], state: Dict[str, Any]) -> None:
+        p.sub_(p.grad, alpha=group["lr"])
+
+
+@right
 class StepsAsAWhole(Own):
     """Wants a closure, measures all that it holds at once, and counts with whatever comes first."""
 
