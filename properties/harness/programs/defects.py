@@ -349,6 +349,17 @@ ROWS: Sequence[Row] = (
         issue="nearest: pytorch/pytorch#170419",
     ),
     Row(
+        "func-foreach-on-a-view",
+        "torch._foreach_mul_ of a view is lost on the gradient inside torch.func.vjp or grad",
+        ("func-vjp", "func-grad"),
+        ("value",),
+        both(has("view", "views", "same_view"), has("foreach_add_", "foreach_copy_")),
+        _program(
+            "live", _do("double"), _do("flat", "a", "b"), _do("foreach_copy_", "b", ""), returns="b"
+        ),
+        issue="nearest: pytorch/pytorch#85374, which mended other writes",
+    ),
+    Row(
         "traced-set-data",
         "x.data = ... and writes to x.data are lost in a traced program (torch.jit is deprecated)",
         ("jit-trace",),
