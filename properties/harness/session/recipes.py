@@ -37,6 +37,10 @@ def begin(config: pytest.Config, laws: Path) -> None:
     config.pluginmanager.register(law_files.LawFiles(laws), "frostproof-law-files")
     config.pluginmanager.register(Hooks(), "frostproof-recipes")
     config.pluginmanager.register(Header(), "frostproof-header")
+    hypothesis = config.pluginmanager.get_plugin("hypothesispytest")
+    if hypothesis is not None and law_files.alone(config):
+        # nothing draws, but its summary imports all of Hypothesis: 0.2 s and more
+        config.pluginmanager.unregister(hypothesis)
 
 
 def _sentence(item: Any) -> str:
