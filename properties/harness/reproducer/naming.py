@@ -253,6 +253,8 @@ class Names:
     def adopted(self, value: torch.Tensor) -> Ref:
         """A tensor that came from nowhere, by its numbers."""
         code = facts.tensor_literal(value)
+        if value.grad_fn is not None:  # its numbers alone would be outside of the graph
+            code = Hole("a tensor of a graph comes from nothing that it could call")
         made = Statement([code], True)
         made.adopted = True
         self.open[-1].body.append(made)

@@ -265,10 +265,10 @@ def around_backward(around: Around) -> None:
     wrap(torch.autograd, "backward", around)
 
 
-def linear_maps(loss: torch.Tensor) -> List[List[torch.Tensor]]:
-    """The live parameters of each linear map below a loss, from the last layer to the first."""
+def linear_maps(loss: Any) -> List[List[torch.Tensor]]:
+    """The live parameters of each linear map below a loss (or several), from the last layer."""
     found, seen = [], set()
-    level = [loss.grad_fn]
+    level = [each.grad_fn for each in (loss if isinstance(loss, (list, tuple)) else [loss])]
     while level:
         below = []
         for node in level:
