@@ -3,6 +3,7 @@
 pytest loads it in every run, so that it imports neither torch nor Hypothesis by itself.
 """
 
+import gc
 import sys
 import warnings
 from pathlib import Path
@@ -54,10 +55,13 @@ def pytest_configure(config: pytest.Config) -> None:
     from frostproof.properties.harness.machine import memory
 
     memory.limit_caches()  # before torch is imported
+    first = "torch" not in sys.modules
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an error under a user's filters, and not of his code
         import torch  # noqa: F401
     if options.only_recipes(config, checkout=Checkout.laws is not None):
+        if first:  # nothing of the user's is among torch's objects, which pytest collects twice
+            gc.freeze()
         from frostproof.properties.harness.session import recipes
 
         if config.getoption("--hypothesis-profile", None):  # Hypothesis's plugin loads it next
