@@ -99,14 +99,18 @@ def refuses(problem: BaseException) -> bool:
     return isinstance(problem, NotImplementedError) or bool(REFUSAL.search(str(problem)))
 
 
+def storage_of(tensor: torch.Tensor) -> Any:
+    """The storage of a tensor, of bytes where torch has such (not on torch 1.8)."""
+    untyped = getattr(tensor, "untyped_storage", None)
+    return untyped() if untyped is not None else tensor.storage()
+
+
 def byte_count(dense: torch.Tensor) -> int:
     """The bytes that a contiguous tensor's elements take; a quantized dtype may put four into one."""
     count = dense.numel() * dense.element_size()
     if not dense.is_quantized:
         return count
-    untyped = getattr(dense, "untyped_storage", None)  # absent on torch 1.8
-    storage: Any = untyped() if untyped is not None else dense.storage()
-    return min(count, int(storage.nbytes()))
+    return min(count, int(storage_of(dense).nbytes()))
 
 
 def of_bytes(

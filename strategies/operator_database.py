@@ -7,7 +7,7 @@ package that is not installed, or has changed, ``problem()`` says so.
 import warnings
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 import torch
 
@@ -30,25 +30,35 @@ def quiet(seed: int = SEED) -> Iterator[None]:
         torch.set_rng_state(kept)
 
 
-@cache
-def _load() -> Tuple[Dict[str, Any], str]:
+def loaded(kind: str, read: Callable[[], Dict[str, Any]]) -> Tuple[Dict[str, Any], str]:
+    """What reading a database of torch's gives, and why it gives nothing, in one sentence ("")."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            from torch.testing._internal.common_methods_invocations import op_db
-        found = {}
-        for info in op_db:
-            if info.supports_autograd:
-                name = info.name + (f".{info.variant_test_name}" if info.variant_test_name else "")
-                found[name] = info
-        next(iter(found.values())).supported_backward_dtypes("cpu")
+            return read(), ""
     except ImportError as missing:
         needs = getattr(missing, "name", "") or "a module"
-        return {}, f"torch {torch.__version__}: its operator database needs {needs}, which is missing"
+        return {}, f"torch {torch.__version__}: its {kind} database needs {needs}, which is missing"
     except Exception as changed:
         what = f"{type(changed).__name__}: {changed}".split("\n")[0]
-        return {}, f"torch {torch.__version__}: its operator database cannot be read ({what})"
-    return found, ""
+        return {}, f"torch {torch.__version__}: its {kind} database cannot be read ({what})"
+
+
+def _read() -> Dict[str, Any]:
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    found = {}
+    for info in op_db:
+        if info.supports_autograd:
+            name = info.name + (f".{info.variant_test_name}" if info.variant_test_name else "")
+            found[name] = info
+    next(iter(found.values())).supported_backward_dtypes("cpu")
+    return found
+
+
+@cache
+def _load() -> Tuple[Dict[str, Any], str]:
+    return loaded("operator", _read)
 
 
 def problem() -> str:

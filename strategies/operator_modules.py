@@ -4,7 +4,6 @@ Like the database of operators: torch's own, internal, without promises, and rea
 """
 
 import copy
-import warnings
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Dict, List, Sequence, Tuple
@@ -12,7 +11,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 import torch
 
 from frostproof.strategies.operator_calls import Call, Place, call_of, replaced, tensors_in
-from frostproof.strategies.operator_database import quiet
+from frostproof.strategies.operator_database import loaded, quiet
 
 LARGEST = 60_000  # elements of all parameters and inputs of a sample
 
@@ -39,21 +38,17 @@ class ModuleCall(Call):
         return held + made[self.parameters :]
 
 
+def _read() -> Dict[str, Any]:
+    from torch.testing._internal.common_modules import module_db
+
+    found = {str(info.name): info for info in module_db}
+    next(iter(found.values())).supported_dtypes("cpu")
+    return found
+
+
 @cache
 def _load() -> Tuple[Dict[str, Any], str]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from torch.testing._internal.common_modules import module_db
-        found = {str(info.name): info for info in module_db}
-        next(iter(found.values())).supported_dtypes("cpu")
-    except ImportError as missing:
-        needs = getattr(missing, "name", "") or "a module"
-        return {}, f"torch {torch.__version__}: its module database needs {needs}, which is missing"
-    except Exception as changed:
-        what = f"{type(changed).__name__}: {changed}".split("\n")[0]
-        return {}, f"torch {torch.__version__}: its module database cannot be read ({what})"
-    return found, ""
+    return loaded("module", _read)
 
 
 def problem() -> str:

@@ -23,7 +23,8 @@ def attach(tensor: torch.Tensor, what: str) -> None:
 
 def storage_address(tensor: torch.Tensor) -> int:
     """The address of the tensor's storage; equal where two tensors share it."""
-    untyped = getattr(tensor, "untyped_storage", None)  # absent on torch 1.8
+    # not storage_of: a program shows the calls made here; torch 1.8 has no untyped storage
+    untyped = getattr(tensor, "untyped_storage", None)
     storage: Any = untyped() if untyped is not None else tensor.storage()
     # an empty storage has address 0: ask for the storage object itself
     return int(storage.data_ptr() or getattr(storage, "_cdata", 0))

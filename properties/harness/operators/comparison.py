@@ -3,6 +3,7 @@
 import torch
 
 from frostproof.properties.harness.core.bits import read_bits
+from frostproof.strategies.capabilities import storage_of
 
 # How many roundings a result may be off by, relative to its largest element: kernels of one
 # operator sum in different orders, up to some hundred terms; fewer of low precision, which
@@ -94,8 +95,7 @@ def no_memory(tensor: torch.Tensor) -> bool:
 
 def storage(tensor: torch.Tensor) -> int:
     """Where the memory of a tensor begins."""
-    whole = tensor.untyped_storage() if hasattr(tensor, "untyped_storage") else tensor.storage()
-    return int(whole.data_ptr())
+    return int(storage_of(tensor).data_ptr())
 
 
 def span(tensor: torch.Tensor) -> "tuple[int, int]":

@@ -42,15 +42,10 @@ def frozen_stay(trial: Trial, masks: Sequence[Mask]) -> None:
     for mask in masks:
         leaves = trial.call.leaves(mask)
         before = [(read_bits(leaf), leaf._version) for leaf in leaves]
-        outputs = trial.run(leaves)
-        pairs = [
-            (outputs[place], weight.clone())
-            for place, weight in zip(trial.learns, trial.weights)
-            if outputs[place].requires_grad
-        ]
+        pairs = trial.weighted(trial.run(leaves))
         if pairs:
             accelerators.seed(1)
-            torch.autograd.backward([one for one, _ in pairs], [weight for _, weight in pairs])
+            torch.autograd.backward([one for one, _ in pairs], [weight.clone() for _, weight in pairs])
         for number, leaf in enumerate(leaves):
             bits, version = before[number]
             trial.expect("O2", "bits", read_bits(leaf) == bits, f"x{number} was changed by the call")

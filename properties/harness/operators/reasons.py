@@ -9,6 +9,7 @@ from typing import List, Optional, Sequence, Set, Union
 
 import torch
 
+from frostproof.properties.harness.defects.known import version_tuple
 from frostproof.properties.harness.defects.operators import DEFECTS, OperatorDefect
 from frostproof.properties.harness.operators.trial import Problem
 
@@ -234,8 +235,7 @@ def excuse(
 
 def applying() -> List[OperatorDefect]:
     """The defects of this torch version."""
-    found = re.match(r"(\d+)\.(\d+)", str(torch.__version__))
-    now = (int(found.group(1)), int(found.group(2))) if found else (0, 0)
+    now = version_tuple(str(torch.__version__))
     return [row for row in DEFECTS if row.first <= now <= row.last]
 
 

@@ -98,6 +98,11 @@ class Trial:
         """``autograd.grad`` of the weighted outputs by the leaves that require grad; else None."""
         return self.grad(outputs, [leaf for leaf in leaves], keep=keep)
 
+    def weighted(self, outputs: Sequence[torch.Tensor]) -> List[Tuple[torch.Tensor, torch.Tensor]]:
+        """The outputs that backward can begin at, each with its weight."""
+        pairs = zip((outputs[place] for place in self.learns), self.weights)
+        return [(output, weight) for output, weight in pairs if output.requires_grad]
+
     def grad(
         self,
         outputs: Sequence[torch.Tensor],
@@ -106,11 +111,7 @@ class Trial:
         create: bool = False,
     ) -> Gradients:
         live = [leaf for leaf in leaves if leaf.requires_grad]
-        pairs = [
-            (outputs[place], weight)
-            for place, weight in zip(self.learns, self.weights)
-            if outputs[place].requires_grad
-        ]
+        pairs = self.weighted(outputs)
         if not live or not pairs:
             return [None] * len(leaves)
         accelerators.seed(1)
