@@ -50,8 +50,3 @@ def numbers(tensor: torch.Tensor) -> str:
         return repr(value)
 
     return nested(tensor.tolist(), write)
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """Such as "torch.float32"."""
-    return str(dtype)

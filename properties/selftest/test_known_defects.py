@@ -12,7 +12,9 @@ import torch
 from frostproof.properties.harness.defects import known
 from frostproof.properties.harness.defects.known import Defect, applying, version_tuple
 from frostproof.properties.harness.report.record import read
+from frostproof.properties.harness.running import workarounds
 from frostproof.properties.selftest import PACKAGE, ROOT
+from frostproof.strategies import OptimizerSpec
 
 ISSUE = "pytorch/pytorch#1"
 FOLD = "test_lambda.py::test_reduce_is_the_left_fold"
@@ -106,6 +108,16 @@ def test_versions_choose_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(known, "DEFECTS", (Defect("a::b", "none", ISSUE, (2, 4), (2, 3)),))
     with pytest.raises(ValueError, match="empty version range"):
         known.check_table()
+
+
+def test_a_row_of_the_user_s_is_stepped_round_where_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = Defect(workarounds.FUSED_SGD, "theirs", "none", cells="theirs:0-float32")
+    monkeypatch.setattr(known, "DEFECTS", ())
+    monkeypatch.setattr(known, "OF_THE_USER", [row])
+    fused = OptimizerSpec("SGD", (("fused", True), ("lr", 0.1)))
+    assert workarounds.sound(fused, "theirs:0", torch.float32).options == (("lr", 0.1),)
+    assert workarounds.sound(fused, "theirs:0", torch.float64) == fused
+    assert workarounds.sound(fused, "cpu", torch.float32) == fused
 
 
 def test_every_row_is_whole() -> None:

@@ -119,9 +119,14 @@ def _there(kind: str) -> bool:
     return kind in accelerators.available()
 
 
-def known(test: str) -> bool:
-    """Whether this torch has the defect of a test: what other laws must then step round."""
-    return any(defect.test == test for defect in applying())
+def known(test: str, cell: str = "") -> bool:
+    """Whether this torch has the defect of a test: what other laws must then step round.
+
+    cell: the bracketed part of the test's id, such as "cpu-bfloat16"; "": whichever.
+    """
+    return any(
+        defect.test == test and (not cell or re.fullmatch(defect.cells, cell)) for defect in applying()
+    )
 
 
 def check_table() -> None:
