@@ -263,6 +263,8 @@ def test_shares_the_version_counter(
 ) -> None:
     """D6: a write through detach bumps the source's version and backward refuses; .data does not."""
     source = spec.build(device, dtype)
+    with torch.no_grad():
+        source.mul_(1)  # its version is no new tensor's, and so not that of a copy
     saved = source * source
     version = source._version
     alias = detached(source, how)
