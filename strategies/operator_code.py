@@ -4,7 +4,7 @@ from typing import Any, List
 
 import torch
 
-from frostproof.strategies import operator_database
+from frostproof.strategies import operator_database, operator_table
 from frostproof.strategies.operator_calls import Call
 from frostproof.strategies.operators import OperatorCase
 
@@ -19,31 +19,74 @@ def literal(value: torch.Tensor) -> str:
     return f"{memory}.copy_({made})"
 
 
-def function_code(case: OperatorCase, device: str, dtype: torch.dtype) -> List[str]:
-    """Lines that define ``call(x)`` for a list x, and ``others()``."""
+def function_code(case: OperatorCase, device: str, dtype: torch.dtype, variant: str = "") -> List[str]:
+    """Lines that define ``call(x)`` for a list x, ``others()``, and ``process`` of an output.
+
+    variant: "into" for ``into(x, **given)`` too, which takes ``out=``; "change" for ``change(x)``,
+    the in-place variant, which writes to the first argument. Both give the output unprocessed.
+    """
     call = case.build(device, dtype)
-    names = "".join(f"x{number}, " for number in range(len(call.values)))
-    given = "".join(f"y{number}, " for number in range(len(call.others)))
     lines = ["def others():"]
     lines += [f"    return [{', '.join(literal(one) for one in call.others)}]", ""]
-    process = ""
     if case.source == "table":
         code = call.code
+        lines = ["process = lambda output: output", "", *lines]
     else:
-        lines = [*_from_database(case, device, dtype), *lines]
-        code, process = operator_database.written("function", call), "process"
-    lines += ["def call(x):", f"    [{names[:-2]}] = x"]
-    lines += [f"    [{given[:-2]}] = others()"] if given else []
-    lines += ["    torch.manual_seed(0)", f"    return tensors({process}({code}))", ""]
+        lines = [*_from_database(case, device, dtype, variant == "change"), *lines]
+        code = operator_database.written("function", call)
+    lines += _defined("call(x)", f"tensors(process({code}))", call)
+    if variant == "into":
+        lines += _defined("into(x, **given)", f"{_raw(case, call, code)[:-1]}, **given)", call)
+    elif variant == "change":
+        lines += _defined("change(x)", _changing(case, call), call)
     return lines
 
 
-def _from_database(case: OperatorCase, device: str, dtype: torch.dtype) -> List[str]:
+def _defined(head: str, code: str, call: Call) -> List[str]:
+    """A function of a list x that unpacks it, seeds, and returns what the code gives."""
+    names = ", ".join(f"x{number}" for number in range(len(call.values)))
+    given = ", ".join(f"y{number}" for number in range(len(call.others)))
+    lines = [f"def {head}:", f"    [{names}] = x"]
+    lines += [f"    [{given}] = others()"] if given else []
+    return [*lines, "    torch.manual_seed(0)", f"    return {code}", ""]
+
+
+def _raw(case: OperatorCase, call: Call, code: str) -> str:
+    """The operator itself, without what torch's own tests put around it."""
+    if case.source == "table":
+        return code
+    info = operator_database.entry(case.operator)
+    path = operator_database.qualified(info)
+    return operator_database.written(path if _plain(info, call) and path else "info.get_op()", call)
+
+
+def _changing(case: OperatorCase, call: Call) -> str:
+    """The call of the in-place variant."""
+    if case.source == "table":
+        return operator_table.OPERATORS[case.operator].inplace
+    info = operator_database.entry(case.operator)
+    return operator_database.written(_in_place_path(info) or "info.get_inplace()", call)
+
+
+def _in_place_path(info: Any) -> str:
+    """The public path of the in-place variant; "" where it is another function."""
+    public = getattr(torch.Tensor, f"{info.name}_", None)
+    return f"torch.Tensor.{info.name}_" if public and public is info.get_inplace() else ""
+
+
+def _from_database(
+    case: OperatorCase, device: str, dtype: torch.dtype, in_place: bool = False
+) -> List[str]:
     info = operator_database.entry(case.operator)
     call = case.build(device, dtype)
     path = operator_database.qualified(info)
     same = object()
-    if path and _plain(info, call) and call.outputs(same) is same:
+    if (
+        path
+        and _plain(info, call)
+        and call.outputs(same) is same
+        and not (in_place and not _in_place_path(info))
+    ):
         return [f"function, process = {path}, lambda output: output", ""]
     number = operator_database.place(case.operator, device, dtype, case.sample)
     return [

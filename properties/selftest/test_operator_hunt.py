@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from frostproof.properties.harness.hunting import report
-from frostproof.properties.harness.hunting.source import SOURCES, source_of
+from frostproof.properties.harness.hunting.source import SOURCES, Fact, source_of
 from frostproof.properties.harness.hunting.worker import Hunter
 from frostproof.properties.harness.operators.reasons import applying
 from frostproof.properties.harness.operators.source import Case, Operators
+from frostproof.properties.selftest.faults.patching import altered
 from frostproof.strategies import operator_database
+from frostproof.strategies.capabilities import storage_of
 from frostproof.strategies.operators import OperatorCase
 
 HYPOT = torch.hypot if hasattr(torch, "hypot") else None
@@ -66,6 +68,75 @@ def test_a_broken_operator_is_found_grouped_and_shown(
         monkeypatch.setattr(torch, "hypot", HYPOT)
         assert exit_code(program) == 0, program
         assert len(eval(find.case, {"Case": Case, "OperatorCase": OperatorCase}).call.frozen) == 1
+
+
+def _doubled_in_a_graph(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
+    if one.requires_grad and not two.requires_grad:
+        one = altered(one, lambda slope: slope * (2 if torch.is_grad_enabled() else 1))
+    return SOUND["hypot"](one, two)
+
+
+def _slope_of_nothing(one: torch.Tensor) -> torch.Tensor:
+    return SOUND["sign"](one) + one - one.detach()
+
+
+def _with_its_input(one: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+    same = torch.empty(0, dtype=one.dtype)
+    return SOUND["tanh"](one), same.set_(storage_of(one.detach()), 0, one.shape, one.stride())
+
+
+def _into_another(one: torch.Tensor, two: torch.Tensor, **named: Any) -> torch.Tensor:
+    return SOUND["mm"](one, two)
+
+
+def _not_in_place(one: torch.Tensor) -> torch.Tensor:
+    return SOUND["tanh"](one)
+
+
+SOUND = {name: getattr(torch, name) for name in ("hypot", "sign", "tanh", "mm")}
+
+
+@pytest.mark.parametrize(
+    "mode, operator, owner, function, made",
+    [
+        ("twice", "hypot", torch, "hypot", _doubled_in_a_graph),
+        ("without_effect", "sign", torch, "sign", _slope_of_nothing),
+        ("sharing", "tanh", torch, "tanh", _with_its_input),
+        ("given_out", "mm", torch, "mm", _into_another),
+        ("in_place", "tanh", torch.Tensor, "tanh_", _not_in_place),
+    ],
+)
+def test_the_program_of_each_law_shows_it(
+    monkeypatch: pytest.MonkeyPatch, mode: str, operator: str, owner: Any, function: str, made: Any
+) -> None:
+    source = common(operator)
+    frozen = (1,) if mode == "twice" else ()
+    case = Case(OperatorCase(operator, 0, frozen), "float64")
+    assert not source.judge(case, mode)
+    sound = getattr(owner, function)
+    monkeypatch.setattr(owner, function, made)
+    facts = source.judge(case, mode)
+    assert facts
+    program = source.script(case, mode, facts[0])
+    assert exit_code(program) == 1, program
+    monkeypatch.setattr(owner, function, sound)
+    assert exit_code(program) == 0, program
+
+
+@pytest.mark.parametrize("mode", ["sharing", "twice", "without_effect", "given_out", "in_place"])
+def test_the_program_of_a_sound_operator_ends_well(mode: str) -> None:
+    if operator_database.problem():
+        pytest.skip(operator_database.problem())
+    source = Operators("cpu", ["addmm", "cumsum", "hypot", "nn.functional.relu", "logsumexp"])
+    source.kind = "database"
+    for operator in source.names:
+        case = Case(OperatorCase(operator, 0, (), "plain", "database"), "float64")
+        if mode == "in_place" and case.call.build("cpu", torch.float64).inplace is None:
+            continue
+        if mode == "given_out" and case.call.build("cpu", torch.float64).out is None:
+            continue
+        program = source.script(case, mode, Fact("O4", mode))
+        assert exit_code(program) == 0, program
 
 
 def test_a_case_is_read_back_and_made_smaller() -> None:
