@@ -22,6 +22,7 @@ from frostproof.strategies.gates import GatedNet, gate_masks, gated_nets
 
 # "meet": two parameters of each net meet as views in one sum, as gains and gates of images do.
 KINDS = {"apart": False, "meet": True}
+SCALE = 1024.0  # of a loss
 everywhere = pytest.mark.parametrize("kind", list(KINDS))
 
 
@@ -30,12 +31,17 @@ def nets(kind: str, device: str, dtype: torch.dtype) -> st.SearchStrategy[GatedN
     return gated_nets(meeting=KINDS[kind], device=device, dtype=dtype)
 
 
-def one_pass(net: GatedNet, device: str, dtype: torch.dtype) -> Dict[str, torch.Tensor]:
-    """The gradient of each parameter after one pass with nothing frozen, by ``autograd.grad``."""
+def one_pass(
+    net: GatedNet, device: str, dtype: torch.dtype, scale: float = 1.0
+) -> Dict[str, torch.Tensor]:
+    """The gradient of each parameter after one pass with nothing frozen, by ``autograd.grad``.
+
+    scale: of the loss, a power of two; undone in the gradients.
+    """
     made = net.build(device, dtype)
     names = net.parameter_names()
-    found = torch.autograd.grad(net.run(made)[1], [made[name] for name in names])
-    return {name: gradient.clone() for name, gradient in zip(names, found)}
+    found = torch.autograd.grad(net.run(made)[1] * scale, [made[name] for name in names])
+    return {name: gradient / scale for name, gradient in zip(names, found)}
 
 
 @law("G1", "torch.Tensor.backward documentation: gradients accumulate in the leaves", FLOATING)
@@ -156,8 +162,8 @@ def test_clipping_leaves_the_norm_asked_for(
     torch.nn.utils.clip_grad_norm_(
         [made[name] for name in net.parameter_names()], float(before) * share
     )
-    room = 16 * torch.finfo(dtype).eps
-    check_close(norm(), before * min(share, 1.0), "the norm after clipping", room, 1e-5)
+    tolerance = 16 * torch.finfo(dtype).eps
+    check_close(norm(), before * min(share, 1.0), "the norm after clipping", tolerance, 1e-5)
 
 
 def scaler_for(device: str) -> Optional[torch.nn.Module]:
@@ -166,7 +172,7 @@ def scaler_for(device: str) -> Optional[torch.nn.Module]:
     if made is None:
         return None
     kind = torch.device(device).type
-    scaler = made(kind, init_scale=1024.0)
+    scaler = made(kind, init_scale=SCALE)
     return scaler if scaler.is_enabled() else None
 
 
@@ -177,10 +183,10 @@ def scaler_for(device: str) -> Optional[torch.nn.Module]:
 def test_unscaling_undoes_the_scale_once(
     device: str, dtype: torch.dtype, kind: str, data: st.DataObject
 ) -> None:
-    """G3: a scaled loss, ``unscale_``: every gradient has the bits that it has without a scale."""
+    """G3: a scaled loss, ``unscale_``: every gradient is divided by the scale, once, to the bit."""
     net: GatedNet = data.draw(nets(kind, device, dtype))
     frozen = data.draw(gate_masks(net))
-    once = one_pass(net, device, dtype)
+    once = one_pass(net, device, dtype, SCALE)  # scaled too: what underflows otherwise is kept
     scaler = scaler_for(device)
     if scaler is None:
         raise NotOffered("torch.amp.GradScaler: none for this device")

@@ -139,9 +139,9 @@ def test_devices_train_alike(device: str, dtype: torch.dtype, data: st.DataObjec
             if ours is None or theirs is None:
                 check(ours is None and theirs is None, f"{name} has a gradient on one device only")
                 continue
-            room = oracle.gradient_tolerance(dtype, expected, name)
-            if room is not None and run.clearing != "keep":
-                check_near(ours, theirs, room, f"gradient of {name}", device)
+            tolerance = oracle.gradient_tolerance(dtype, expected, name)
+            if tolerance is not None and run.clearing != "keep":
+                check_near(ours, theirs, tolerance, f"gradient of {name}", device)
                 if alike:
                     check_same_bits(theirs, read_bits(ours), f"gradient of {name}, CPU's kernels")
             # from here on alike: what adaptive rules make of a rounding error is no concern here

@@ -27,7 +27,7 @@ from frostproof.properties.harness.running.trainer import Trainer
 from frostproof.properties.test_across import check_near, on_cpu
 from frostproof.properties.test_device_copies import check_place, routes
 from frostproof.properties.test_gradients import expected_of
-from frostproof.properties.test_layers import apply, leaves_of, room_of, waves
+from frostproof.properties.test_layers import apply, leaves_of, tolerance_of, waves
 from frostproof.strategies import (
     Cuts,
     OptimizerSpec,
@@ -59,7 +59,7 @@ def through_a_file(state: Any, end: str) -> Any:
 def test_layers_agree(device: str, dtype: torch.dtype, kind: str, data: st.DataObject) -> None:
     """X1: a layer or function of any kind gives the CPU's output and gradients on another device."""
     case = data.draw(layer_cases(kind, device))
-    room = 2 * room_of(device, dtype)
+    tolerance = 2 * tolerance_of(device, dtype)
     sides = []
     for place in ("cpu", device):
         layer, x = case.build(place, dtype)
@@ -70,14 +70,14 @@ def test_layers_agree(device: str, dtype: torch.dtype, kind: str, data: st.DataO
     (here, ours), (there, theirs) = sides
     check_place(there, device, f"output of {kind}")
     check_equal(there.requires_grad, here.requires_grad, "whether the output requires grad")
-    check_close(there, here, f"output of {kind}", room, room)
+    check_close(there, here, f"output of {kind}", tolerance, tolerance)
     for name, leaf in theirs.items():
         one, two = ours[name].grad, leaf.grad
         check((one is None) == (two is None), f"{name} has a gradient on one device only")
         if one is not None and two is not None:
             check_equal(two.device, leaf.device, f"device of the gradient of {name}")
             size = max(1.0, float(oracle.as_float64(one).abs().max()) if one.numel() else 1.0)
-            check_close(two, one, f"gradient of {name}", room, room * size)
+            check_close(two, one, f"gradient of {name}", tolerance, tolerance * size)
 
 
 @law("X5", "torch.nn.Module.to documentation", PRECISE, beside_cpu=True)
@@ -158,9 +158,9 @@ def test_a_net_split_over_two_devices(device: str, dtype: torch.dtype, data: st.
         if ours is not None and theirs is not None:
             reached.add(name)
             check_equal(theirs.device, parameter.device, f"{what}: device of the gradient of {name}")
-            room = oracle.gradient_tolerance(dtype, expected, name)
-            if room is not None:
-                check_near(ours, theirs, room, f"{what}: gradient of {name}", device)
+            tolerance = oracle.gradient_tolerance(dtype, expected, name)
+            if tolerance is not None:
+                check_near(ours, theirs, tolerance, f"{what}: gradient of {name}", device)
     check_equal(reached, set(run.gets_gradient()), f"{what}: what gets a gradient")
     split.apply()
     stray = {name for name, bits in split.bits().items() if bits != split.before[name]} - reached

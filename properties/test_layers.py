@@ -28,14 +28,14 @@ from frostproof.strategies.layer_kinds import FUNCTION_KINDS, KINDS, LAYER_KINDS
 # lies between them it is wrong: then it looks closer.
 SHIFTS = (1e-5, 1e-7)
 # What a value, and a slope, may be off by, relative to their size: seen at most 4e-8 and 2e-6.
-ROOM = {torch.float64: 1e-6, torch.float32: 1e-4}
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-4}
 TF32 = 100  # times as much in float32 on CUDA, whose convolutions use TF32 unless told not to
 
 
-def room_of(device: str, dtype: torch.dtype) -> float:
+def tolerance_of(device: str, dtype: torch.dtype) -> float:
     """The relative error that is allowed on a device, in a dtype."""
     rough = dtype is torch.float32 and torch.device(device).type == "cuda"
-    return ROOM[dtype] * (TF32 if rough else 1)
+    return TOLERANCE[dtype] * (TF32 if rough else 1)
 
 
 def apply(case: LayerCase, layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -96,11 +96,11 @@ def check_layer(case: LayerCase, device: str, dtype: torch.dtype) -> None:
 def check_slopes(case: LayerCase, output: torch.Tensor, live: Dict[str, torch.Tensor]) -> None:
     """Output and gradients are those of the layer in float64 with nothing frozen."""
     __tracebackhide__ = True
-    room = room_of(str(output.device), output.dtype)
+    tolerance = tolerance_of(str(output.device), output.dtype)
     gradients = {n: oracle.as_float64(leaf.grad) for n, leaf in live.items() if leaf.grad is not None}
     twin, x = dataclasses.replace(case, frozen=()).build("cpu", torch.float64)
     leaves = leaves_of(twin, x)
-    check_close(output, apply(case, twin, x), f"output of {case.kind}", room, room)
+    check_close(output, apply(case, twin, x), f"output of {case.kind}", tolerance, tolerance)
 
     def slope(names: List[str], shift: float) -> float:
         """The slope of the output, weighted, where all of these leaves move along their waves."""
@@ -131,7 +131,7 @@ def check_slopes(case: LayerCase, output: torch.Tensor, live: Dict[str, torch.Te
         """How far the slope along these leaves is from what their gradients say."""
         total, gap = sum(found[name] for name in names), math.inf
         for shift in SHIFTS:
-            gap = min(gap, abs(total - slope(names, shift)) / (room * size))
+            gap = min(gap, abs(total - slope(names, shift)) / (tolerance * size))
             if gap <= 1:
                 break
         return gap
@@ -142,7 +142,7 @@ def check_slopes(case: LayerCase, output: torch.Tensor, live: Dict[str, torch.Te
     worst = max(wrong, key=lambda name: wrong[name])
     along = (gradients[worst] * directions[worst]).sum()
     wanted = torch.tensor(slope([worst], SHIFTS[0]), dtype=torch.float64)
-    allowed = torch.tensor(room * size, dtype=torch.float64)
+    allowed = torch.tensor(tolerance * size, dtype=torch.float64)
     check_within(along, wanted, allowed, f"the slope along the gradient of {worst} of {case.kind}")
     fail(f"the gradients of {case.kind} are each the slope of the output, but not together")
 

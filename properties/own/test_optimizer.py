@@ -162,9 +162,11 @@ def test_listing_frozen_ones_changes_nothing(
     listed = advance(trainer_of(run, device, dtype, listed="all"), steps)
     left_out = advance(trainer_of(run, device, dtype, listed="trainable"), steps)
     if own.needs_closure:  # it measures all that it holds at once: zeros change how sums are rounded
-        room = 1e-3 if dtype is torch.float32 else 1e-8
+        tolerance = 1e-3 if dtype is torch.float32 else 1e-8
         for name, parameter in left_out.named.items():
-            check_close(parameter, listed.named[name], f"{name} with the frozen left out", room, room)
+            check_close(
+                parameter, listed.named[name], f"{name} with the frozen left out", tolerance, tolerance
+            )
         return
     check_unchanged(left_out.named, listed.bits(), "with the frozen left out")
 

@@ -117,14 +117,14 @@ def plan(kind: str, workers: int, devices: Sequence[Device], asked: Optional[int
     """Seats for ``workers``, dealt to the devices in turn so that each one works.
 
     asked: so many workers on each device, whatever its memory. A process's fraction leaves
-    room for every context on its device.
+    memory for every context on its device.
     """
-    room = {device.index: asked or capacity(device) for device in devices}
+    left = {device.index: asked or capacity(device) for device in devices}
     dealt: List[Device] = []
-    while len(dealt) < workers and any(room.values()):
+    while len(dealt) < workers and any(left.values()):
         for device in devices:
-            if room[device.index] and len(dealt) < workers:
-                room[device.index] -= 1
+            if left[device.index] and len(dealt) < workers:
+                left[device.index] -= 1
                 dealt.append(device)
     sharing = {device.index: sum(one.index == device.index for one in dealt) for device in devices}
 

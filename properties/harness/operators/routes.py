@@ -95,13 +95,13 @@ def forward_mode(trial: Trial) -> None:
         if not (math.isfinite(ahead) and math.isfinite(back)):
             continue
         names = ", ".join(f"x{number}" for number in live)
-        room = 4 * max(bound(value.dtype) for value in trial.call.values) * max(size, 1.0)
+        tolerance = 4 * max(bound(value.dtype) for value in trial.call.values) * max(size, 1.0)
         trial.expect(
             "O3",
             "forward mode",
-            abs(ahead - back) <= room,
+            abs(ahead - back) <= tolerance,
             f"along a tangent of {names} forward mode says {ahead}, the gradients {back} "
-            f"(allowed {room:.2g})",
+            f"(allowed {tolerance:.2g})",
         )
 
 
