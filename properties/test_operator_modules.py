@@ -13,6 +13,7 @@ from frostproof.properties.harness.core.checks import check, count_cases
 from frostproof.properties.harness.core.law import DIFFERENTIABLE, law
 from frostproof.properties.harness.operators.coverage import DTYPES, MODULES, noted
 from frostproof.properties.harness.operators.passes import Found, try_modules
+from frostproof.properties.harness.operators.verdict import judge
 from frostproof.properties.harness.session.evidence import Current
 from frostproof.strategies import operator_modules
 from frostproof.strategies.capabilities import NotOffered
@@ -47,4 +48,4 @@ def test_modules_of_the_database(device: str, kind: str, record_property: Any) -
         record_property(key, said)
     count_cases(found.calls)
     check(found.calls > 0, f"no module of the database ran in {name}")
-    found.judge()
+    judge(found)

@@ -18,6 +18,7 @@ from frostproof.properties.harness.defects.operators import DEFECTS, OperatorDef
 from frostproof.properties.harness.operators.coverage import DTYPES, PARTS, noted
 from frostproof.properties.harness.operators.passes import Found, try_call, try_database
 from frostproof.properties.harness.operators.reasons import applying
+from frostproof.properties.harness.operators.verdict import judge
 from frostproof.properties.harness.session.evidence import Current
 from frostproof.strategies import operator_database, operator_table
 from frostproof.strategies.capabilities import NotOffered
@@ -52,7 +53,7 @@ def test_common_operators(device: str, dtype: torch.dtype, transform: str) -> No
         call = operator_table.call(name, device, dtype, transform, seed=Current.seed % 997)
         try_call(found, name, call, dtype, device=device, transform=transform)
     count_cases(found.calls)
-    found.judge()
+    judge(found)
 
 
 @law("O1 O2 O3 O4 G1 G2", "PyTorch notes, Autograd mechanics; torch.func; out=", DIFFERENTIABLE)
@@ -71,7 +72,7 @@ def test_drawn_operators(device: str, dtype: torch.dtype, data: st.DataObject) -
         transform=case.transform,
         masks=[case.frozen] if case.frozen else (),
     )
-    found.judge()
+    judge(found)
 
 
 @law("O1 O2 O3 O4 G1 G2", "torch.testing._internal: torch's own list of its operators", DIFFERENTIABLE)
@@ -96,7 +97,7 @@ def test_database(device: str, portion: Tuple[str, int], record_property: Any) -
         record_property(key, said)
     count_cases(found.calls)
     check(found.calls > 0, f"no operator of the database ran in {name}")
-    found.judge()
+    judge(found)
 
 
 @law("O1 O2 O3 O4 G1 G2", "see the row", "float32")

@@ -5,9 +5,11 @@ import torch
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from frostproof.properties.harness.core.checks import check
+from frostproof.properties.harness.core.checks import check, fail
 from frostproof.properties.harness.core.law import law, part
 from frostproof.properties.harness.defects.known import version_tuple
+from frostproof.properties.harness.hunting.shrink import small_program
+from frostproof.properties.harness.hunting.source import source_of
 from frostproof.properties.harness.programs.defects import ROWS, Row, covered
 from frostproof.properties.harness.programs.judge import Refused, judge
 from frostproof.properties.harness.programs.modes import CHEAP, MODES
@@ -41,8 +43,11 @@ def agrees(mode: str, data: st.DataObject) -> None:
     known = {covered(program, mode, fact.aspect, fact.head) for fact in found}
     new = [fact for fact in found if not covered(program, mode, fact.aspect, fact.head)]
     event("known defect" if known - {""} else "agrees")
-    told = f"{new[0].sentence}\n{program.source()}" if new else ""
-    check(not new, f"{mode}: {told}")
+    if new:
+        source, fact = source_of("programs"), new[0]
+        shown = lambda: small_program(source, program, mode, fact)  # noqa: E731
+        fail(f"{mode}: {fact.sentence}\n{program.source()}", shown)
+    check(True, "it agrees")
 
 
 @law("P1", "PyTorch documentation of each mode", "float64")

@@ -149,21 +149,19 @@ class GatedNet:
     ) -> Tuple[torch.Tensor, torch.Tensor]:
         """(output, loss) of the net on these tensors."""
         scope: Dict[str, Any] = {"torch": torch, "F": torch.nn.functional, **made}
-        exec(_compiled("\n".join(self.forward(cloned))), scope)
+        exec("\n".join(self.forward(cloned)), scope)
         return scope["x"], scope["loss"]
 
-    def code(self) -> List[str]:
-        """A program in plain torch up to ``loss``."""
-        lines = ["import torch", "import torch.nn.functional as F"]
+    def code(self, device: str, dtype: torch.dtype) -> Tuple[str, Tuple[str, ...]]:
+        """``build`` as plain torch code, and the names that it defines."""
+        place = "" if device == "cpu" else f", device={device!r}"
+        lines = []
         for name, value in self.values().items():
-            grad = ", requires_grad=True" if name in self.shapes else ""
-            lines.append(f"{name} = torch.tensor({value.tolist()}{grad})")
-        return [*lines, *self.forward()]
-
-
-@cache
-def _compiled(code: str) -> Any:
-    return compile(code, "<gated net>", "exec")
+            made = f"torch.tensor({value.tolist()}, dtype={dtype}{place})"
+            lines.append(
+                f"{name} = torch.nn.Parameter({made})" if name in self.shapes else f"{name} = {made}"
+            )
+        return "\n".join(lines), (*self.shapes, "x", "t")
 
 
 GATE_DIGITS = 5

@@ -55,7 +55,8 @@ class Call:
 
     function: called as ``function(*arguments, **named)``, in which a ``Place`` stands for each
     tensor; values: of the differentiable ones, detached; others: all other tensors;
-    code: the call in plain torch, where the values are x0, x1, ...; "" where there is none.
+    code: the call in plain torch, where the values are x0, x1, ...; "" where there is none;
+    source, sample: where an ``OperatorCase`` finds it again ("" where none does).
     """
 
     function: Callable[..., Any]
@@ -69,6 +70,8 @@ class Call:
     forward_mode: bool = True
     twice: bool = True  # differentiable twice
     outputs: Callable[[Any], Any] = field(default=lambda output: output)
+    source: str = ""
+    sample: int = 0
 
     def given(self, leaves: Sequence[torch.Tensor], others: Sequence[torch.Tensor] = ()) -> Any:
         """(arguments, named) with these in their places; ``others``: copies where none are given."""

@@ -6,6 +6,7 @@ package that is not installed, or has changed, ``problem()`` says so.
 
 import warnings
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
@@ -86,9 +87,10 @@ def calls(name: str, device: str, dtype: torch.dtype, most: int = 10**9) -> List
     """
     info = entry(name)
     chosen = [sample for _, sample in _samples(name, device, dtype)]
+    places: Sequence[int] = range(len(chosen))
     if len(chosen) > most:
-        chosen = [chosen[place * len(chosen) // most] for place in range(most)]
-    return [_call(info, sample) for sample in chosen]
+        places = [place * len(chosen) // most for place in range(most)]
+    return [replace(_call(info, chosen[place]), source="database", sample=place) for place in places]
 
 
 def place(name: str, device: str, dtype: torch.dtype, number: int) -> int:

@@ -241,7 +241,9 @@ def call(name: str, device: str, dtype: torch.dtype, transform: str = "plain", s
         return run
 
     places = tuple(Place(number, True) for number in range(len(values)))
-    made = Call(function(operator.code), places, {}, values, [], operator.code)
+    made = Call(
+        function(operator.code), places, {}, values, [], operator.code, source="table", sample=seed
+    )
     if operator.out:
         plain, given = function(operator.code), function(f"{operator.code[:-1]}, out=out)")
         made.out = lambda *leaves, **named: (given if named else plain)(*leaves, **named)

@@ -6,12 +6,15 @@ from typing import List, Union
 import pytest
 import torch
 
+from frostproof.properties.harness.core.checks import LawBroken
 from frostproof.properties.harness.defects.operator_row import OperatorDefect
 from frostproof.properties.harness.defects.operators import DEFECTS
 from frostproof.properties.harness.operators.coverage import PORTIONS, lines, noted
 from frostproof.properties.harness.operators.modules import masks_of
 from frostproof.properties.harness.operators.passes import Found, try_call, try_modules
 from frostproof.properties.harness.operators.reasons import REASONS, Reason, name_of
+from frostproof.properties.harness.operators.verdict import judge
+from frostproof.properties.harness.reproducer.replay import outcome
 from frostproof.strategies import operator_modules, operator_table
 from frostproof.strategies.operators import OperatorCase
 
@@ -37,7 +40,27 @@ def test_a_frozen_neighbour_that_changes_a_gradient_is_an_alarm(
     monkeypatch.setattr(torch, "hypot", broken)
     found = Found()
     try_call(found, "hypot", operator_table.call("hypot", "cpu", torch.float64), torch.float64)
-    assert any("with x1 frozen" in alarm for alarm in found.alarms), found.alarms
+    assert any("with x1 frozen" in alarm.sentence for alarm in found.alarms), found.alarms
+
+
+def test_a_broken_operator_has_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = torch.hypot
+
+    def broken(one: torch.Tensor, two: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
+        return sound(one, two, **named) * (1 if two.requires_grad else 2)
+
+    monkeypatch.setattr(torch, "hypot", broken)
+    found = Found()
+    call = operator_table.call("hypot", "cpu", torch.float64, "whole", seed=90)
+    try_call(found, "hypot", call, torch.float64, transform="whole")
+    with pytest.raises(LawBroken) as seen:
+        judge(found)
+    assert seen.value.program is not None
+    program = seen.value.program()
+    assert "torch.hypot(x0, x1)" in program
+    assert "output 0" in str(outcome(program))
+    monkeypatch.setattr(torch, "hypot", sound)
+    assert outcome(program) is None
 
 
 def test_cases_evaluate_back_and_print_programs() -> None:
@@ -76,7 +99,7 @@ def test_a_buffer_that_changes_in_eval_mode_is_an_alarm(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.nn.BatchNorm3d, "forward", counting)
     found = Found()
     try_modules(found, ["nn.BatchNorm3d"], "cpu", torch.float64, most=12, masks=2)
-    assert any("changed in eval mode" in alarm for alarm in found.alarms), found.alarms
+    assert any("changed in eval mode" in alarm.sentence for alarm in found.alarms), found.alarms
 
 
 def test_masks_freeze_parameters_inputs_and_one_at_a_time() -> None:

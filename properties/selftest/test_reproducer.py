@@ -19,7 +19,7 @@ from _pytest.mark import ParameterSet
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from frostproof.properties import test_histories
+from frostproof.properties import test_accumulation, test_histories
 from frostproof.properties.harness.core import law
 from frostproof.properties.harness.core.bits import read_bits
 from frostproof.properties.harness.core.checks import LawBroken
@@ -41,6 +41,7 @@ from frostproof.properties.selftest import PACKAGE, ROOT
 from frostproof.properties.selftest.programs import sample
 from frostproof.strategies import MLP, Layer, TensorSpec, all_dtypes, mlps
 from frostproof.strategies.capabilities import NotOffered
+from frostproof.strategies.gates import Gate, GatedNet
 from frostproof.strategies.tensors import KINDS, LAYOUTS, SHAPES
 
 
@@ -228,6 +229,21 @@ def test_a_tensors_program_has_its_bits(name: str) -> None:
             for t in (source, built)
         ]
         assert facts[0] == facts[1], code
+
+
+def test_gated_nets_are_written_out() -> None:
+    """Laws on nets of gates, one of whose cells this torch breaks, are left out above."""
+    law = test_accumulation.test_passes_add_up.hypothesis.inner_test  # type: ignore[attr-defined]
+    net = GatedNet(2, (Gate("gated"), Gate("residual")), "mse")
+    values = {"device": "cpu", "dtype": torch.float64, "kind": "apart"}
+    drawn = [net, (), ("a0",), 2, "none"]
+    case = Case("G1", values=values, drawn=drawn, draws_data=True, dtype=torch.float64)
+    tape = Tape(Own(law), every=True)
+    assert play(law, case, tape) is None
+    end = [each for each in every(tape.root.body) if each.closes][-1]
+    program = next(text for _, text, _ in candidates(tape, end, case) if text)
+    assert "a0 = torch.nn.Parameter(torch.tensor([" in program
+    assert outcome(program) is None, program
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

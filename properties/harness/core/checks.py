@@ -3,7 +3,7 @@
 ``check`` is the only place where a law is judged; the others are its common forms.
 """
 
-from typing import Any, Dict, Iterable, Mapping, NoReturn, Optional
+from typing import Any, Callable, Dict, Iterable, Mapping, NoReturn, Optional
 
 import torch
 
@@ -20,7 +20,8 @@ class LawBroken(AssertionError):
 
     The same as data: relation: "holds", "equal", "same bits", "moved", "same gradient", "close" or
     "raises"; subject: what it is about, in words; actual and expected: the two that do not agree
-    (a tensor, a snapshot of one, a plain value), None where the relation has none.
+    (a tensor, a snapshot of one, a plain value), None where the relation has none. program: makes
+    the program, where the law's cases are programs or calls that print themselves.
     """
 
     def __init__(
@@ -30,8 +31,10 @@ class LawBroken(AssertionError):
         subject: str = "",
         actual: Any = None,
         expected: Any = None,
+        program: Optional[Callable[[], str]] = None,
     ) -> None:
         super().__init__(sentence)
+        self.program = program
         self.relation, self.subject = relation, subject or sentence
         self.actual, self.expected = actual, expected
 
@@ -56,11 +59,11 @@ def check(condition: bool, sentence: str) -> None:
         raise LawBroken(sentence)
 
 
-def fail(sentence: str) -> NoReturn:
-    """Raise ``LawBroken``: something happened that the law forbids."""
+def fail(sentence: str, program: Optional[Callable[[], str]] = None) -> NoReturn:
+    """Raise ``LawBroken``: something happened that the law forbids. program: see there."""
     __tracebackhide__ = True
     Tally.assertions += 1
-    raise LawBroken(sentence)
+    raise LawBroken(sentence, program=program)
 
 
 def disagree(sentence: str, relation: str, subject: str, actual: Any, expected: Any) -> NoReturn:

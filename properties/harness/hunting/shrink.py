@@ -44,6 +44,13 @@ def shrink(source: Source, case: Any, mode: str, fact: Fact, seconds: float) -> 
     return case, fact
 
 
+def small_program(source: Source, case: Any, mode: str, fact: Fact, seconds: float = 5.0) -> str:
+    """The program of a difference, of the smallest case and lightest mode that show it."""
+    case, fact = shrink(source, case, mode, fact, seconds)
+    mode, fact = lightest(source, case, mode, fact)
+    return source.script(case, mode, fact)
+
+
 def lightest(source: Source, case: Any, mode: str, fact: Fact) -> Tuple[str, Fact]:
     """The lightest mode in which a case shows the difference."""
     for other in source.lighter(mode):

@@ -5,7 +5,7 @@ from typing import Callable, Dict, Iterable, Iterator, List, Sequence, Tuple
 
 import torch
 
-from frostproof.properties.harness.core.checks import Tally, fail
+from frostproof.properties.harness.core.checks import Tally
 from frostproof.properties.harness.operators import laws as operator_laws
 from frostproof.properties.harness.operators.modules import laws as module_laws
 from frostproof.properties.harness.operators.modules import masks_of
@@ -14,26 +14,32 @@ from frostproof.properties.harness.operators.trial import Problem, Trial, offere
 from frostproof.strategies import operator_database, operator_modules
 from frostproof.strategies.operator_calls import Call, whole
 
-SHOWN = 12  # alarms that a message names
 Laws = Callable[[Trial, Sequence[Tuple[int, ...]]], Dict[str, Callable[[], None]]]
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A law that one call broke. masks: those that were tried, () for those of the call itself."""
+
+    sentence: str
+    operator: str
+    call: Call
+    dtype: torch.dtype
+    transform: str
+    device: str
+    problem: Problem
+    masks: Sequence[Tuple[int, ...]]
 
 
 @dataclass
 class Found:
-    """What a pass has seen: alarms as sentences, and how much was looked at."""
+    """What a pass has seen: alarms, and how much was looked at."""
 
-    alarms: List[str] = field(default_factory=list)
+    alarms: List[Alarm] = field(default_factory=list)
     operators: int = 0
     calls: int = 0
     known: Dict[str, int] = field(default_factory=dict)
     absent: int = 0
-
-    def judge(self) -> None:
-        """Fail with every alarm, the first ones in words."""
-        __tracebackhide__ = True
-        if self.alarms:
-            more = len(self.alarms) - SHOWN
-            fail("\n".join(self.alarms[:SHOWN]) + (f"\nand {more} more" if more > 0 else ""))
 
 
 def try_call(
@@ -50,7 +56,7 @@ def try_call(
 ) -> None:
     """All laws, or those named, on one call. laws: gives them by name for a trial and masks."""
     for problem in problems_of(found, call, masks=masks, only=only, laws=laws):
-        _alarm(found, name, call, dtype, transform, device, problem)
+        _alarm(found, name, call, dtype, transform, device, problem, masks)
 
 
 def problems_of(
@@ -80,13 +86,15 @@ def problems_of(
         try:
             with operator_database.quiet():
                 action()
-        except Exception as problem:
-            if offered(problem):
-                said = f"{type(problem).__name__}: {problem}".split("\n")[0][:200]
+        except Exception as raised:
+            if offered(raised):
+                said = f"{type(raised).__name__}: {raised}".split("\n")[0][:200]
                 trial.expect("raised", law, False, said)
         finally:
             torch.set_grad_enabled(True)
-        yield from trial.found[before:]
+        for problem in trial.found[before:]:
+            problem.mode = law
+            yield problem
     Tally.assertions += trial.checks
 
 
@@ -98,16 +106,16 @@ def _alarm(
     transform: str,
     device: str,
     problem: Problem,
+    masks: Sequence[Tuple[int, ...]],
 ) -> None:
     why = excuse(problem, name, dtype, transform, device)
     if why is not None:
         found.known[why] = found.known.get(why, 0) + 1
         return
     kind = str(dtype).rpartition(".")[2]
-    found.alarms.append(
-        f"{name} ({kind}, {transform}): {problem.law} {problem.route}: {problem.sentence}"
-        + (f"  [{call.code[:160]}]" if call.code else "")
-    )
+    sentence = f"{name} ({kind}, {transform}): {problem.law} {problem.route}: {problem.sentence}"
+    sentence += f"  [{call.code[:160]}]" if call.code else ""
+    found.alarms.append(Alarm(sentence, name, call, dtype, transform, device, problem, masks))
 
 
 def try_database(

@@ -16,6 +16,7 @@ import warnings
 from math import inf, nan
 
 import torch
+import torch.nn.functional as F
 
 warnings.simplefilter("ignore")
 FROZEN = {frozen}

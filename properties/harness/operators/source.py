@@ -38,14 +38,14 @@ class Case:
 class Operators:
     """Every operator of torch's database, or the common ones where there is none.
 
-    names: those to draw from; all that run where it is empty.
+    names: those to draw from; all that run where it is empty. kind: "database" or "table".
     """
 
     name = "operators"
 
-    def __init__(self, device: str = "cpu", names: Sequence[str] = ()) -> None:
+    def __init__(self, device: str = "cpu", names: Sequence[str] = (), kind: str = "") -> None:
         self.device = device
-        self.kind = "table" if operator_database.problem() else "database"
+        self.kind = kind or ("table" if operator_database.problem() else "database")
         self.names = names
         self.sizes = lru_cache(maxsize=64)(self._sizes)
 
@@ -63,6 +63,11 @@ class Operators:
         else:
             calls = operator_database.calls(operator, self.device, kind)
         return tuple((sum(one.numel() for one in call.values), len(call.values)) for call in calls)
+
+    def _size(self, case: Case) -> Tuple[int, int]:
+        """Of the case's sample; of the table all have one size."""
+        sizes = self.sizes(case.call.operator, case.dtype)
+        return sizes[case.call.sample if self.kind == "database" else 0]
 
     def draw(self, random: _random.Random) -> Case:
         while True:
@@ -103,7 +108,7 @@ class Operators:
         sizes = self.sizes(call.operator, case.dtype)
         order = sorted(range(len(sizes)), key=lambda number: sizes[number])
         for sample in order[:SMALLER]:
-            if sizes[sample] < sizes[call.sample]:
+            if sizes[sample] < self._size(case):
                 fits = tuple(number for number in call.frozen if number < sizes[sample][1])
                 yield replace(case, call=replace(call, sample=sample, frozen=fits))
         if call.frozen:
@@ -115,12 +120,12 @@ class Operators:
             yield replace(case, call=replace(call, transform=TRANSFORMS[0]))
         for dtype in DTYPES[: DTYPES.index(case.dtype)]:
             if call.operator in names_of(self.kind, self.device, getattr(torch, dtype)):
-                if self.sizes(call.operator, dtype)[call.sample :]:
+                if self.kind == "table" or self.sizes(call.operator, dtype)[call.sample :]:
                     yield replace(case, dtype=dtype)
 
     def size(self, case: Case) -> Any:
         call = case.call
-        elements = self.sizes(call.operator, case.dtype)[call.sample][0]
+        elements = self._size(case)[0]
         rank = (TRANSFORMS.index(call.transform), DTYPES.index(case.dtype))
         return elements + 2 * len(call.frozen), rank
 

@@ -50,7 +50,9 @@ def weights_of(outputs: Sequence[torch.Tensor]) -> List[torch.Tensor]:
 
 
 class Problem(Exception):
-    """What broke a law: its id, and a sentence."""
+    """What broke a law: its id, and a sentence. mode: the law's name among those of operators."""
+
+    mode = ""
 
     def __init__(self, law: str, route: str, sentence: str) -> None:
         super().__init__(sentence)

@@ -340,7 +340,8 @@ class Calls(Names):
             self.depth -= 1
         made, original = Statement([lines], True, source=True), lines
         self.open[-1].body.append(made)
-        results = result if isinstance(result, (tuple, list)) else [result]
+        parts = list(result.values()) if isinstance(result, dict) else result
+        results = parts if isinstance(parts, (tuple, list)) else [parts]
         for number, (value, name) in enumerate(zip(results, names)):
             self.defined[name] = self.defined.get(name, 0) + 1
             if self.defined[name] > 1:

@@ -220,6 +220,9 @@ class Program:
                     there = self.last[id(statement)]
                     self.last[id(ref.statement)] = max(there, self.last.get(id(ref.statement), 0))
         self.merge(root)
+        for statement in every(root.body):  # no other may have the names that descriptions define
+            if id(statement) in kept:
+                self.taken.update((name, 10**9) for name in statement.defines)
         self.clock = 0
         self.lines = self.body(root.body, 0)
 
@@ -284,7 +287,7 @@ class Program:
                 continue
             flush()
             if item.source:
-                lines += [pad + line for line in self.renamed(item, text).split("\n")]
+                lines += [pad + line for line in text.split("\n")]
             elif item.raised is not None and not item.closes:
                 error = type(item.raised).__name__
                 lines += [f"{pad}try:", f"{pad}    {text}", f"{pad}except {error}:", f"{pad}    pass"]
@@ -362,11 +365,6 @@ class Program:
             self.taken[name] = self.last.get(id(statement), 0)
             self.named[id(statement)] = name
         return self.named[id(statement)]
-
-    def renamed(self, statement: Statement, text: str) -> str:
-        for name in statement.defines:
-            self.taken[name] = 10**9
-        return text
 
     def text(self, hooked: bool = False) -> str:
         """The whole program."""

@@ -15,7 +15,7 @@ from frostproof.properties.harness.core.shown import shown
 from frostproof.properties.harness.report.drawing import network_of
 from frostproof.properties.harness.reproducer.case import Case
 from frostproof.properties.harness.reproducer.recording import Recorder
-from frostproof.properties.harness.reproducer.replay import Found, found_by
+from frostproof.properties.harness.reproducer.replay import Found, found_by, outcome
 from frostproof.properties.harness.session import message
 
 STARTED = time.time()
@@ -50,12 +50,16 @@ def write(config: pytest.Config, nodeid: str, text: str) -> str:
         return str(path)
 
 
-def _found(case: Case, item: Any) -> Found:
+def _found(case: Case, item: Any, problem: Exception) -> Found:
     """The program of a case, or why there is none."""
+    made = getattr(problem, "program", None)
     handle = getattr(item.obj, "hypothesis", None)
     if case.test.split("::")[0] in OF_THE_USER and "own" in Path(item.path).parts:
         return Found(why="this law runs your own code: that is the program")
     try:
+        if made is not None:
+            text = made()
+            return Found(text) if outcome(text) else Found(why="run alone it does not show this")
         return found_by(item.obj if handle is None else handle.inner_test, case)
     except Exception as problem:  # a broken torch may break the writing too: the law's message counts
         return Found(
@@ -89,7 +93,7 @@ def _explain(item: Any, excinfo: Any, problem: Exception, report: Any) -> None:
     if failed is None or getattr(failed.get("data"), "drawing", False):
         where = message.BEFORE
     else:
-        found = _found(case, item)
+        found = _found(case, item, problem)
         made = found.program
         where = write(item.config, item.nodeid, made) if made else f"none: {found.why}"
     text = message.sentence(item, case, excinfo, where)
