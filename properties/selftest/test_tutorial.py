@@ -112,6 +112,23 @@ def readme_block(word: str) -> str:
     return "\n".join(line[4:] for line in found[0].split("\n"))
 
 
+def test_the_page_of_laws_has_every_law() -> None:
+    page = (ROOT / "properties" / "laws.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:4] for line in page.splitlines() if line.startswith("| ")]
+    known = set()
+    for idents, _, files in rows:
+        for first, last in re.findall(r"([A-Z]\d)(?:-([A-Z]\d))?", idents):
+            numbers = range(int(first[1]), int((last or first)[1]) + 1)
+            known |= {
+                (f"{first[0]}{n}", file) for n in numbers for file in re.findall(r"\((.*?)\)", files)
+            }
+    for path in sorted((ROOT / "properties").glob("test_*.py")):
+        for idents in re.findall(r'@law\(\s*"([A-Z0-9 ]+)"', path.read_text(encoding="utf-8")):
+            first, *others = idents.split()
+            assert (first, path.name) in known, (path.name, idents)
+            assert {*others} <= {ident for ident, _ in known}, (path.name, idents)
+
+
 def test_the_assertions_in_the_readme() -> None:
     class Model(nn.Module):
         def __init__(self) -> None:
