@@ -71,6 +71,8 @@ def trainer_of(run: TrainingRun, device: str, dtype: torch.dtype, **options: Any
 
     An optimizer may take what trains alone, and refuse where nothing does: no example then.
     """
+    if dtype in CAPABILITIES[run.optimizer.name].refuses:
+        pytest.skip(CAPABILITIES[run.optimizer.name].refuses[dtype])
     reseed(run.seed)
     try:
         return Trainer(run, device, dtype, **options)
@@ -102,6 +104,20 @@ def advance(trainer: Trainer, steps: int = 1, first: int = 0) -> Trainer:
             event("left out: a step asked for more than 2 GB")
             reject()
     return trainer
+
+
+def rounds_away(run: TrainingRun, name: str, dtype: torch.dtype) -> bool:
+    """Whether each of the first steps, in float64, moves a parameter by less than float32 keeps."""
+    if dtype is not torch.float32 or torch.float64 in CAPABILITIES[run.optimizer.name].refuses:
+        return False
+    trainer = trainer_of(run, "cpu", torch.float64)
+    parameter, eps = trainer.named[name], torch.finfo(torch.float32).eps
+    for step in range(LATEST):
+        before = parameter.detach().clone()
+        advance(trainer, first=step)
+        if bool(((parameter.detach() - before).abs() > eps * before.abs()).any()):
+            return False
+    return read_bits(parameter) != trainer.before[name]
 
 
 def warm_up(run: TrainingRun, own: OptimizerSpec) -> int:
@@ -158,15 +174,14 @@ def test_listing_frozen_ones_changes_nothing(
     """F4: with frozen parameters listed or left out, the others get the same bits."""
     if CAPABILITIES[own.name].random:
         pytest.skip("its random numbers are spread over what it lists: other ones, listed or left out")
+    if own.needs_closure and dtype is torch.float32:
+        pytest.skip("it measures all that it holds at once: rounding grows; float64 is judged")
     run, steps = dataclasses.replace(with_own(run, own), groups=1), warm_up(run, own)
     listed = advance(trainer_of(run, device, dtype, listed="all"), steps)
     left_out = advance(trainer_of(run, device, dtype, listed="trainable"), steps)
     if own.needs_closure:  # it measures all that it holds at once: zeros change how sums are rounded
-        tolerance = 1e-3 if dtype is torch.float32 else 1e-8
         for name, parameter in left_out.named.items():
-            check_close(
-                parameter, listed.named[name], f"{name} with the frozen left out", tolerance, tolerance
-            )
+            check_close(parameter, listed.named[name], f"{name} with the frozen left out", 1e-8, 1e-8)
         return
     check_unchanged(left_out.named, listed.bits(), "with the frozen left out")
 
@@ -175,9 +190,8 @@ def test_listing_frozen_ones_changes_nothing(
 @given(run=training_runs(names=SGD, learns=True))
 def test_the_rest_moves(device: str, dtype: torch.dtype, own: OptimizerSpec, run: TrainingRun) -> None:
     """F3: a parameter with a gradient moves and stays finite; one without stands still."""
-    if CAPABILITIES[own.name].late and dtype is torch.float32:
-        pytest.skip("its first steps round away in float32; float64 is judged")
-    trainer = trainer_of(with_own(run, own), device, dtype)
+    run = with_own(run, own)
+    trainer = trainer_of(run, device, dtype)
     gradients(trainer)
     sizes = {
         name: float(parameter.grad.abs().max())
@@ -202,6 +216,9 @@ def test_the_rest_moves(device: str, dtype: torch.dtype, own: OptimizerSpec, run
         if all(read_bits(trainer.named[name]) != trainer.before[name] for name in moving):
             break
     for name in moving:
+        if read_bits(trainer.named[name]) == trainer.before[name] and rounds_away(run, name, dtype):
+            event("its steps are shorter than float32 keeps")
+            continue
         what = f"{name}, with gradient {sizes[name]:.3g}, in {steps} steps"
         check_moved(trainer.named[name], trainer.before[name], what)
 

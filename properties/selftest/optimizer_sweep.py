@@ -25,8 +25,23 @@ from pytorch_optimizer.optimizer import OPTIMIZERS
 
 
 def {name}(parameters):
-    return OPTIMIZERS["{name}"](parameters, lr=0.01)
+    {grouped}return OPTIMIZERS["{name}"](parameters, lr=0.01{options})
 """
+GROUPED = """\
+parameters = list(parameters)
+    rules = [p.dim() > 1 for p in parameters]
+    parameters = [
+        {"params": [p for p, rule in zip(parameters, rules) if rule is each], "use_muon": each}
+        for each in sorted(set(rules))
+    ]
+    """
+# What those want beyond a list of parameters and a rate: tried where the plain factory is refused.
+MORE = {
+    "bsam": ", num_data=8",
+    "ranger21": ", num_iterations=1000",
+    "sara": ", threshold=10.0",
+    **dict.fromkeys(("adago", "adamuon", "distributedmuon", "muon", "muonclip", "normuon"), GROUPED),
+}
 
 
 def _bounded() -> None:
@@ -36,10 +51,22 @@ def _bounded() -> None:
 
 
 def judged(name: str, profile: str, limit: float) -> Dict[str, Any]:
-    """{"name", "outcome", "why"} of one optimizer: held, refused, broken, or no verdict."""
+    """{"name", "outcome", "why"} of one optimizer: held, refused, broken, or no verdict.
+
+    With "more": the same of what was refused, with what it wants beyond the plain factory.
+    """
+    result = _judged(name, profile, limit, "")
+    if result["outcome"] == "refused" and name in MORE:
+        result["more"] = _judged(name, profile, limit, MORE[name])
+    return result
+
+
+def _judged(name: str, profile: str, limit: float, more: str) -> Dict[str, Any]:
+    grouped, options = ("", more) if more != GROUPED else (GROUPED, "")
     with tempfile.TemporaryDirectory() as folder:
         file, record = Path(folder, "factory.py"), Path(folder, "record.xml")
-        file.write_text(FACTORY.format(name=name), encoding="utf-8")
+        text = FACTORY.format(name=name, grouped=grouped, options=options)
+        file.write_text(text, encoding="utf-8")
         command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider"]
         command += [f"--hypothesis-profile={profile}", "--hypothesis-seed=0", f"--junit-xml={record}"]
         command += [f"--optimizer={file}:{name}", f"--reproducers={folder}"]
@@ -58,7 +85,7 @@ def judged(name: str, profile: str, limit: float) -> Dict[str, Any]:
         except subprocess.TimeoutExpired:
             return {"name": name, "outcome": "no verdict", "why": f"more than {limit:.0f} s"}
         said = done.stdout.replace(f"--optimizer {file}:{name}: ", "")
-        lines = re.sub(r"/\S*/site-packages/", "", said).split("\n")
+        lines = re.sub(r"/\S*/(site-packages/|(?=factory.py))", "", said).split("\n")
         if done.returncode == 0:
             return {"name": name, "outcome": "held", "why": ""}
         if done.returncode == USAGE_ERROR:
@@ -88,7 +115,12 @@ def table(results: List[Dict[str, Any]]) -> str:
     for outcome in ("no verdict", "broken", "refused"):
         for result in sorted(results, key=lambda result: str(result["name"])):
             if result["outcome"] == outcome:
-                why = result["why"].replace("|", "\\|")
+                why = result["why"]
+                if "more" in result:
+                    more = MORE[result["name"]]
+                    given = "two groups" if more == GROUPED else more[2:]
+                    why += f"; with {given}: {result['more']['outcome']} {result['more']['why']}".rstrip()
+                why = why.replace("|", "\\|")
                 lines.append(f"| {result['name']} | {outcome} | {why} |")
     held = sorted(result["name"] for result in results if result["outcome"] == "held")
     return "\n".join([*lines, "", f"Held ({len(held)}): {', '.join(held)}."]) + "\n"
@@ -125,6 +157,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
             continue
         results.append(judged(name, options.profile, options.limit))
         print(f"{name}: {results[-1]['outcome']} {results[-1]['why']}", flush=True)
+        if "more" in results[-1]:
+            print(f"  more: {results[-1]['more']['outcome']} {results[-1]['more']['why']}", flush=True)
         if options.output is not None:
             kept = options.output.with_name(options.output.name + ".part")
             kept.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

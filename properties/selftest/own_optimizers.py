@@ -1,4 +1,7 @@
-"""Optimizers as third parties write them: right ones of many kinds, and some that break a law."""
+"""Optimizers as third parties write them: right ones of many kinds, and some that break a law.
+
+Those whose names end in Float32 break it there alone.
+"""
 
 from typing import Any, Callable, Dict, List, Tuple
 
@@ -79,6 +82,23 @@ class WarmsUp(Own):
     def update(self, p: Any, group: Dict[str, Any], state: Dict[str, Any]) -> None:
         state["step"] = state.get("step", -1) + 1
         p.sub_(p.grad, alpha=group["lr"] * min(1.0, state["step"] / 3))
+
+
+@right
+class ShorterThanFloat32Keeps(Own):
+    """Its steps round away in float32 wherever a value is not tiny."""
+
+    def update(self, p: Any, group: Dict[str, Any], state: Dict[str, Any]) -> None:
+        p.sub_(torch.sign(p.grad), alpha=1e-10)
+
+
+@right
+class Float32Only(Own):
+    """Keeps what it remembers in float32, and cannot mix it with anything else."""
+
+    def update(self, p: Any, group: Dict[str, Any], state: Dict[str, Any]) -> None:
+        state.setdefault("momentum", torch.zeros_like(p, dtype=torch.float32)).lerp_(p.grad, 0.1)
+        p.sub_(state["momentum"], alpha=group["lr"])
 
 
 @right
@@ -232,6 +252,17 @@ class ForgetsTheLast(Own):
 
     def update(self, p: Any, group: Dict[str, Any], state: Dict[str, Any]) -> None:
         if p is not group["params"][-1]:
+            p.sub_(p.grad, alpha=group["lr"])
+
+
+@broken("test_the_rest_moves")
+class ForgetsTheLastInFloat32(ForgetsTheLast):
+    """Counts its parameters wrongly where they are float32."""
+
+    def update(self, p: Any, group: Dict[str, Any], state: Dict[str, Any]) -> None:
+        if p.dtype is torch.float32:
+            super().update(p, group, state)
+        else:
             p.sub_(p.grad, alpha=group["lr"])
 
 

@@ -49,7 +49,7 @@ def said(problem: BaseException) -> str:
     if isinstance(problem, SyntaxError):
         return f"{type(problem).__name__}: {problem.msg} ({problem.filename}:{problem.lineno})"
     text = str(problem).strip().split("\n")[0]
-    return f"{type(problem).__name__}: {text}{_place(problem)}"
+    return f"{type(problem).__name__}{': ' * bool(text)}{text}{_place(problem)}"
 
 
 def _load_file(option: str, path: Path) -> Any:

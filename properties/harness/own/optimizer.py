@@ -3,8 +3,8 @@
 import random
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import pytest
 import torch
@@ -31,16 +31,16 @@ class Capabilities:
     """What was found out about an optimizer, once.
 
     takes: "parameters", "named" (pairs of name and parameter) or "module". graph: it wants
-    backward(create_graph=True). warm_up: steps until it moves something in float64; late:
-    that many move nothing in float32, because it begins with steps that round away.
-    random: other random numbers give other bits. single: it moves a row of one value, which
-    gradients that are centralized or compared within a row leave at nothing.
+    backward(create_graph=True). refuses: dtypes that it cannot train, and what it raised.
+    warm_up: steps until it moves something, in float64 where it can. random: other random
+    numbers give other bits. single: it moves a row of one value, which gradients that are
+    centralized or compared within a row leave at nothing.
     """
 
     takes: str = "parameters"
     graph: bool = False
+    refuses: Mapping[torch.dtype, str] = field(default_factory=dict)
     warm_up: int = 1
-    late: bool = False
     random: bool = False
     single: bool = True
 
@@ -167,13 +167,16 @@ def _built(option: str, text: str, factory: Callable[[Any], Any]) -> "Tuple[Any,
     matrix = [torch.nn.Parameter(torch.ones(2, 2))]
     try:
         return call(option, text, factory, matrix), "parameters"
-    except pytest.UsageError:
+    except pytest.UsageError as refusal:
         for takes in ("named", "module"):
             try:
                 return factory(_as_taken(takes, matrix)), takes
             except Exception:
                 continue
-        raise
+        raise pytest.UsageError(
+            f"{refusal}; it was called with a list of parameters (and tried with named ones, and with a "
+            "module): let it add what else the optimizer wants, such as groups or a count"
+        ) from None
 
 
 def build(option: str, text: str, factory: Callable[[Any], Any]) -> OptimizerSpec:
@@ -198,7 +201,8 @@ def build(option: str, text: str, factory: Callable[[Any], Any]) -> OptimizerSpe
         refusals.append(problem)
     else:
         raise pytest.UsageError(
-            f"{option} {text}: one step over a 2x2 parameter raised {said(refusals[0])}"
+            f"{option} {text}: one step over a 2x2 parameter raised {said(refusals[0])}; it was tried "
+            "as the laws train: backward(), then step(), with and without a closure"
         )
     both = trial.parameters(torch.float32, (2, 2), (2,))
     matrices = trial.works(both, _as_taken(takes, both)) is not None
@@ -217,28 +221,31 @@ def build(option: str, text: str, factory: Callable[[Any], Any]) -> OptimizerSpe
 
 
 def _capabilities(option: str, text: str, trial: _Trial) -> Capabilities:
-    first = {}
+    first: Dict[torch.dtype, int] = {}
+    refuses: Dict[torch.dtype, str] = {}
     for dtype in (torch.float64, torch.float32):
         parameters = trial.parameters(dtype, *TRIED)
         try:
             first[dtype] = trial.run(parameters, _as_taken(trial.takes, parameters), LATEST)
         except Exception as problem:
-            raise pytest.UsageError(
-                f"{option} {text}: {LATEST} steps over small {dtype} parameters raised {said(problem)}"
-            ) from None
-    if not first[torch.float64]:
+            shapes = " and ".join("x".join(map(str, shape)) for shape in TRIED)
+            refuses[dtype] = f"{LATEST} steps over {shapes} parameters of {dtype} raised {said(problem)}"
+    if not first:
+        raise pytest.UsageError(f"{option} {text}: {refuses[torch.float32]}")
+    finest = next(iter(first))
+    if not first[finest]:
         raise pytest.UsageError(
-            f"{option} {text}: {LATEST} steps over small float64 parameters moved nothing: nothing "
+            f"{option} {text}: {LATEST} steps over small {finest} parameters moved nothing: nothing "
             "can be said of what it would move; give it a learning rate or a warm-up that does"
         )
-    steps = first[torch.float64] + 2
-    same, again, other = (trial.ends(torch.float64, steps, seed) for seed in (1, 1, 2))
+    steps = first[finest] + 2
+    same, again, other = (trial.ends(finest, steps, seed) for seed in (1, 1, 2))
     if same != again:
         raise pytest.UsageError(
             f"{option} {text}: two runs from the same state and seeds give different bits: nothing can "
             "be compared; take random numbers from torch's, numpy's or Python's global generator"
         )
-    thin = trial.parameters(torch.float64, (2, 1), (3, 2))
+    thin = trial.parameters(finest, (2, 1), (3, 2))
     before = read_bits(thin[0])
     try:
         trial.run(thin, _as_taken(trial.takes, thin), steps)
@@ -249,8 +256,8 @@ def _capabilities(option: str, text: str, trial: _Trial) -> Capabilities:
     return Capabilities(
         takes=trial.takes,
         graph=trial.graph,
-        warm_up=first[torch.float64],
-        late=not 0 < first[torch.float32] <= first[torch.float64],
+        refuses=refuses,
+        warm_up=first[finest],
         random=same != other,
         single=read_bits(thin[0]) != before,
     )
