@@ -119,7 +119,9 @@ def table(results: List[Dict[str, Any]]) -> str:
                 if "more" in result:
                     more = MORE[result["name"]]
                     given = "two groups" if more == GROUPED else more[2:]
-                    why += f"; with {given}: {result['more']['outcome']} {result['more']['why']}".rstrip()
+                    why += (
+                        f"; with {given}: {result['more']['outcome']} {result['more']['why']}".rstrip()
+                    )
                 why = why.replace("|", "\\|")
                 lines.append(f"| {result['name']} | {outcome} | {why} |")
     held = sorted(result["name"] for result in results if result["outcome"] == "held")

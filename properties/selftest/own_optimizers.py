@@ -282,3 +282,15 @@ class KeepsMomentumToItself(Own):
         mine: Any = self.__dict__.setdefault("mine", {})
         mine[p] = mine.get(p, 0) * 0.9 + p.grad
         p.sub_(mine[p], alpha=group["lr"])
+
+
+@broken("test_saving_midway_changes_nothing")
+class CountsToItself(Own):
+    """Every sixth step is a long one, by a count that is not saved."""
+
+    def step(self, closure: Any = None) -> Any:
+        self.count = getattr(self, "count", 0) + 1
+        return super().step(closure)
+
+    def update(self, p: Any, group: Dict[str, Any], state: Dict[str, Any]) -> None:
+        p.sub_(p.grad, alpha=group["lr"] * (10 if self.count % 6 == 0 else 1))

@@ -229,14 +229,16 @@ def _capabilities(option: str, text: str, trial: _Trial) -> Capabilities:
             first[dtype] = trial.run(parameters, _as_taken(trial.takes, parameters), LATEST)
         except Exception as problem:
             shapes = " and ".join("x".join(map(str, shape)) for shape in TRIED)
-            refuses[dtype] = f"{LATEST} steps over {shapes} parameters of {dtype} raised {said(problem)}"
+            refuses[dtype] = (
+                f"{LATEST} steps over {shapes} parameters of {dtype} raised {said(problem)}"
+            )
     if not first:
         raise pytest.UsageError(f"{option} {text}: {refuses[torch.float32]}")
     finest = next(iter(first))
     if not first[finest]:
         raise pytest.UsageError(
             f"{option} {text}: {LATEST} steps over small {finest} parameters moved nothing: nothing "
-            "can be said of what it would move; give it a learning rate or a warm-up that does"
+            "can be said of what it would move; give it options (a rate, a warm-up) with which it moves"
         )
     steps = first[finest] + 2
     same, again, other = (trial.ends(finest, steps, seed) for seed in (1, 1, 2))
