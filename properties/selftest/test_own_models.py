@@ -218,7 +218,7 @@ def test_the_right_law_fails_on_a_broken_optimizer(name: str, quick: None) -> No
 def test_a_dtype_that_an_optimizer_cannot_train_is_left_out(quick: None) -> None:
     own = build_optimizer("--optimizer", "mine", own_optimizers.RIGHT["Float32Only"])
     for law in OPTIMIZER_LAWS.values():
-        with pytest.raises(pytest.skip.Exception, match="parameters of torch.float64 raised"):
+        with pytest.raises(pytest.skip.Exception, match=r"parameters of torch\.float64 raised"):
             law(device="cpu", dtype=torch.float64, own=own)
 
 

@@ -7,12 +7,15 @@ import torch
 from torch import nn
 
 from frostproof.properties.harness.own import model, recipe
+from frostproof.properties.harness.own.cancelled import MODE
 from frostproof.properties.harness.own.examination import examine
 from frostproof.properties.harness.own.findings import told
 from frostproof.properties.selftest.recipes import (  # noqa: F401, they register
     averages,
     functions,
     machinery,
+    neighbours_right,
+    neighbours_wrong,
     reported_right,
     reported_wrong,
     schedules,
@@ -27,6 +30,8 @@ pytestmark = pytest.mark.filterwarnings("default")  # as where a user's code run
 @pytest.mark.parametrize("name", sorted(MISTAKES))
 def test_a_mistake_is_named_with_its_cause(name: str) -> None:
     factory, law, words = MISTAKES[name]
+    if "cancelled in place" in words and MODE is None:
+        pytest.skip("this torch has no mode that sees how .grad is set")
     found = examine(recipe.build("--recipe", name, factory)).findings
     assert any(words in told([finding]) for finding in found if finding.law == law), told(found)
 

@@ -125,6 +125,10 @@ CLEARED_BY_HAND = (
     "its gradient is cleared between backward and optimizer.step(), while others keep theirs: frozen "
     "by hand"
 )
+CANCELLED_IN_VAIN = (
+    "the gradients of the copy are cancelled in place of those of its leader, which trains on: go over "
+    "the parameters of the network that trains"
+)
 ROUNDS_AWAY = "the update rounds away, or something writes the old value back"
 DATA_ENDED = "; the data ended: let the step begin it again, or ask for fewer --steps"
 OF_BATCHNORM = "its BatchNorm runs in train mode: call eval() on what is kept"

@@ -29,6 +29,7 @@ import torch
 
 from frostproof.properties.harness.own import anatomy, causes
 from frostproof.properties.harness.own.averaged_copies import AveragedCopies
+from frostproof.properties.harness.own.cancelled import Cancelled
 from frostproof.properties.harness.own.factory import frames_of, said
 from frostproof.properties.harness.own.findings import Finding, Movement
 from frostproof.properties.harness.own.frozen_buffers import FrozenBuffers
@@ -101,6 +102,7 @@ class Examination:
         self.fed: Set[str] = set()  # had a gradient other than zero when an optimizer stepped
         self.sizes: Dict[str, float] = {}  # largest value of the gradients that a parameter got
         self.not_finite: Dict[str, int] = {}  # name: last step with such a gradient
+        self.stepped_not_finite: Set[str] = set()  # of these, those with which an optimizer stepped
         self.kept_with_gradient: Set[str] = set()
         self.odd_from_the_start: Set[str] = set()  # holds NaN or infinity
         self.experts: Dict[str, Tuple[str, ...]] = {}
@@ -111,6 +113,7 @@ class Examination:
         self.frozen = FrozenParameters(self)
         self.buffers = FrozenBuffers(self)
         self.traces = Traces(self)
+        self.cancelled = Cancelled(self)
         self.replaced: Dict[str, int] = {}  # trainable names: the step in which a new one came
         kept = {} if keep is None else {"keep": keep}
         self.kept = Kept(self, keep if isinstance(keep, Mapping) else kept)
@@ -187,6 +190,7 @@ class Examination:
         self.kept.look_for_new()
         self.still.update(name for name in self.trainable if self.can_move(name))
         self.followers.remember(self.leaders(), self._shapes)
+        self.cancelled.start()
         self.hands.attach()
         self._running = True
         return self
@@ -216,7 +220,8 @@ class Examination:
         self.hands.forget_running()
         self.arrived.clear()
         before, gradients = self.hands.steps, len(self.fresh)
-        yield
+        with self.cancelled.look():
+            yield
         if self.hands.steps == before and not self.arrived and len(self.fresh) == gradients:
             self.idle.append(self.calls)
         self._look()
@@ -250,6 +255,7 @@ class Examination:
             self._stepped.clear()
         self._stepped.update(names)
         self._feed(names)
+        self.cancelled.close()
         self.frozen.before_step(names)
         self.traces.before_step(optimizer, names)
         self.kept.before_step(names)
@@ -264,6 +270,9 @@ class Examination:
 
     def _feed(self, names: Mapping[str, torch.Tensor]) -> None:
         for name, parameter in names.items():
+            if name in self.not_finite and name not in self.stepped_not_finite:
+                if parameter.grad is not None and not finite(parameter.grad):
+                    self.stepped_not_finite.add(name)
             if name in self.still and name not in self.fed:
                 if parameter.grad is not None and magnitude(parameter.grad) != 0:
                     self.fed.add(name)

@@ -80,6 +80,8 @@ def _twin(seen: "Examination", name: str) -> Optional[str]:
     """The trainable parameter as whose copy a frozen one began, and which has left it since."""
     frozen = seen.parameters[name]
     mine = sample(frozen)
+    if mine is not None and bool((mine == mine[0]).all()):
+        return None  # equal by chance, as zeros are
     best: Tuple[int, Optional[str]] = 0, None
     for other, first in seen.followers.first.items():
         if mine is None or first is None or first.shape != mine.shape or other in seen.frozen.names:

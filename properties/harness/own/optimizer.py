@@ -174,8 +174,8 @@ def _built(option: str, text: str, factory: Callable[[Any], Any]) -> "Tuple[Any,
             except Exception:
                 continue
         raise pytest.UsageError(
-            f"{refusal}; it was called with a list of parameters (and tried with named ones, and with a "
-            "module): let it add what else the optimizer wants, such as groups or a count"
+            f"{refusal}; it was called with a list of parameters (and tried with named ones, and with "
+            "a module): let it add what else the optimizer wants, such as groups or a count"
         ) from None
 
 

@@ -12,7 +12,7 @@ from frostproof.properties.harness.core.bits import read_bits
 from frostproof.properties.harness.own import causes
 from frostproof.properties.harness.own.findings import Movement, in_steps, named, spans
 from frostproof.properties.harness.own.optimizer_watch import Hand, hand_of
-from frostproof.properties.harness.own.watch import points, readable
+from frostproof.properties.harness.own.watch import POINTS, finite, points, readable
 
 if TYPE_CHECKING:
     from frostproof.properties.harness.own.examination import Examination
@@ -35,8 +35,9 @@ class Traces:
     moved: the last step in which an optimizer moved a parameter; stood: the steps since, in
     which it had a gradient and a learning rate, and stood. written: steps before which
     something wrote into it outside an optimizer's step. gradients: the last step in which
-    one came. uncleared: steps whose gradient lay on one that had been used already. mixed:
-    steps whose gradient holds one of a backward for another optimizer, which had stepped since.
+    one came; lived: the last in which one was not zero at an optimizer's step. uncleared:
+    steps whose gradient lay on one that had been used already. mixed: steps whose gradient
+    holds one of a backward for another optimizer, which had stepped since.
     """
 
     def __init__(self, seen: "Examination") -> None:
@@ -45,6 +46,7 @@ class Traces:
         self.stood: Dict[str, List[int]] = {}
         self.written: Dict[str, List[int]] = {}
         self.gradients: Dict[str, int] = {}
+        self.lived: Dict[str, int] = {}
         self.uncleared: Dict[str, List[int]] = {}
         self.mixed: Dict[str, List[int]] = {}
         self.shared_rates: Set[str] = set()  # accumulate over several steps of another optimizer
@@ -96,6 +98,7 @@ class Traces:
                 self.written.setdefault(name, []).append(seen.steps)
             gradient = _few(parameter.grad)
             if gradient is not None and bool(gradient.any()):
+                self.lived[name] = seen.steps
                 if seen.hands.rate_now.get(id(parameter), 1.0):
                     self._fed.add(name)
             self._look_for_zeroed(name, parameter, gradient)
@@ -192,6 +195,13 @@ def _rows(moved: torch.Tensor, parameter: torch.Tensor) -> str:
     return f"row{'s' * (len(rows) > 1)} {spans(rows[:50])}: its "
 
 
+def _died(seen: "Examination", name: str) -> bool:
+    """Whether gradients go on to come, and have been zero for long; of a small one all is seen."""
+    lived, came = seen.traces.lived.get(name, 0), seen.traces.gradients.get(name, 0)
+    small = seen.parameters[name].numel() <= POINTS
+    return small and 0 < lived <= seen.steps - LONG and came > seen.steps - LONG
+
+
 LONG = 3  # steps of an end that is no accident
 
 
@@ -215,6 +225,8 @@ def judge_traces(seen: "Examination", excuse: Callable[["Examination", str], Opt
         last, stood = traces.moved.get(name, 0), traces.stood.get(name, [])
         rate = seen.hands.rate_now.get(id(parameter), 1.0)
         highest = seen.hands.rates.get(id(parameter), 1.0)
+        if len(stood) >= LONG and not finite(parameter):
+            continue  # NaN moves no more
         if len(stood) >= LONG and rate < 0.1 * highest:
             notes.setdefault(f"learning rate {rate:.3g} moves it no more", []).append(name)
         elif len(stood) >= LONG and excuse(seen, name) is None:
@@ -229,6 +241,9 @@ def judge_traces(seen: "Examination", excuse: Callable[["Examination", str], Opt
             notes.setdefault(f"its learning rate is 0 since step {last + 1}", []).append(name)
         elif last and seen.steps - last >= LONG and name in seen.fresh:
             notes.setdefault(f"its optimizer has not stepped since step {last}", []).append(name)
+        elif _died(seen, name):
+            when = f"its gradient is exactly zero since step {traces.lived[name] + 1}"
+            notes.setdefault(when, []).append(name)
         elif last and 0 < traces.gradients.get(name, 0) <= seen.steps - LONG:
             when = f"no gradient came since step {traces.gradients[name]}"
             notes.setdefault(when, []).append(name)

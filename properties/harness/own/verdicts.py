@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Dict, List, Optional
 import torch
 
 from frostproof.properties.harness.own import anatomy, causes
+from frostproof.properties.harness.own.cancelled import judge_cancelled
 from frostproof.properties.harness.own.findings import named, spans
 from frostproof.properties.harness.own.following import judge_following
 from frostproof.properties.harness.own.traces import judge_traces
@@ -66,6 +67,7 @@ def judge(seen: "Examination") -> None:
         if not covered and not of_rows and not (finding.law == "R1" and turns):
             seen.findings.append(finding)
     judge_following(seen)
+    judge_cancelled(seen)
     _note_what_was_seen(seen)
     if seen.steps:
         _judge_the_thawed(seen)
@@ -225,11 +227,23 @@ def _unmoved(seen: "Examination", name: str, notes: Dict[str, List[str]]) -> Non
 
 
 def _judge_gradients(seen: "Examination") -> None:
+    odd = sorted(seen.odd_from_the_start & set(seen.sizes) - seen.frozen.names)
+    unused: Dict[int, List[str]] = {}
     for name, step in seen.not_finite.items():
-        # a scaler skips such steps until its scale fits
-        if not seen.hands.scaled or step == seen.steps:
+        if name in odd:
+            continue
+        if step < seen.steps and seen.hands.steps and name not in seen.stepped_not_finite:
+            unused.setdefault(step, []).append(name)
+        elif not seen.hands.scaled or step == seen.steps:  # a scaler skips until its scale fits
             seen.find("R6", name, f"got a gradient with NaN or infinity in step {step}")
-    for name in sorted(seen.odd_from_the_start & set(seen.sizes) - seen.frozen.names):
-        seen.find_not_finite(name, "holds NaN or infinity from the start, and gets gradients")
+    for step, names in unused.items():
+        what = f"a gradient with NaN or infinity in step {step}, with which no optimizer stepped"
+        seen.notes.append(f"{named(names)}: {what}")
+    if odd:  # what explains the others comes first
+        others = [f for f in seen.findings if f.law != "R6" or f.subject not in odd]
+        seen.findings.clear()
+        for name in odd:
+            seen.find("R6", name, "holds NaN or infinity from the start, and gets gradients")
+        seen.findings += others
     for name in sorted(seen.kept_with_gradient):
         seen.find("R4", name, "is to be kept, but gets gradients", causes.KEPT_WITH_GRADIENT)
