@@ -89,9 +89,9 @@ def test_a_fault_of_the_device_is_caught(fault: str, law: str, dtype: str, tmp_p
     assert code == 1 and re.search(rf"FAILED \S*{name}\[mirror:1-{dtype}", output), output
     assert "rerun     pytest -p mirror_device " in output
     for program in tmp_path.glob("*.py"):  # by itself, as import torch loads the device
-        code = f"import runpy; runpy.run_path({str(program)!r}, run_name='__main__')"
-        assert python(code, MIRROR_FAULT=fault)[0] == 1
-        assert python(code)[0] == 0
+        runs = f"import runpy; runpy.run_path({str(program)!r}, run_name='__main__')"
+        assert python(runs, MIRROR_FAULT=fault)[0] == 1
+        assert python(runs)[0] == 0
     assert list(tmp_path.glob("*.py")) or "program   none" in output
 
 

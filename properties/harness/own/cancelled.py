@@ -26,7 +26,8 @@ CALL = 2  # the call that is looked at: the first one may set things up
 
 def _mode(note: Callable[[Any], None]) -> Any:
     """A mode that tells of each ``tensor.grad = None``, and changes nothing."""
-    setter = torch.Tensor.grad.__set__  # type: ignore[attr-defined]
+    gradient: Any = torch.Tensor.grad  # on the class, the descriptor
+    setter = gradient.__set__
 
     class Sets(MODE):  # type: ignore[misc]
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

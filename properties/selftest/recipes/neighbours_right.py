@@ -41,8 +41,9 @@ def gradients_cleared_before_backward_by_hand() -> Any:
     inner = distilled(net, optimizer, lambda: None)
 
     def step() -> None:
-        for parameter in net["teacher"][2].parameters():
-            parameter.grad = None
+        for name, parameter in net["teacher"].named_parameters():
+            if name.startswith("2."):
+                parameter.grad = None
         inner()
 
     return net, step
@@ -51,7 +52,7 @@ def gradients_cleared_before_backward_by_hand() -> Any:
 @right
 def frozen_layer_cancelled_too() -> Any:
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+    net: Any = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
     net[0].requires_grad_(False)
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
     with torch.no_grad():
