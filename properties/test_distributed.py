@@ -120,7 +120,7 @@ def flat_difference(before: bytes, after: bytes, like: torch.Tensor) -> str:
 def test_two_processes_train_to_the_plain_result(
     device: str, dtype: torch.dtype, how: str, data: st.DataObject
 ) -> None:
-    """W2: two processes on the same data end, bit for bit, as one does without a wrapper."""
+    """W2: two processes on the same data end, buffers too, with the bits of one without a wrapper."""
     offers(how)
     run: TrainingRun = plainly(
         data.draw(
@@ -141,7 +141,7 @@ def test_two_processes_train_to_the_plain_result(
         accumulate(plain, contextlib.nullcontext)
     else:
         plain.train()
-    expected = result_of(plain.named)
+    expected = result_of(plain)
     for rank, found in enumerate(asked(train_wrapped, run, dtype, how)):
         check_result(found, expected, run, dtype, f"{how}, process {rank}")
 
@@ -194,3 +194,82 @@ def test_replicas_are_equal(device: str, dtype: torch.dtype, case: str) -> None:
         check_equal(apart, ["0.weight"], "what differs once a layer is unfrozen after wrapping")
     else:
         check_equal(apart, [], f"{case}: what differs between the replicas")
+
+
+def normed(rank: int, live: bool = True) -> torch.nn.Sequential:
+    """A layer and a norm; live: the norm is trained; the statistics begin with the rank."""
+    net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    with torch.no_grad():
+        for number, each in enumerate(net.parameters()):
+            each.copy_(torch.arange(1.0, 1 + each.numel()).view_as(each) / (4 + number))
+        net[1].running_mean.fill_(float(rank))  # type: ignore[union-attr, operator]
+    net[1].train(live).requires_grad_(live)
+    return net
+
+
+Values = Dict[str, Any]  # of buffers, by name
+
+
+def buffers_of(net: torch.nn.Module) -> Values:
+    """The buffers' values now."""
+    return {name: each.tolist() for name, each in net.named_buffers()}
+
+
+def watched(net: torch.nn.Module, wrapper: Any, rank: int, case: str) -> List[Values]:
+    """The buffers as each forward finds them, and at the end; each process has data of its own."""
+    found: List[Values] = []
+
+    def look(*_: Any) -> None:
+        found.append(buffers_of(net))
+
+    handle = net.register_forward_pre_hook(look)
+    inputs = torch.tensor([[1.0, 2.0], [3.0, 5.0]]) * (rank + 1)
+    for number in range(4):
+        apart: Any = contextlib.nullcontext()
+        if number == 1 and case == "after no_sync" and wrapper is not net:
+            apart = wrapper.no_sync()
+        if number == 1 and case == "after no_grad":
+            with torch.no_grad():
+                wrapper(inputs)
+            continue
+        with apart:
+            wrapper(inputs).pow(2).sum().backward()
+    handle.remove()
+    look()
+    return found
+
+
+def watch_wrapped(rank: int, case: str) -> List[Values]:
+    """``watched`` of a wrapped net."""
+    net = normed(rank, live=case != "frozen, in eval mode")
+    options = {"broadcast_buffers": False} if case == "broadcast_buffers=False" else {}
+    return watched(net, torch.nn.parallel.DistributedDataParallel(net, **options), rank, case)
+
+
+BUFFERS = ("as wrapped", "after no_sync", "after no_grad", "frozen, in eval mode")
+
+
+@law("W2 F8", SOURCE + ": broadcast_buffers", "float32")
+@pytest.mark.parametrize("case", BUFFERS)
+def test_buffers_are_those_of_the_first_process(device: str, dtype: torch.dtype, case: str) -> None:
+    """W2: every forward begins with process 0's buffers, in all of them; a frozen norm's stay."""
+    offers("as wrapped")
+    net = normed(0, live=case != "frozen, in eval mode")
+    alone = watched(net, net, 0, case)
+    one, two = asked(watch_wrapped, case)
+    for number, expected in enumerate(alone):
+        check_equal(one[number], expected, f"{case}: process 0's buffers at forward {number}")
+        if number < len(alone) - 1 or case == "frozen, in eval mode":  # the end is no forward
+            check_equal(two[number], expected, f"{case}: process 1's buffers at forward {number}")
+
+
+@law("W2 F8", SOURCE + ": broadcast_buffers", "float32")
+def test_buffers_that_are_not_broadcast(device: str, dtype: torch.dtype) -> None:
+    """W2: with broadcast_buffers=False each process has the statistics of its own data alone."""
+    offers("as wrapped")
+    case = "broadcast_buffers=False"
+    for rank, found in enumerate(asked(watch_wrapped, case)):
+        net = normed(rank)
+        if found[0] != buffers_of(net):
+            net = normed(0)  # older ones broadcast once, when the net is wrapped
+        check_equal(found, watched(net, net, rank, case), f"{case}: buffers of process {rank}")

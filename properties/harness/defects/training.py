@@ -329,6 +329,12 @@ TRAINING: Sequence[Defect] = (
         cells=".*-float32-masks that differ",
     ),
     Defect(
+        test="test_distributed.py::test_buffers_are_those_of_the_first_process",
+        sentence="the first forward after one in no_sync, or under no_grad, broadcasts no buffers",
+        issue="nearest: pytorch/pytorch#30718; measured on 1.8.1 to 2.14.1",
+        cells=".*-float32-after (no_sync|no_grad)",
+    ),
+    Defect(
         test="test_ways_of_training.py::test_saved_values_are_those_of_forward",
         sentence="save_on_cpu hides a change in place: gradients are of the new values",
         issue=NOT_REPORTED,

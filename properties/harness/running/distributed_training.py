@@ -20,7 +20,7 @@ from frostproof.strategies import OptimizerSpec, TrainingRun
 
 WORLD = 2
 WAIT = 20  # seconds after which a process gives up waiting for the other
-Result = Dict[str, Tuple[bytes, Optional[bytes]]]  # by parameter: bits, and bits of the gradient
+Result = Dict[str, Tuple[bytes, Optional[bytes]]]  # by name: bits, and bits of the gradient
 
 
 def distributed() -> Any:
@@ -74,18 +74,19 @@ class Pair:
 PAIR = Pair()
 
 
-def result_of(named: Dict[str, Any]) -> Result:
-    """Bits of each parameter and gradient; of shards, of the whole."""
+def result_of(trainer: Trainer) -> Result:
+    """Bits of each parameter, gradient and buffer; of shards, of the whole."""
 
     def whole(tensor: Any) -> Any:
         return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
+    held: Dict[str, Any] = {**trainer.named, **dict(trainer.network.named_buffers())}
     return {
         name: (
-            read_bits(whole(parameter.detach())),
-            None if parameter.grad is None else read_bits(whole(parameter.grad)),
+            read_bits(whole(each.detach())),
+            None if each.grad is None else read_bits(whole(each.grad)),
         )
-        for name, parameter in named.items()
+        for name, each in held.items()
     }
 
 
@@ -157,7 +158,7 @@ MODES = (
 
 
 def train_wrapped(rank: int, run: TrainingRun, dtype: torch.dtype, how: str) -> Result:
-    """Train in this process of the group; the parameters by name, as they are at the end."""
+    """Train in this process of the group; parameters and buffers as they are at the end."""
     import warnings
 
     with warnings.catch_warnings():
@@ -167,7 +168,7 @@ def train_wrapped(rank: int, run: TrainingRun, dtype: torch.dtype, how: str) -> 
             accumulate(trainer, trainer.wrapper.no_sync)
         else:
             trainer.train()
-    return result_of(trainer.named)
+    return result_of(trainer)
 
 
 def accumulate(trainer: Trainer, apart: Any) -> None:
