@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from hypothesis import event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from frostproof.properties.harness.core.checks import check, fail
-from frostproof.properties.harness.core.law import law, part
+from frostproof.properties.harness.core.law import law, part, thorough
 from frostproof.properties.harness.defects.known import version_tuple
 from frostproof.properties.harness.hunting.shrink import small_program
 from frostproof.properties.harness.hunting.source import source_of
@@ -21,12 +21,6 @@ from frostproof.strategies.programs import programs
 HUNTED = ("dispatch-mode", "functionalize", "jit-trace", "func-vmap-1", "func-vmap-3")
 CHEAP_MODES = sorted(name for name, mode in MODES.items() if mode.cost == CHEAP and name not in HUNTED)
 COMPILED_MODES = sorted(name for name in MODES if name not in CHEAP_MODES)
-NIGHTLY = 1000  # examples of a profile that has time for compilers
-
-
-def thorough() -> bool:
-    """Whether the profile has time for modes that compile."""
-    return (settings.default or settings()).max_examples >= NIGHTLY
 
 
 def agrees(mode: str, data: st.DataObject) -> None:

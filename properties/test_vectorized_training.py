@@ -18,6 +18,7 @@ from frostproof.properties.harness.core.checks import (
 )
 from frostproof.properties.harness.core.law import PRECISE, law, part
 from frostproof.properties.harness.reference import oracle
+from frostproof.properties.harness.running.call_modes import functional_call
 from frostproof.properties.harness.running.distributed_training import plainly
 from frostproof.properties.harness.running.parameter_memory import check_near
 from frostproof.properties.harness.running.trainer import Trainer
@@ -31,10 +32,10 @@ ELEMENTWISE = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad")  # rules that know 
 
 def loss_of(trainer: Trainer, values: Any, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """The loss of the trainer's net with other parameters and buffers, for (batch, features)."""
-    cuts = trainer.run.cuts
+    call, cuts = functional_call(), trainer.run.cuts
+    assert call is not None
     options = {"cuts": cuts.positions, "cut_by": cuts.by}
-    output = torch.func.functional_call(trainer.network, values, (inputs,), options)
-    return torch.nn.functional.mse_loss(output, targets)
+    return torch.nn.functional.mse_loss(call(trainer.network, values, (inputs,), options), targets)
 
 
 def gradients_of_samples(trainer: Trainer) -> Dict[str, torch.Tensor]:
@@ -72,7 +73,7 @@ def without_batch_norm(run: TrainingRun) -> TrainingRun:
 @part(4, least=8)
 @given(data=st.data())
 def test_gradients_of_each_sample(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
-    """W6: vmap of grad gives each sample's own gradient, none for the frozen; their mean the batch's."""
+    """W6: vmap of grad gives each sample's gradient, none for the frozen; their mean is the batch's."""
     drawn: TrainingRun = data.draw(
         training_runs(device=device, dtype=dtype, max_depth=4, names=["SGD"], learns=True)
     )
@@ -112,7 +113,8 @@ class Ensemble:
         ]
         first = self.members[0]
         nets: List[Any] = [member.network for member in self.members]
-        self.stacked, self.buffers = torch.func.stack_module_state(nets)
+        made: Any = torch.func.stack_module_state(nets)
+        self.stacked, self.buffers = made[0], made[1]
         self.inputs = torch.stack([member.inputs for member in self.members])
         self.targets = torch.stack([member.targets for member in self.members])
         self.optimizer = run.optimizer.build([self.stacked[name] for name in first.listed])
@@ -132,9 +134,7 @@ class Ensemble:
 @law("W6 F1 F3 K1", ENSEMBLES, PRECISE, needs="torch.func.stack_module_state")
 @part(4, least=8)
 @given(data=st.data())
-def test_ensembles_train_as_their_members(
-    device: str, dtype: torch.dtype, data: st.DataObject
-) -> None:
+def test_ensembles_train_as_their_members(device: str, dtype: torch.dtype, data: st.DataObject) -> None:
     """W6: stacked, nets train as each does alone: flags, losses, gradients, steps and buffers."""
     run: TrainingRun = plainly(
         data.draw(
@@ -154,7 +154,7 @@ def test_ensembles_train_as_their_members(
         losses = ensemble.losses()
         losses.sum().backward()
         ensemble.optimizer.step()
-        for place, member in enumerate(members):
+        for place in range(len(members)):
             check_member(ensemble, place, float(losses[place].detach()), expected[place], dtype)
         check_unchanged(stacked, before, "frozen and stacked,")
     for member in members:
@@ -189,7 +189,7 @@ def check_member(
 
 @law("W6 F8", ENSEMBLES, "float32", needs="torch.func.stack_module_state")
 def test_ensembles_refuse_masks_that_differ(device: str, dtype: torch.dtype) -> None:
-    """W6: nets of which one has a parameter frozen, the other live, are not stacked; nor modes that differ."""
+    """W6: nets with masks that differ are not stacked, nor nets in train and in eval mode."""
     for name in ("weight", "bias"):
         nets = [torch.nn.Linear(2, 2, device=device) for _ in range(2)]
         getattr(nets[1], name).requires_grad_(False)

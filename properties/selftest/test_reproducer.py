@@ -194,6 +194,8 @@ ELSEWHERE = {
     "test_across.py::test_compiled_nets_train_alike": "its functions are compiled, not replayed",
     "test_across.py::test_processes_train_alike": "its nets train in another process",
     "test_distributed.py::": "its nets train in other processes",
+    "test_worker_data.py::test_shared": "its nets train in another process",
+    "test_worker_data.py::test_loaders": "its samples are made in another process",
     "test_programs.py::": "its cases are programs already",
     "test_operators.py::": "its cases are collected, not drawn: see test_operator_tables.py",
     "test_operator_modules.py::": "its cases are collected, not drawn: see test_operator_tables.py",

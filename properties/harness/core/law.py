@@ -22,6 +22,7 @@ PRECISE = "precise"  # float64, float32: where values are compared with an indep
 COMPLEX = "complex"
 DIFFERENTIABLE = "differentiable"  # FLOATING and COMPLEX: what may require grad
 EXACT = "float64"  # only where rounding would hide the answer
+NIGHTLY = 1000  # examples of a profile that has time
 
 
 def law(
@@ -60,3 +61,10 @@ def law_of(item: pytest.Item) -> Tuple[str, str]:
     """The (ids, source) of a collected test; ("", "") where it is not a law."""
     mark = item.get_closest_marker("law")
     return (mark.args[0], mark.kwargs["source"]) if mark else ("", "")
+
+
+def thorough() -> bool:
+    """Whether the profile, the nightly one, has time for what compiles, or waits."""
+    from hypothesis import settings
+
+    return (settings.default or settings()).max_examples >= NIGHTLY

@@ -335,6 +335,17 @@ TRAINING: Sequence[Defect] = (
         cells=".*-float32-after (no_sync|no_grad)",
     ),
     Defect(
+        test="test_worker_data.py::test_gradients_are_sent_along",
+        sentence="a parameter that is sent to a process loses its gradient, which is said to be shared",
+        issue="nearest: pytorch/pytorch#8688; measured on 1.8.1 to 2.14.1",
+    ),
+    Defect(
+        test="test_worker_data.py::test_loaders_refuse_what_has_a_graph",
+        sentence="a loader waits in vain for a sample with a graph: what its worker says is lost",
+        issue="pytorch/pytorch#142884; measured on 1.8.1 and 2.13.0",
+        cells=".*-float32-not batched",
+    ),
+    Defect(
         test="test_ways_of_training.py::test_saved_values_are_those_of_forward",
         sentence="save_on_cpu hides a change in place: gradients are of the new values",
         issue=NOT_REPORTED,

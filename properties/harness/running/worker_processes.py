@@ -37,14 +37,15 @@ def _serve(pipe: Any, plugins: Sequence[str]) -> None:
         pipe.send(answer)
 
 
-def _context() -> Any:
+def context() -> Any:
+    """How the processes are started, for ``multiprocessing``."""
     methods = multiprocessing.get_all_start_methods()
     if "forkserver" not in methods:
         return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
+    made = multiprocessing.get_context("forkserver")
     # what every child needs is imported once, by the server; pytest is what runs this process
-    context.set_forkserver_preload(["pytest", "torch", "torch.distributed", __name__])
-    return context
+    made.set_forkserver_preload(["pytest", "torch", "torch.distributed", __name__])
+    return made
 
 
 def _ending(code: Any) -> str:
@@ -75,10 +76,10 @@ class Workers:
 
     def start(self) -> None:
         """Start the processes."""
-        context = _context()
+        how = context()
         for _ in range(self.count):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, self.plugins), daemon=True)
+            ours, theirs = how.Pipe()
+            process = how.Process(target=_serve, args=(theirs, self.plugins), daemon=True)
             process.start()
             theirs.close()
             self.pipes.append(ours)
