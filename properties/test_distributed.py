@@ -242,7 +242,9 @@ def watched(net: torch.nn.Module, wrapper: Any, rank: int, case: str) -> List[Va
 def watch_wrapped(rank: int, case: str) -> List[Values]:
     """``watched`` of a wrapped net."""
     net = normed(rank, live=case != "frozen, in eval mode")
-    options = {"broadcast_buffers": False} if case == "broadcast_buffers=False" else {}
+    options: Dict[str, Any] = {}
+    if case == "broadcast_buffers=False":
+        options["broadcast_buffers"] = False
     return watched(net, torch.nn.parallel.DistributedDataParallel(net, **options), rank, case)
 
 
