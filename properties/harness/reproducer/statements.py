@@ -7,7 +7,7 @@ left out, and of what acts only what touches the same objects as the closing ass
 import keyword
 from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
-from frostproof.properties.harness.reproducer.text import folded, names_read, rolled, tidy
+from frostproof.properties.harness.reproducer.text import folded, names_read, rolled, tidy, unread
 
 MODULES = (
     *("contextlib", "copy", "ctypes", "io", "itertools", "math", "pickle", "sys", "threading"),
@@ -368,7 +368,8 @@ class Program:
 
     def text(self, hooked: bool = False) -> str:
         """The whole program."""
-        body = "\n".join(rolled(self.lines))
+        read = names_read("\n".join(self.lines))
+        body = "\n".join(rolled([line for line in self.lines if not unread(line, read)]))
         used = names_read(body)
         imports = [f"import {name}" for name in MODULES if name in used or (name == "sys" and hooked)]
         if "torch.utils.checkpoint" in body:

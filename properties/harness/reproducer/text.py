@@ -58,6 +58,12 @@ def rolled(lines: List[str]) -> List[str]:
     return lines
 
 
+def unread(line: str, used: FrozenSet[str]) -> bool:
+    """Whether a line gives numbers a name that nothing reads, as a description may."""
+    found = re.match(r"(\w+) = torch\.tensor\(.*\)$", line)
+    return found is not None and found.group(1) not in used
+
+
 def names_read(text: str) -> FrozenSet[str]:
     """The names that a text reads."""
     return frozenset(
