@@ -59,6 +59,7 @@ FAULT_MODULES = (
     "backward",
     "clipping",
     "clone",
+    "conversions",
     "detach",
     "eager",
     "exact",
@@ -78,6 +79,7 @@ FAULT_MODULES = (
     "refusals",
     "requires_grad",
     "tools",
+    "ways",
     "wrappers",
 )
 
