@@ -193,6 +193,7 @@ ELSEWHERE = {
     "test_across.py::test_devices_train_alike": "it needs a second device",
     "test_across.py::test_compiled_nets_train_alike": "its functions are compiled, not replayed",
     "test_across.py::test_processes_train_alike": "its nets train in another process",
+    "test_compiled_steps.py::": "its steps are compiled, not replayed",
     "test_distributed.py::": "its nets train in other processes",
     "test_worker_data.py::test_shared": "its nets train in another process",
     "test_worker_data.py::test_loaders": "its samples are made in another process",
