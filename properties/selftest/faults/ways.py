@@ -73,7 +73,7 @@ def _sharded() -> List[float]:
     from torch.distributed.fsdp import fully_shard
 
     with _group():
-        net = _half_frozen()
+        net: Any = _half_frozen()
         fully_shard(net, mesh=init_device_mesh("cpu", (1,)))
         return [float(each.full_tensor()) for each in net.parameters()]
 
@@ -270,8 +270,8 @@ def stacking_takes_the_first_for_all() -> None:
 
 
 def _loaded() -> Any:
-    values = torch.tensor([1.001])
-    return next(iter(torch.utils.data.DataLoader([values], batch_size=None, num_workers=0)))
+    samples: Any = [torch.tensor([1.001])]
+    return next(iter(torch.utils.data.DataLoader(samples, batch_size=None, num_workers=0)))
 
 
 def _around_loaded(change: Callable[[torch.Tensor], torch.Tensor]) -> None:
