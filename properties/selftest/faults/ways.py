@@ -343,3 +343,56 @@ def sending_copies() -> None:
         return made.requires_grad_(value.requires_grad)
 
     _send(copied)
+
+
+def _compiled(rate: float) -> List[float]:
+    live, frozen = (torch.nn.Parameter(torch.ones(1)) for _ in range(2))
+    frozen.requires_grad_(False)
+    optimizer = torch.optim.SGD([live, frozen], lr=1.0)
+    step: Any = torch.compile(optimizer.step, backend="eager")
+    live.grad = torch.ones(1)
+    step()
+    optimizer.param_groups[0]["lr"] = rate
+    step()
+    return [float(live), float(frozen)]
+
+
+def _around_compiled_steps(around: Callable[[Any, Any], Any]) -> None:
+    def compiled(compile: Any, model: Any = None, **options: Any) -> Any:
+        made = compile(model, **options)
+        owner = getattr(model, "__self__", None)
+        if not isinstance(owner, torch.optim.Optimizer):
+            return made
+        return lambda: around(made, owner)
+
+    wrap(torch, "compile", compiled)
+
+
+@fault("W8", witness=lambda: _compiled(0.5) == [-0.5, 1.0], since=(2, 2))
+def compiled_steps_move_the_frozen() -> None:
+    """A compiled step of an optimizer moves what has no gradient."""
+
+    def around(step: Any, optimizer: Any) -> None:
+        step()
+        with torch.no_grad():
+            for group in optimizer.param_groups:
+                for each in group["params"]:
+                    if each.grad is None:
+                        each.add_(0.125)
+
+    _around_compiled_steps(around)
+
+
+@fault("W8", witness=lambda: _compiled(0.5) == [-0.5, 1.0], since=(2, 2))
+def compiled_steps_double_their_rate() -> None:
+    """A compiled step goes by twice the rate of its groups."""
+
+    def around(step: Any, optimizer: Any) -> None:
+        rates = [group["lr"] for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            group["lr"] = 2 * group["lr"]
+        step()
+        for group, rate in zip(optimizer.param_groups, rates):
+            group["lr"] = rate
+
+    _around_compiled_steps(around)
