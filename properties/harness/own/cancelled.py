@@ -8,10 +8,11 @@ something that trains, and nothing is compiled, which would be compiled anew und
 import contextlib
 import gc
 import types
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Set
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Set, Tuple
 
 import torch
 
+from frostproof.properties.harness.core.bits import read_bits
 from frostproof.properties.harness.own import causes
 from frostproof.properties.harness.own.averaged_copies import common_end, sample
 from frostproof.properties.harness.own.findings import named
@@ -52,6 +53,11 @@ def _compiled(module: torch.nn.Module) -> bool:
     )
 
 
+def _few_of(tensor: torch.Tensor, shapes: Set[Tuple[int, ...]]) -> Optional[bytes]:
+    values = sample(tensor) if tuple(tensor.shape) in shapes else None
+    return None if values is None else read_bits(values)
+
+
 class Cancelled:
     """What was cancelled between backward and an optimizer's step.
 
@@ -70,19 +76,16 @@ class Cancelled:
     def start(self) -> None:
         """Look for copies, before anything has moved."""
         seen = self.seen
-        shapes = {tuple(seen.parameters[name].shape) for name in seen.trainable}
-        leaders = {name: sample(seen.parameters[name]) for name in seen.trainable}
-        for name in sorted(seen.frozen.names) if leaders else ():
-            mine = (
-                sample(seen.parameters[name]) if tuple(seen.parameters[name].shape) in shapes else None
-            )
-            if mine is None:
-                continue
-            same = [
-                (common_end(name, other), other)
-                for other, values in leaders.items()
-                if values is not None and values.shape == mine.shape and bool((values == mine).all())
-            ]
+        shapes = {tuple(seen.parameters[name].shape) for name in seen.frozen.names}
+        leaders: Dict[bytes, List[str]] = {}
+        for name in seen.trainable:
+            values = _few_of(seen.parameters[name], shapes)
+            if values is not None:
+                leaders.setdefault(values, []).append(name)
+        shapes = {tuple(seen.parameters[name].shape) for some in leaders.values() for name in some}
+        for name in sorted(seen.frozen.names):
+            values = _few_of(seen.parameters[name], shapes)
+            same = [(common_end(name, other), other) for other in leaders.get(values or b"", [])]
             if same and max(same)[0]:
                 self.twins[name] = max(same)[1]
 
