@@ -18,7 +18,7 @@ from frostproof.properties.harness.reference.eager.memory import NotModelled
 from frostproof.strategies.capabilities import NotOffered
 from frostproof.strategies.programs import Program, programs
 
-MORE = 15  # programs are cheap
+MORE = 16  # programs are cheap
 # What the model does not describe.
 UNMODELLED = frozenset(
     (
@@ -38,7 +38,7 @@ def described() -> st.SearchStrategy[Program]:
     result = torch.zeros(1, requires_grad=True) * 1
     before = result.grad_fn
     torch._foreach_add_([result], 1)
-    return programs(UNMODELLED if result.grad_fn is not before else UNMODELLED | FOREACH)
+    return programs(UNMODELLED if result.grad_fn is not before else UNMODELLED | FOREACH, True)
 
 
 def more_examples() -> settings:

@@ -12,31 +12,16 @@ from hypothesis import strategies as st
 from frostproof.strategies.digits import Digits, read_as
 from frostproof.strategies.statements import (
     BLOCKS,
-    BY_KIND,
     PREAMBLE,
     VOCABULARY,
-    WEIGHTS,
     Facts,
     Operation,
     outcome,
 )
+from frostproof.strategies.words import Words, words
 
 SHAPES: Tuple[Tuple[int, ...], ...] = ((2,), (2, 2), (4,), (2, 3), (1,), (), (3, 2), (2, 2, 2))
-DTYPES = ("float64", "float32", "complex128")
-_DTYPES = (*DTYPES[:1] * 5, *DTYPES[1:2] * 2, DTYPES[2])  # as often as they are drawn
 LAYOUTS = ("contiguous", "transposed", "slice", "step", "expanded")
-INPUT_KINDS = (
-    "live",  # a leaf that requires grad
-    "frozen",  # a leaf that does not
-    "result",  # made from a leaf that requires grad
-    "parameter",  # of a module
-    "frozen_parameter",
-    "buffer",
-    "same",  # another name of the first input's object
-    "view_of",  # a view of the first input
-    "detached_of",  # an alias of the first input outside the graph
-    "neighbour",  # another slice of the first input's storage
-)
 OF_FIRST = ("same", "view_of", "detached_of", "neighbour")
 OF_MODULE = ("parameter", "frozen_parameter", "buffer")
 NUMBERS = (1.0, 2.0, -1.0, 3.0, 0.5, -2.0, 4.0, 1.5)
@@ -242,55 +227,16 @@ class Program:
 MAX_INPUTS, MAX_STATEMENTS = 3, 8
 PER_INPUT, PER_STATEMENT = 4, 9
 DIGITS = 3 + PER_INPUT * MAX_INPUTS + PER_STATEMENT * MAX_STATEMENTS + 5
-_BLOCKS: Tuple[Tuple[str, ...], ...] = (
-    *((),) * 14,
-    ("no_grad",),
-    ("no_grad",),
-    ("no_grad",),
-    ("enable_grad",),
-    ("inference_mode",),
-    ("set_grad_off",),
-    ("no_grad", "enable_grad"),
-    ("inference_mode", "inference_off"),
-)
-
-
-@dataclass(frozen=True)
-class Words:
-    """What programs are drawn from: statements by kind, blocks, the inputs' dtypes and kinds.
-
-    kinds: each as often as it is drawn; blocks: names of BLOCKS, inside each other, likewise.
-    """
-
-    kinds: Tuple[str, ...]
-    by_kind: Dict[str, Tuple[Operation, ...]]
-    blocks: Tuple[Tuple[str, ...], ...]
-    dtypes: Tuple[str, ...]
-    inputs: Tuple[str, ...]
-
-
-@cache
-def words(without: FrozenSet[str] = frozenset()) -> Words:
-    """Everything but the statements, kinds, blocks, dtypes and kinds of inputs that are named."""
-    left = {
-        kind: tuple(each for each in BY_KIND[kind] if each.name not in without)
-        for kind in WEIGHTS
-        if kind not in without
-    }
-    return Words(
-        tuple(kind for kind, found in left.items() if found for _ in range(WEIGHTS[kind])),
-        left,
-        tuple(names for names in _BLOCKS if not names or not without & {*names, "block"}),
-        tuple(dtype for dtype in _DTYPES if dtype not in without),
-        tuple(kind for kind in INPUT_KINDS if kind not in without),
-    )
+DENSE_TURNS = 6  # records that a dense program tries before it leaves a statement out
 
 
 class _Writer:
     """Writes one program statement by statement, and keeps what it must know of each variable."""
 
     def __init__(self, inputs: Tuple[Input, ...], vocabulary: Words) -> None:
-        self.vocabulary = vocabulary
+        self.vocabulary, self.dense = vocabulary, vocabulary.dense
+        self.touched: Tuple[str, ...] = (inputs[0].name,)  # what was made or written last, and of what
+        self.last: Optional[Operation] = None
         self.facts: Dict[str, Facts] = {each.name: (each.shape, each.dtype) for each in inputs}
         # what autograd lets nobody write to: leaves that require grad, and their views
         self.fixed = {each.name for each in inputs if each.kind in ("live", "parameter")}
@@ -301,6 +247,8 @@ class _Writer:
         if inputs[0].live:
             self.live |= {each.name for each in inputs if each.kind in ("same", "view_of")}
         self.recent = [each.name for each in inputs]
+        # whose memory it is
+        self.roots = {n.name: inputs[0].name if n.kind in OF_FIRST else n.name for n in inputs}
         self.made = 0
 
     def statement(self, digits: Digits, inside: Tuple[str, ...]) -> Optional[Statement]:
@@ -308,24 +256,21 @@ class _Writer:
         place, bold = digits.below(64), digits.below(16) == 15
         argument_at, ats = digits.below(64), [digits.below(64) for _ in range(3)]
         fitting = self.vocabulary.by_kind[kind]
+        if self.dense and place % 4:  # what people write most
+            fitting, place = self.vocabulary.common.get(kind) or fitting, place // 4
         if kind == "hook" and "inference_mode" in inside:
             return None  # a hook there ends the process: see the known defects
-        record = fitting[place % len(fitting)]
-        argument = record.arguments[argument_at % len(record.arguments)]
-        free = bold or (inside and inside[-1] in ("no_grad", "set_grad_off", "inference_mode"))
-        names = [name for name in reversed(self.recent) if name in self.facts]
-        operands: Tuple[str, ...] = ()
-        for number in range(record.arity):
-            choices = [
-                name
-                for name in names
-                if self._possible(record, argument, (*operands, name))
-                and (free or number not in record.writes or name not in self.fixed)
-                and (bold or kind not in ("hook", "gradient") or name in self.live)
-            ]
-            if not choices:
-                return None
-            operands += (choices[ats[number] % len(choices)],)
+        free = bold or bool(inside and inside[-1] in ("no_grad", "set_grad_off", "inference_mode"))
+        for turn in range(DENSE_TURNS if self.dense else 1):
+            record = fitting[(place + turn) % len(fitting)]
+            if self.dense and turn == 0 and self.last and self.last.kind == kind and ats[2] % 2:
+                record = self.last  # once more
+            argument = record.arguments[(argument_at + turn) % len(record.arguments)]
+            operands = self._operands(record, argument, ats, free, bold, ())
+            if operands is not None:
+                break
+        else:
+            return None
         told = outcome(record.name, argument, tuple(self.facts[name] for name in operands))
         if told is None:
             return None
@@ -336,6 +281,11 @@ class _Writer:
         for name, facts in zip(targets, results):
             self.facts[name] = facts
             self.recent.append(name)
+            alias = kind in ("view", "views", "same", "detach")
+            self.roots[name] = self.roots[operands[0]] if alias else name
+        changed = (*targets, *(operands[at] for at in record.writes))
+        self.touched = (*changed[:1], *operands[:1]) if changed else self.touched
+        self.last = record
         if kind in ("view", "views", "same", "function") and self.fixed & set(operands) and not inside:
             self.fixed |= set(targets)
         if kind == "views":
@@ -348,6 +298,48 @@ class _Writer:
             self.live |= {operands[place] for place in record.writes}
         return Statement(record.name, operands, targets, argument)
 
+    def _operands(
+        self,
+        record: Operation,
+        argument: str,
+        ats: List[int],
+        free: bool,
+        bold: bool,
+        chosen: Tuple[str, ...],
+    ) -> Optional[Tuple[str, ...]]:
+        """Operands that the record takes; None where there are none.
+
+        A dense program prefers what was touched last, and goes back where nothing fits.
+        """
+        number = len(chosen)
+        if number == record.arity:
+            return chosen
+        choices = [
+            name
+            for name in reversed(self.recent)
+            if self._possible(record, argument, (*chosen, name))
+            and (free or number not in record.writes or name not in self.fixed)
+            and (bold or record.kind not in ("hook", "gradient") or name in self.live)
+        ]
+        if not choices:
+            return None
+        if not self.dense:
+            name = choices[ats[number] % len(choices)]
+            return self._operands(record, argument, ats, free, bold, (*chosen, name))
+        near, at = ats[number] % 4, ats[number] // 4 % len(choices)
+        choices = choices[at:] + choices[:at]
+        if number and record.writes:  # a write is seldom of a tensor to itself
+            written = self.roots[chosen[0]]
+            choices.sort(key=lambda n: (self.roots[n] == written, near < 2 and n in self.live))
+        else:
+            near_by = self.touched[near // 2 : near // 2 + 1] if near < 3 else ()
+            choices = [name for name in near_by if name in choices] + choices
+        for name in choices:
+            found = self._operands(record, argument, ats, free, bold, (*chosen, name))
+            if found is not None:
+                return found
+        return None
+
     def _possible(self, record: Operation, argument: str, operands: Tuple[str, ...]) -> bool:
         if len(operands) < record.arity:
             return True
@@ -355,7 +347,7 @@ class _Writer:
 
 
 def _read_inputs(digits: Digits, vocabulary: "Words") -> Tuple[Input, ...]:
-    dtypes, kinds = vocabulary.dtypes, vocabulary.inputs
+    dtypes, kinds, dense = vocabulary.dtypes, vocabulary.inputs, vocabulary.dense
     count = (1, 1, 2, 2, 2, 3)[digits.below(6)]
     dtype = dtypes[digits.below(8) % len(dtypes)]
     found: List[Input] = []
@@ -363,12 +355,15 @@ def _read_inputs(digits: Digits, vocabulary: "Words") -> Tuple[Input, ...]:
         kind = digits.one_of(kinds if place else [each for each in kinds if each not in OF_FIRST])
         shape = digits.one_of(SHAPES)
         layout = (*LAYOUTS[:1] * 6, *LAYOUTS[1:])[digits.below(10)]
-        alike = digits.below(4) < 3  # operands of one shape meet more often
+        likeness = digits.below(4)  # operands of one shape meet more often
         if place >= count:
             continue
         first = found[0] if found else None
-        if first is not None and (kind in OF_FIRST or alike):
-            shape = first.shape
+        if dense and kind in ("live", "parameter", "result") and layout == "expanded":
+            layout = "contiguous"  # a leaf that nobody can write to
+        if first is not None and (kind in OF_FIRST or likeness < 3):
+            row = dense and likeness == 2 and kind not in OF_FIRST
+            shape = first.shape[1:] if row else first.shape
         if first is not None and kind in OF_FIRST:
             layout = "contiguous"
             whole = first.layout == "slice" and bool(first.shape) and first.kind not in OF_MODULE
@@ -386,6 +381,8 @@ def read_program(digits: Digits, vocabulary: Optional[Words] = None) -> Program:
     inputs = _read_inputs(digits, vocabulary)
     writer = _Writer(inputs, vocabulary)
     count = 1 + digits.below(MAX_STATEMENTS)
+    if vocabulary.dense:
+        count = min(count + 2, MAX_STATEMENTS)
     written: List[Tuple[Tuple[str, ...], Statement]] = []
     inside: Tuple[str, ...] = ()
     for place in range(MAX_STATEMENTS):
@@ -407,6 +404,8 @@ def read_program(digits: Digits, vocabulary: Optional[Words] = None) -> Program:
     number = 1 + digits.below(3)
     chosen = tuple(names[digits.below(64) % len(names)] for _ in range(3))
     returns = chosen[:1] if form == "one" else chosen[:number]
+    if vocabulary.dense and form != "one":
+        returns = tuple(reversed(names))
     return Program(inputs, tuple(_blocks(written)), returns, form)
 
 
@@ -430,13 +429,14 @@ def _blocks(written: List[Tuple[Tuple[str, ...], Statement]]) -> List[Statement]
 
 
 @cache
-def programs(without: FrozenSet[str] = frozenset()) -> st.SearchStrategy[Program]:
+def programs(without: FrozenSet[str] = frozenset(), dense: bool = False) -> st.SearchStrategy[Program]:
     """Random functions of one to eight statements: see ``VOCABULARY`` of ``statements``.
 
     without: names of statements, kinds of them, blocks ("block": all), dtypes and kinds
-    of inputs that are not drawn.
+    of inputs that are not drawn; dense: statements go on with what the last one touched, those
+    that fit no operand give way to others, and many programs return everything.
     Shapes and dtypes fit; what autograd refuses is drawn now and then, and is a case too.
     Shrinks towards ``x * 2`` of one leaf of two numbers that requires grad.
     """
-    vocabulary = words(without)
+    vocabulary = words(without, dense)
     return read_as(DIGITS, lambda digits: read_program(digits, vocabulary))

@@ -5,7 +5,7 @@ takes, and what it makes of them, is asked of torch itself, once for each combin
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Dict, Optional, Tuple
 
 import torch
@@ -34,7 +34,7 @@ class Operation:
     writes: Tuple[int, ...] = ()
     untried: bool = False
 
-    @property
+    @cached_property
     def arity(self) -> int:
         """How many operands it takes."""
         return sum(f"{{{place}}}" in self.source for place in range(3))
@@ -368,11 +368,28 @@ WEIGHTS: Dict[str, int] = {
     "function": 2,
     "mode": 1,
 }
+# The same in dense programs: more is written, less is cut off.
+DENSE_WEIGHTS: Dict[str, int] = {
+    **WEIGHTS,
+    **{"arithmetic": 10, "view": 13, "write": 18, "detach": 4, "same": 4, "clone": 2},
+    **{"views": 3, "flag": 2, "branch": 2},
+}
 KINDS = tuple(WEIGHTS)
 BY_KIND: Dict[str, Tuple[Operation, ...]] = {
     kind: tuple(operation for operation in VOCABULARY.values() if operation.kind == kind)
     for kind in KINDS
 }
+# Of several ways to do one thing, the ones that people write most, and how often.
+COMMON: Dict[str, int] = {
+    name: 1
+    for name in (
+        *("double", "add", "multiply", "square", "total", "relu", "concatenate", "stack"),
+        *("times_one", "contiguous", "flat", "everything", "t", "squeeze", "expand", "select", "slice"),
+        *("one_chunk", "chunk", "unbind", "detach", "data", "clone", "mul_", "add_", "zero_", "fill_"),
+        *("relu_", "set_item", "add_other_", "mul_other_", "index_put_"),
+    )
+}
+COMMON.update(copy_=2, set_item_other=2)
 
 
 @cache

@@ -381,6 +381,11 @@ with torch.inference_mode():
 """
 
 
+def ends(program: Program, mode: str) -> bool:
+    """Whether a known defect would end or spoil the process."""
+    return any(row.ends and mode.startswith(row.modes) and row.condition(program) for row in ROWS)
+
+
 def covered(program: Program, mode: str, aspect: str, head: str = "") -> str:
     """The id of the first row that covers a difference; "" where none does."""
     for row in ROWS:

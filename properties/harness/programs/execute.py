@@ -34,7 +34,7 @@ class Live:
             for each in self.program.inputs:  # a buffer cannot be registered twice
                 if each.kind in OF_MODULE and hasattr(scope["module"], each.name):
                     delattr(scope["module"], each.name)
-        exec(_code(self.program.setup(device)), scope)
+        exec(code_of(self.program.setup(device)), scope)
         for each in self.program.inputs:
             if each.kind in OF_MODULE:
                 scope[each.name] = getattr(scope["module"], each.name)
@@ -63,7 +63,8 @@ class Live:
 _codes: Dict[str, types.CodeType] = {}
 
 
-def _code(source: str) -> types.CodeType:
+def code_of(source: str) -> types.CodeType:
+    """Compiled code; the last 2000 are kept."""
     if source not in _codes:
         if len(_codes) > 2000:
             _codes.clear()

@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import torch
 
-from frostproof.properties.harness.programs.execute import flat, live
+from frostproof.properties.harness.programs.execute import code_of, flat, live
 from frostproof.properties.harness.reference.eager.memory import NotModelled
 from frostproof.properties.harness.reference.eager.namespace import TORCH, backward
 from frostproof.properties.harness.reference.eager.tape import GradMode
@@ -42,10 +42,10 @@ def by_model(program: Program) -> Seen:
         raise NotModelled("hooks, custom functions and kept tensors")
     GradMode.enabled = True
     space: Dict[str, Any] = {"torch": TORCH, "fired": [], "__name__": "program"}
-    exec(program.function(), space)
+    exec(code_of(program.function()), space)
     module = space["Net"]() if program.stateful else None
     scope: Dict[str, Any] = {"torch": TORCH, "module": module}
-    exec(program.setup(), scope)
+    exec(code_of(program.setup()), scope)
     for given in program.inputs:
         if given.kind in OF_MODULE:
             scope[given.name] = getattr(module, given.name)

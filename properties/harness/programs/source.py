@@ -70,7 +70,7 @@ class Programs:
 
     def judge(self, case: Program, mode: str, scene: Optional[str] = None) -> List[Fact]:
         scenes = self.scenes(case, mode) if scene is None else [scene]
-        if any(row.ends and mode.startswith(row.modes) and row.condition(case) for row in defects.ROWS):
+        if defects.ends(case, mode):
             raise NotTaken("a known defect would end or spoil this process")
         try:
             return [fact_of(each) for each in judge.judge(case, mode, scenes, self.device)]

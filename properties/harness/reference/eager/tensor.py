@@ -77,9 +77,14 @@ class ModelTensor:
 
     @requires_grad.setter
     def requires_grad(self, flag: bool) -> None:
-        if not self.is_leaf:
-            raise RuntimeError("you can only change requires_grad flags of leaf variables")
+        self._must_be_leaf()
         self.requires_grad_(flag)
+
+    def _must_be_leaf(self) -> None:
+        if not self.is_leaf:
+            if self.began_outside:  # taken for a leaf until its grad_fn is read
+                raise KnownDefect("a flag of a view that was made before its base required grad")
+            raise RuntimeError("you can only change requires_grad flags of leaf variables")
 
     @property
     def is_leaf(self) -> bool:
@@ -216,8 +221,8 @@ class ModelTensor:
 
     # Flags
     def requires_grad_(self, flag: bool = True) -> "ModelTensor":
-        if not self.is_leaf and not flag:
-            raise RuntimeError("you can only change requires_grad flags of leaf variables")
+        if not flag:
+            self._must_be_leaf()
         if flag == self.requires_grad:
             return self
         if not flag and self.history.views:
@@ -250,7 +255,7 @@ class ModelTensor:
         )
         if recorded:
             self._may_be_recorded()
-        if self.geometry.overlaps():
+        if self.geometry.overlaps() or self.root().geometry.overlaps():
             raise NotModelled("a write to elements that share memory")
         before = [op for each in (self, *sources) for op in each.operations()]
         saved = [_saving(each) for each in saves]
