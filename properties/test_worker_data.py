@@ -69,7 +69,7 @@ def test_shared_nets_train_in_another_process(device: str, dtype: torch.dtype) -
 
 def sent(value: Any) -> Any:
     """A value as another process gets it."""
-    return pickle.loads(bytes(ForkingPickler.dumps(value)))
+    return pickle.loads(ForkingPickler.dumps(value))
 
 
 LEAF = torch.ones(2, requires_grad=True)

@@ -331,18 +331,18 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_distributed.py::test_buffers_are_those_of_the_first_process",
         sentence="the first forward after one in no_sync, or under no_grad, broadcasts no buffers",
-        issue="nearest: pytorch/pytorch#30718; measured on 1.8.1 to 2.14.1",
+        issue="nearest: pytorch/pytorch#30718; measured on seven versions, 1.8.1 to 2.14.1",
         cells=".*-float32-after (no_sync|no_grad)",
     ),
     Defect(
         test="test_worker_data.py::test_gradients_are_sent_along",
         sentence="a parameter that is sent to a process loses its gradient, which is said to be shared",
-        issue="nearest: pytorch/pytorch#8688; measured on 1.8.1 to 2.14.1",
+        issue="nearest: pytorch/pytorch#8688; measured on seven versions, 1.8.1 to 2.14.1",
     ),
     Defect(
         test="test_worker_data.py::test_loaders_refuse_what_has_a_graph",
         sentence="a loader waits in vain for a sample with a graph: what its worker says is lost",
-        issue="pytorch/pytorch#142884; measured on 1.8.1 and 2.13.0",
+        issue="pytorch/pytorch#142884; measured on 1.8.1, 2.4.1, 2.13.0, 2.14.1",
         cells=".*-float32-not batched",
     ),
     Defect(

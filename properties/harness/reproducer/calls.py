@@ -31,7 +31,7 @@ LOOKS = frozenset("state_dict get_scale get_last_lr name data_ptr is_enabled get
 BUILTINS = frozenset(
     (bool, len, type, id, repr, str, float, int, tuple, sorted, abs, list, isinstance, hasattr)
 )
-LIBRARY = ("copy", "_copy", "math", "pickle", "io")
+LIBRARY = ("copy", "_copy", "math", "pickle", "_pickle", "io")
 
 
 def makes(name: str) -> bool:
@@ -67,6 +67,9 @@ class Calls(Names):
                 label = f"{owner.__name__}.{name}"
                 return self.written([facts.short(label)], function, values, named, makes(name))
             return self.called(function, values, named)
+        if isinstance(owner, type) and owner.__module__ == "multiprocessing.reduction":
+            hole = Hole("what goes to another process: the program is one process")
+            return self.written([hole], function, values, named, False)
         if isinstance(owner, (torch.nn.Module, dict)) and name in STRUCTURE:
             found = function(*map(plain, values), **named)
             return self.listing(owner, name, found) if name in ("parameters", "buffers") else found
