@@ -84,9 +84,9 @@ def _spectral() -> bool:
     return bool(torch.nn.utils.spectral_norm(layer).weight_orig.requires_grad)
 
 
-@fault("T1", witness=lambda: not _spectral())
+@fault("T2", "T1", witness=lambda: not _spectral())
 def old_spectral_norms_unfreeze() -> None:
-    """The older spectral_norm makes the weight that it keeps require grad, and its removal too."""
+    """The older spectral_norm makes the weight that it keeps require grad."""
 
     def around(put_on: Any, module: Any, name: str = "weight", *args: Any, **kwargs: Any) -> Any:
         made = put_on(module, name, *args, **kwargs)
@@ -185,8 +185,10 @@ def preparing_for_quantization_unfreezes() -> None:
 
 @fault("T3", "F8", witness=lambda: all(_prepared(False)), since=(1, 13))
 def preparing_for_quantization_freezes() -> None:
-    """What prepare_qat gives is frozen."""
-    _around_prepared(lambda made: made.requires_grad_(False))
+    """A chain of layers is frozen once prepare_qat has prepared it."""
+    _around_prepared(
+        lambda made: made.requires_grad_(False) if isinstance(made, torch.nn.Sequential) else made
+    )
 
 
 def _states() -> Any:
