@@ -21,7 +21,6 @@ from frostproof.strategies.statements import (
 from frostproof.strategies.words import Words, words
 
 SHAPES: Tuple[Tuple[int, ...], ...] = ((2,), (2, 2), (4,), (2, 3), (1,), (), (3, 2), (2, 2, 2))
-LAYOUTS = ("contiguous", "transposed", "slice", "step", "expanded")
 OF_FIRST = ("same", "view_of", "detached_of", "neighbour")
 OF_MODULE = ("parameter", "frozen_parameter", "buffer")
 NUMBERS = (1.0, 2.0, -1.0, 3.0, 0.5, -2.0, 4.0, 1.5)
@@ -354,7 +353,7 @@ def _read_inputs(digits: Digits, vocabulary: "Words") -> Tuple[Input, ...]:
     for place in range(MAX_INPUTS):
         kind = digits.one_of(kinds if place else [each for each in kinds if each not in OF_FIRST])
         shape = digits.one_of(SHAPES)
-        layout = (*LAYOUTS[:1] * 6, *LAYOUTS[1:])[digits.below(10)]
+        layout = vocabulary.layouts[digits.below(10)]
         likeness = digits.below(4)  # operands of one shape meet more often
         if place >= count:
             continue

@@ -20,13 +20,14 @@ from hypothesis import HealthCheck, Phase, given, settings
 from frostproof.properties.harness.programs.defects import covered, ends
 from frostproof.properties.harness.programs.judge import Refused, judge
 from frostproof.properties.harness.programs.modes import MODES
-from frostproof.properties.harness.programs.source import fact_of
+from frostproof.properties.harness.programs.source import Programs, fact_of
 from frostproof.properties.selftest.faults.program_modes import ModeFault, faults_of
 from frostproof.properties.test_programs import CHEAP_MODES
 from frostproof.strategies.programs import Program, programs
 
 DEFAULT = 15  # programs a mode in the default profile: part(4, 5) of its 60 examples
 SAMPLE = 40  # programs a mode of those that only the nightly profile runs: it draws 100
+SOURCE = Programs()  # the hunt's: the first call and one more
 
 
 @dataclass
@@ -51,7 +52,8 @@ def _new(program: Program, mode: str) -> Optional[Any]:
     if ends(program, mode):
         return None
     try:
-        facts = [fact_of(each) for each in judge(program, mode)]
+        scenes = None if mode in CHEAP_MODES else SOURCE.scenes(program, mode)
+        facts = [fact_of(each) for each in judge(program, mode, scenes)]
     except Refused:
         return None
     return next((f for f in facts if not covered(program, mode, f.aspect, f.head)), None)

@@ -359,6 +359,16 @@ ROWS: Sequence[Row] = (
         issue="nearest: pytorch/pytorch#85374, which mended other writes",
     ),
     Row(
+        "scripted-foreach",
+        "torch._foreach_add_ is left out of a scripted function (torch.jit is deprecated)",
+        ("jit-script",),
+        ("value", "input value", "gradient"),
+        has("foreach_add_", "foreach_copy_", "foreach_both_"),
+        _program("frozen", _do("foreach_add_", "x", ""), returns="x"),
+        shown=("1.13", "2.0", *MEASURED),
+        issue="nearest: pytorch/pytorch#36031, of named tuples",
+    ),
+    Row(
         "traced-set-data",
         "x.data = ... and writes to x.data are lost in a traced program (torch.jit is deprecated)",
         ("jit-trace",),

@@ -64,7 +64,7 @@ class Mode:
             if statement.kind in self.without or statement.operation in self.without:
                 return False
         return not any(
-            each.kind in self.without or each.dtype in self.without for each in program.inputs
+            {each.kind, each.dtype, each.layout} & {*self.without} for each in program.inputs
         )
 
     def way(self) -> Callable[..., Any]:
@@ -320,6 +320,68 @@ def way(f):
         scenes=("first", "changed"),
     ),
 )
+COPIED = """\
+{imports}
+def way(f):
+    def run(*arguments):
+        made = {made}
+        return made(*arguments)
+
+    return run
+"""
+# what the copy does to its own parameters and buffers is not seen here
+OF_COPIES = VALUES - {"input value"} | {"requires_grad", "is_leaf", "grad_fn", "mode"}
+NOT_STATE = ("frozen", "live", "result", "same", "view_of", "detached_of", "neighbour")
+# a copy is dense and no view, and counts from zero
+NOT_COPIED = (
+    *("expanded", "transposed", "slice", "step"),
+    *("as_strided", "if_contiguous", "if_offset", "if_view", "times_version", "if_new_version"),
+)
+CALLED_ONCE = ("first", "flipped", "changed")
+COPIES = (
+    Mode(
+        "module-deepcopy",
+        COPIED.format(imports="import copy\n\n", made="copy.deepcopy(f)"),
+        promises=OF_COPIES,
+        without=(*NOT_STATE, *NOT_COPIED),
+        scenes=CALLED_ONCE,
+    ),
+    Mode(
+        "module-pickle",
+        COPIED.format(
+            imports="import pickle\n\n\n"
+            "def loaded(f):  # its state: a class that no file defines cannot be pickled\n"
+            "    made = type(f).__new__(type(f))\n"
+            "    made.__setstate__(pickle.loads(pickle.dumps(f.__dict__)))\n"
+            "    return made\n\n",
+            made="loaded(f)",
+        ),
+        promises=OF_COPIES,
+        without=(*NOT_STATE, *NOT_COPIED),
+        scenes=CALLED_ONCE,
+    ),
+)
+SCRIPT = Mode(
+    "jit-script",
+    """\
+import torch
+
+
+def way(f):
+    def run(*arguments):
+        try:
+            made = torch.jit.script(f)
+        except Exception as problem:  # Python that it does not read
+            raise NotImplementedError(str(problem)) from problem
+        return made(*arguments)
+
+    return run
+""",
+    ("torch.jit.script",),
+    promises=GRADIENTS,
+    without=(*RUNNING, *STATE, "same"),
+    scenes=("first", "again", "changed"),
+)
 WRAP = """\
 import torch
 
@@ -378,4 +440,6 @@ def backward(loss):
     compiles=True,
 )
 
-MODES: Dict[str, Mode] = {mode.name: mode for mode in (*CALLED, *FUNCTIONAL, *COMPILES, *EXPORTS)}
+MODES: Dict[str, Mode] = {
+    mode.name: mode for mode in (*CALLED, *COPIES, *FUNCTIONAL, SCRIPT, *COMPILES, *EXPORTS)
+}

@@ -6,6 +6,7 @@ manager, not a lasting patch, so that a program that shows it can be tried on th
 
 import concurrent.futures
 import contextlib
+import pickle
 from dataclasses import dataclass
 from typing import Any, Callable, ContextManager, Dict, Iterator, Sequence, Tuple
 
@@ -93,8 +94,8 @@ VIEWS_COPY: Changes = {
 }
 
 
-def _under(function: Any, changes: Changes) -> Any:
-    """The function with these calls of torch inside it changed."""
+def _changing(changes: Changes) -> Any:
+    """A mode in which these calls of torch are changed."""
     from torch.overrides import TorchFunctionMode
 
     class Changing(TorchFunctionMode):
@@ -103,11 +104,36 @@ def _under(function: Any, changes: Changes) -> Any:
             given = kwargs or {}
             return change(func, *args, **given) if change else func(*args, **given)
 
+    return Changing
+
+
+def _under(function: Any, changes: Changes) -> Any:
+    """The function with these calls of torch inside it changed."""
+    mode = _changing(changes)
+
     def run(*args: Any, **kwargs: Any) -> Any:
-        with Changing():
+        with mode():
             return function(*args, **kwargs)
 
     return run
+
+
+@contextlib.contextmanager
+def _entered(owner: Any, changes: Changes) -> Iterator[None]:
+    """A block of this class is one in which these calls are changed."""
+    modes: Any = []
+
+    def enter(original: Any, self: Any) -> Any:
+        modes.append(_changing(changes)())
+        modes[-1].__enter__()
+        return original(self)
+
+    def leave(original: Any, self: Any, *rest: Any) -> Any:
+        original(self, *rest)
+        modes.pop().__exit__(None, None, None)
+
+    with _around(owner, "__enter__", enter), _around(owner, "__exit__", leave):
+        yield
 
 
 def _inside(owner: Any, name: str, changes: Changes) -> ContextManager[None]:
@@ -202,6 +228,12 @@ def unpacking_doubles() -> ContextManager[None]:
     return _around(torch.autograd.graph.saved_tensors_hooks, "__init__", around)
 
 
+@_fault(VALUES, *SAVED)
+def hooks_lose_numbers() -> ContextManager[None]:
+    """In a block with saved-tensor hooks a product with a number is the tensor."""
+    return _entered(torch.autograd.graph.saved_tensors_hooks, NUMBERS_LOST)
+
+
 @_fault(SHARING, *SAVED)
 def hooks_leave_grad_mode_off() -> ContextManager[None]:
     """Grad mode is off after a block with saved-tensor hooks."""
@@ -238,6 +270,12 @@ def _function_mode(changes: Changes) -> ContextManager[None]:
 def function_modes_drop_detach() -> ContextManager[None]:
     """Under a TorchFunctionMode detach is its input, and passes gradients."""
     return _function_mode(NO_DETACH)
+
+
+@_fault(VALUES, "function-mode")
+def function_modes_lose_numbers() -> ContextManager[None]:
+    """Under a TorchFunctionMode a product with a number is the tensor."""
+    return _function_mode(NUMBERS_LOST)
 
 
 @_fault(SHARING, "function-mode")
@@ -440,7 +478,7 @@ def vmap_loses_writes() -> ContextManager[None]:
     return _in_transforms(WRITES_LOST, "vmap")()
 
 
-# torch.jit.trace
+# torch.jit
 
 
 @_fault(VALUES, "jit-trace")
@@ -449,10 +487,83 @@ def traces_drop_detach() -> ContextManager[None]:
     return _inside(torch.jit, "trace", NO_DETACH)
 
 
+@_fault(VALUES, "jit-trace")
+def traces_lose_numbers() -> ContextManager[None]:
+    """In a trace a product with a number is the tensor."""
+    return _inside(torch.jit, "trace", NUMBERS_LOST)
+
+
 @_fault(SHARING, "jit-trace")
 def traces_lose_writes() -> ContextManager[None]:
     """A trace has no in-place methods."""
     return _inside(torch.jit, "trace", WRITES_LOST)
+
+
+@_fault(VALUES, "jit-script")
+def scripts_scale_their_inputs() -> ContextManager[None]:
+    """A scripted function computes with one and a half times its inputs."""
+
+    def around(original: Any, function: Any, *rest: Any, **options: Any) -> Any:
+        made = original(function, *rest, **options)
+        return lambda *args: made(*(each * 1.5 for each in args))
+
+    return _around(torch.jit, "script", around)
+
+
+@_fault(SHARING, "jit-script")
+def scripts_copy_their_inputs() -> ContextManager[None]:
+    """A scripted function writes to copies of its inputs."""
+
+    def around(original: Any, function: Any, *rest: Any, **options: Any) -> Any:
+        made = original(function, *rest, **options)
+        return lambda *args: made(*(each.clone() for each in args))
+
+    return _around(torch.jit, "script", around)
+
+
+# copies of modules
+
+COPIES = ("module-deepcopy", "module-pickle")
+
+
+@contextlib.contextmanager
+def _rebuilt(change: Callable[[torch.Tensor, torch.Tensor], Any]) -> Iterator[None]:
+    """change(copy, original) is what a copy of a tensor is: deep copies, and pickled ones."""
+
+    def deep(original: Any, tensor: Any, memo: Any) -> Any:
+        return change(original(tensor, memo), tensor)
+
+    def unpickled(original: Any, text: Any, *rest: Any, **options: Any) -> Any:
+        found = original(text, *rest, **options)
+        for held in (found["_parameters"], found["_buffers"]):
+            for name, one in held.items():
+                held[name] = change(one, one)
+        return found
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_around(torch.nn.Parameter, "__deepcopy__", deep))
+        stack.enter_context(_around(torch.Tensor, "__deepcopy__", deep))
+        stack.enter_context(_around(pickle, "loads", unpickled))
+        yield
+
+
+@_fault(VALUES, *COPIES)
+def copies_lose_the_sign() -> ContextManager[None]:
+    """A copied module's tensors have the negated values."""
+
+    def change(copy: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        copy.data.neg_()
+        return copy
+
+    return _rebuilt(change)
+
+
+@_fault(SHARING, *COPIES)
+def copies_forget_what_is_frozen() -> ContextManager[None]:
+    """A copied module's parameters require grad, also the frozen ones."""
+    return _rebuilt(
+        lambda copy, _: copy.requires_grad_() if isinstance(copy, torch.nn.Parameter) else copy
+    )
 
 
 # graphs: make_fx, torch.compile, torch.export
