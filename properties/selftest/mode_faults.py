@@ -21,7 +21,8 @@ from frostproof.properties.harness.programs.defects import covered, ends
 from frostproof.properties.harness.programs.judge import Refused, judge
 from frostproof.properties.harness.programs.modes import MODES
 from frostproof.properties.harness.programs.source import Programs, fact_of
-from frostproof.properties.selftest.faults.program_modes import ModeFault, faults_of
+from frostproof.properties.selftest.faults import program_modes, program_transforms  # noqa: F401
+from frostproof.properties.selftest.faults.mode_fault import ModeFault, faults_of
 from frostproof.properties.test_programs import CHEAP_MODES
 from frostproof.strategies.programs import Program, programs
 

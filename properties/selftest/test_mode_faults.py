@@ -4,7 +4,7 @@ import pytest
 
 from frostproof.properties.harness.programs import transforms  # noqa: F401  (adds its modes)
 from frostproof.properties.harness.programs.modes import MODES
-from frostproof.properties.selftest.faults.program_modes import (
+from frostproof.properties.selftest.faults.mode_fault import (
     MODE_FAULTS,
     SHARING,
     VALUES,

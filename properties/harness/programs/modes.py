@@ -421,25 +421,6 @@ EXPORTS = (
     _export("export-strict", True),
     _export("export-decomposed", False, ".run_decompositions()"),
 )
-COMPILED_AUTOGRAD = Mode(
-    "compiled-autograd",
-    """\
-import torch
-
-
-def way(f):
-    return f
-
-
-def backward(loss):
-    with torch._dynamo.compiled_autograd._enable(torch.compile(backend="aot_eager")):
-        loss.backward()
-""",
-    ("torch._dynamo.compiled_autograd._enable",),
-    COMPILED,
-    compiles=True,
-)
-
 MODES: Dict[str, Mode] = {
     mode.name: mode for mode in (*CALLED, *COPIES, *FUNCTIONAL, SCRIPT, *COMPILES, *EXPORTS)
 }

@@ -192,5 +192,35 @@ def _vmap(size: int) -> Mode:
     )
 
 
-TRANSFORMS = (*(_transform(name) for name in _BODIES), _vmap(1), _vmap(3))
+# backward itself is compiled, and the function is run as it is
+COMPILED_AUTOGRAD = Mode(
+    "compiled-autograd",
+    _HEAD
+    + """
+def compiler(graph):
+    return torch.compile(graph, backend="aot_eager")
+
+
+def way(f):
+    def run(*arguments):
+        inputs = [each.detach().clone().requires_grad_() for each in arguments]
+        outputs = flat(f(*(each * 1 for each in inputs)))
+        live = [each for each in outputs if each.requires_grad]
+        if live:
+            with torch._dynamo.compiled_autograd._enable(compiler):
+                torch.autograd.backward(live, [weights(each) for each in live])
+        slopes = [torch.zeros_like(i) if i.grad is None else i.grad for i in inputs]
+        return (*(each.detach() for each in outputs), *slopes)
+
+    return run
+""",
+    ("torch._dynamo.compiled_autograd._enable",),
+    COMPILED,
+    promises=VALUES - {"input value"},
+    scenes=("first",),
+    without=(*RUNNING, *STATE, *_ALIASES),
+    compiles=True,
+    reference=_SLOPES,
+)
+TRANSFORMS = (*(_transform(name) for name in _BODIES), _vmap(1), _vmap(3), COMPILED_AUTOGRAD)
 MODES.update({mode.name: mode for mode in TRANSFORMS})
