@@ -23,7 +23,10 @@ REFUSALS = (
     "UnsupportedOperatorException",
     "DynamicOutputShapeException",
 )
-REFUSING = ("Batching rule not implemented", "vmap: ", "Trying to use forward AD with")
+REFUSING = (
+    *("Batching rule not implemented", "vmap: ", "Trying to use forward AD with"),
+    "view_fn not supported by compiled autograd",
+)
 _INTERNAL = (AssertionError, KeyError, IndexError, AttributeError, TypeError, NameError)
 
 

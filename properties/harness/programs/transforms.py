@@ -216,7 +216,7 @@ def way(f):
 """,
     ("torch._dynamo.compiled_autograd._enable",),
     COMPILED,
-    promises=VALUES - {"input value"},
+    promises=VALUES - {"input value"} | {"mode"},
     scenes=("first",),
     without=(*RUNNING, *STATE, *_ALIASES),
     compiles=True,

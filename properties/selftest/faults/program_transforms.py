@@ -312,6 +312,19 @@ def compiled_backward_writes_to_what_was_saved() -> ContextManager[None]:
     return _compiled_backward(change)
 
 
+@mode_fault(SHARING, "compiled-autograd")
+def compiled_autograd_leaves_grad_mode_off() -> ContextManager[None]:
+    """Grad mode is off after a block of compiled autograd."""
+
+    @contextlib.contextmanager
+    def around(original: Any, *rest: Any, **options: Any) -> Iterator[None]:
+        with original(*rest, **options):
+            yield
+        torch.set_grad_enabled(False)
+
+    return patched(torch._dynamo.compiled_autograd, "_enable", around)
+
+
 def _exported(dropped: Dropped) -> ContextManager[None]:
     def around(original: Any, self: Any, *rest: Any, **options: Any) -> Any:
         return _without(original(self, *rest, **options), dropped)
