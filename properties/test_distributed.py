@@ -114,7 +114,7 @@ def flat_difference(before: bytes, after: bytes, like: torch.Tensor) -> str:
 
 
 @law("W2 F1 F3 K1", SOURCE, "float32")
-@part(15, least=4)
+@part(10, least=8)
 @pytest.mark.parametrize("how", MODES)
 @given(data=st.data())
 def test_two_processes_train_to_the_plain_result(
