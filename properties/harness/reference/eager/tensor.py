@@ -258,7 +258,8 @@ class ModelTensor:
         if self.geometry.overlaps() or self.root().geometry.overlaps():
             raise NotModelled("a write to elements that share memory")
         before = [op for each in (self, *sources) for op in each.operations()]
-        saved = [_saving(each) for each in saves]
+        kept = recorded and _leads_on((self, *sources))
+        saved = [_saving(each) for each in saves] if kept else []
         cells = self.cells()
         self.version.version += 1
         self.storage.writes += 1
@@ -274,7 +275,7 @@ class ModelTensor:
                 if known:
                     history.nodes[place] = Node(known)
             history.requires_grad, history.leaf = True, False
-            if saves_self:
+            if saves_self and kept:
                 saved.append(_saving(self))
             history.operation = Operation(name, tuple(before), tuple(saved))
             if self.made == "plain":
@@ -295,6 +296,14 @@ class ModelTensor:
 
     def __repr__(self) -> str:
         return f"ModelTensor({self.values()}, shape={self.shape}, requires_grad={self.requires_grad})"
+
+
+def _leads_on(sources: Sequence[ModelTensor]) -> bool:
+    """Whether backward of an operation computes anything: else torch saves nothing for it."""
+    live = [each.recorded for each in sources if each.requires_grad]
+    if any(live) and not all(live):
+        raise NotModelled("what is saved for a view made under no_grad beside a live tensor")
+    return all(live)
 
 
 def _saving(tensor: ModelTensor) -> Tuple[Counter, int, Storage, int]:
@@ -335,8 +344,8 @@ def result(
             known = [(node, slope) for node, slope in pairs if node is not None]
             if known:
                 made.history.nodes[place] = Node(known)
-        saved = [_saving(each) for each in saves]
-        if saves_result:
+        saved = [_saving(each) for each in saves] if _leads_on(sources) else []
+        if saves_result and _leads_on(sources):
             saved.append(_saving(made))
         before = [op for each in sources for op in each.operations()]
         made.history.requires_grad, made.history.leaf = True, False
