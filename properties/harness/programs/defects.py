@@ -5,7 +5,7 @@ rows runs it: on a version named in ``shown`` it must show, on one named in ``ab
 """
 
 from dataclasses import dataclass
-from typing import Sequence, Tuple
+from typing import Sequence, Tuple, Union
 
 from frostproof.properties.harness.programs.conditions import (
     OFF,
@@ -45,7 +45,7 @@ class Row:
     ident: a short name; sentence: what goes wrong; modes: beginnings of the modes' names, the
     first one the mode in which the program is tried; aspects: in what it shows, the first one
     the program's; condition: the programs that it covers; program: the smallest that shows it;
-    head: the beginning of the error's kind and message, where it is one; scene: when it shows;
+    head: the beginning of the error's kind and message, where it is one, or several; scene: when;
     shown, absent: "major.minor" of the torch versions on which it was measured to show, or not
     to; issue: upstream's number, or what a search found; ends: it ends or spoils the process,
     so that no law runs it.
@@ -57,7 +57,7 @@ class Row:
     aspects: Tuple[str, ...]
     condition: Condition
     program: Program
-    head: str = ""
+    head: Union[str, Tuple[str, ...]] = ""
     scene: str = "first"
     shown: Tuple[str, ...] = MEASURED
     absent: Tuple[str, ...] = ()
@@ -304,7 +304,7 @@ ROWS: Sequence[Row] = (
         ("error", *GRAPH),
         both(has("detach", "detached_add_", "data_mul_", "data_copy_"), has("write")),
         _program("live", _do("detach"), _do("mul_", "a", "")),
-        head="RuntimeError: a ",
+        head=("RuntimeError: a ", "RuntimeError: Output N of Alias"),
         shown=("2.14",),
         absent=("2.4", "2.8", "2.13"),
         issue="made so by pytorch/pytorch#186845, for gradients of gradients",
