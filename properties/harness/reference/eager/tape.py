@@ -35,12 +35,14 @@ class Operation:
     """One recorded function: the functions before it, and what it has saved.
 
     saved: (counter, version then, storage, its writes then): backward refuses where the version
-    is another now; a write that was not counted spoils what it computes.
+    is another now; a write that was not counted spoils what it computes. leads_on: whether all of
+    its gradients go somewhere; torch saves the rest for some functions, and not for others.
     """
 
     name: str
     before: Tuple["Operation", ...] = ()
     saved: Tuple[Tuple[Counter, int, Storage, int], ...] = ()
+    leads_on: bool = True
 
 
 @dataclass(eq=False)
@@ -85,6 +87,8 @@ def check_saved(roots: Iterable[Operation]) -> None:
     """RuntimeError where an operation that backward runs has lost what it saved."""
     for one in reachable(roots):
         for counter, version, storage, writes in one.saved:
+            if counter.version != version and not one.leads_on:
+                raise NotModelled("what is saved for a view made under no_grad, after a write")
             if counter.version != version:
                 raise RuntimeError(
                     f"{one.name} needs a value that was modified by an inplace operation"

@@ -258,8 +258,8 @@ class ModelTensor:
         if self.geometry.overlaps() or self.root().geometry.overlaps():
             raise NotModelled("a write to elements that share memory")
         before = [op for each in (self, *sources) for op in each.operations()]
-        kept = recorded and _leads_on((self, *sources))
-        saved = [_saving(each) for each in saves] if kept else []
+        leads_on = _leads_on((self, *sources))
+        saved = [_saving(each) for each in saves]
         cells = self.cells()
         self.version.version += 1
         self.storage.writes += 1
@@ -275,9 +275,9 @@ class ModelTensor:
                 if known:
                     history.nodes[place] = Node(known)
             history.requires_grad, history.leaf = True, False
-            if saves_self and kept:
+            if saves_self:
                 saved.append(_saving(self))
-            history.operation = Operation(name, tuple(before), tuple(saved))
+            history.operation = Operation(name, tuple(before), tuple(saved), leads_on)
             if self.made == "plain":
                 self.seen = self._version
         return self
@@ -299,11 +299,8 @@ class ModelTensor:
 
 
 def _leads_on(sources: Sequence[ModelTensor]) -> bool:
-    """Whether backward of an operation computes anything: else torch saves nothing for it."""
-    live = [each.recorded for each in sources if each.requires_grad]
-    if any(live) and not all(live):
-        raise NotModelled("what is saved for a view made under no_grad beside a live tensor")
-    return all(live)
+    """Whether what requires grad has a node, as a view made under no_grad has none."""
+    return all(each.recorded for each in sources if each.requires_grad)
 
 
 def _saving(tensor: ModelTensor) -> Tuple[Counter, int, Storage, int]:
@@ -344,12 +341,12 @@ def result(
             known = [(node, slope) for node, slope in pairs if node is not None]
             if known:
                 made.history.nodes[place] = Node(known)
-        saved = [_saving(each) for each in saves] if _leads_on(sources) else []
-        if saves_result and _leads_on(sources):
+        saved = [_saving(each) for each in saves]
+        if saves_result:
             saved.append(_saving(made))
         before = [op for each in sources for op in each.operations()]
         made.history.requires_grad, made.history.leaf = True, False
-        made.history.operation = Operation(name, tuple(before), tuple(saved))
+        made.history.operation = Operation(name, tuple(before), tuple(saved), _leads_on(sources))
     return made
 
 
