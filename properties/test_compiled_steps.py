@@ -17,7 +17,7 @@ from frostproof.properties.harness.core.checks import (
 )
 from frostproof.properties.harness.core.law import law, thorough
 from frostproof.properties.harness.running.attempts import attempt
-from frostproof.properties.harness.running.call_modes import compiles
+from frostproof.properties.harness.running.call_modes import compiles, forget_compiled
 from frostproof.properties.harness.session import evidence
 from frostproof.properties.test_optimizer_state import ORDINARY, built
 
@@ -102,8 +102,7 @@ def check_compiled(name: str, backend: str, device: str, source: random.Random) 
     events = source.sample(EVENTS, len(EVENTS))
     if not thorough():
         events = [freeze, events[0]]
-    compiler: Any = getattr(torch, "compiler", None) or getattr(torch, "_dynamo", None)
-    getattr(compiler, "reset", lambda: None)()
+    forget_compiled()
     plain, other = (Stepped(name, device, each) for each in ("", backend))
     for event in (None, *events):
         frozen = []

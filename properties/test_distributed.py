@@ -90,10 +90,7 @@ def check_result(
             for ours, theirs in zip(found[name], (bits, gradient)):
                 check_equal(ours is None, theirs is None, f"{what}: {name} has no gradient")
                 if ours is not None and theirs is not None:
-                    one, two = (
-                        from_bits(each, (len(each) // like.element_size(),), dtype)
-                        for each in (ours, theirs)
-                    )
+                    one, two = flat(ours, dtype), flat(theirs, dtype)
                     check_close(one, two, f"{what}: {name}", rtol=1e-5, atol=1e-6)
             continue
         if found[name][0] != bits:
@@ -107,14 +104,18 @@ def check_result(
         check(True, what)
 
 
+def flat(bits: bytes, dtype: torch.dtype) -> torch.Tensor:
+    """The numbers of a snapshot, 1-dim."""
+    return from_bits(bits, (len(bits) // torch.empty(0, dtype=dtype).element_size(),), dtype)
+
+
 def same_average(found: bytes, expected: bytes, dtype: torch.dtype) -> bool:
     """Whether bits agree; two halves of a subnormal number, added, may lack its last bit."""
     if found == expected:
         return True
     if len(found) != len(expected):
         return False
-    count = len(found) // torch.empty(0, dtype=dtype).element_size()
-    one, two = (from_bits(each, (count,), dtype).to(torch.float64) for each in (found, expected))
+    one, two = (flat(each, dtype).to(torch.float64) for each in (found, expected))
     least = torch.finfo(dtype).tiny
     halved = (one.abs() + two.abs() < 4 * least) & (
         (one - two).abs() <= 2 * least * torch.finfo(dtype).eps

@@ -1,5 +1,7 @@
 """A function run in another way does what eager does: values, aliases, flags, versions, gradients."""
 
+import functools
+
 import pytest
 import torch
 from hypothesis import event, given
@@ -10,10 +12,10 @@ from frostproof.properties.harness.core.law import law, part, thorough
 from frostproof.properties.harness.defects.known import version_tuple
 from frostproof.properties.harness.hunting.shrink import small_program
 from frostproof.properties.harness.hunting.source import source_of
-from frostproof.properties.harness.programs.defects import ROWS, Row, covered, ends
+from frostproof.properties.harness.programs.defects import ROWS, Row, ends
 from frostproof.properties.harness.programs.judge import Refused, judge
 from frostproof.properties.harness.programs.modes import CHEAP, MODES
-from frostproof.properties.harness.programs.source import fact_of
+from frostproof.properties.harness.programs.source import facts_of
 from frostproof.strategies.capabilities import NotOffered
 from frostproof.strategies.programs import programs
 
@@ -33,17 +35,14 @@ def agrees(mode: str, data: st.DataObject) -> None:
         event("a known defect would end or spoil this process")
         return
     try:
-        found = [fact_of(each) for each in judge(program, mode)]
+        new, rows = facts_of(program, mode)
     except Refused:
         event("refused")
         return
-    known = {covered(program, mode, fact.aspect, fact.head) for fact in found}
-    new = [fact for fact in found if not covered(program, mode, fact.aspect, fact.head)]
-    event("known defect" if known - {""} else "agrees")
+    event("known defect" if rows else "agrees")
     if new:
-        source, fact = source_of("programs"), new[0]
-        shown = lambda: small_program(source, program, mode, fact)  # noqa: E731
-        fail(f"{mode}: {fact.sentence}\n{program.source()}", shown)
+        shown = functools.partial(small_program, source_of("programs"), program, mode, new[0])
+        fail(f"{mode}: {new[0].sentence}\n{program.source()}", shown)
     check(True, "it agrees")
 
 

@@ -17,10 +17,10 @@ import hypothesis
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 
-from frostproof.properties.harness.programs.defects import covered, ends
-from frostproof.properties.harness.programs.judge import Refused, judge
+from frostproof.properties.harness.programs.defects import ends
+from frostproof.properties.harness.programs.judge import Refused
 from frostproof.properties.harness.programs.modes import MODES
-from frostproof.properties.harness.programs.source import Programs, fact_of
+from frostproof.properties.harness.programs.source import Programs, facts_of
 from frostproof.properties.selftest.faults import program_modes, program_transforms  # noqa: F401
 from frostproof.properties.selftest.faults.mode_fault import ModeFault, faults_of
 from frostproof.properties.test_programs import CHEAP_MODES
@@ -54,10 +54,10 @@ def _new(program: Program, mode: str) -> Optional[Any]:
         return None
     try:
         scenes = None if mode in CHEAP_MODES else SOURCE.scenes(program, mode)
-        facts = [fact_of(each) for each in judge(program, mode, scenes)]
+        new, _ = facts_of(program, mode, scenes)
     except Refused:
         return None
-    return next((f for f in facts if not covered(program, mode, f.aspect, f.head)), None)
+    return new[0] if new else None
 
 
 class _Caught(Exception):

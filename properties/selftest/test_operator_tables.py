@@ -15,6 +15,7 @@ from frostproof.properties.harness.operators.passes import Found, try_call, try_
 from frostproof.properties.harness.operators.reasons import REASONS, Reason, name_of
 from frostproof.properties.harness.operators.verdict import judge
 from frostproof.properties.harness.reproducer.replay import outcome
+from frostproof.properties.selftest.test_operator_hunt import HYPOT, broken
 from frostproof.strategies import operator_modules, operator_table
 from frostproof.strategies.operators import OperatorCase
 
@@ -32,11 +33,6 @@ def test_rows_are_whole_and_named_once() -> None:
 def test_a_frozen_neighbour_that_changes_a_gradient_is_an_alarm(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    hypot = torch.hypot
-
-    def broken(one: torch.Tensor, two: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
-        return hypot(one, two, **named) * (1 if two.requires_grad else 2)
-
     monkeypatch.setattr(torch, "hypot", broken)
     found = Found()
     try_call(found, "hypot", operator_table.call("hypot", "cpu", torch.float64), torch.float64)
@@ -44,11 +40,6 @@ def test_a_frozen_neighbour_that_changes_a_gradient_is_an_alarm(
 
 
 def test_a_broken_operator_has_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    sound = torch.hypot
-
-    def broken(one: torch.Tensor, two: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
-        return sound(one, two, **named) * (1 if two.requires_grad else 2)
-
     monkeypatch.setattr(torch, "hypot", broken)
     found = Found()
     call = operator_table.call("hypot", "cpu", torch.float64, "whole", seed=90)
@@ -59,7 +50,7 @@ def test_a_broken_operator_has_a_program(monkeypatch: pytest.MonkeyPatch) -> Non
     program = seen.value.program()
     assert "torch.hypot(x0, x1)" in program
     assert "output 0" in str(outcome(program))
-    monkeypatch.setattr(torch, "hypot", sound)
+    monkeypatch.setattr(torch, "hypot", HYPOT)
     assert outcome(program) is None
 
 

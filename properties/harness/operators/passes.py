@@ -21,7 +21,6 @@ Laws = Callable[[Trial, Sequence[Tuple[int, ...]]], Dict[str, Callable[[], None]
 class Alarm:
     """A law that one call broke. masks: those that were tried, () for those of the call itself."""
 
-    sentence: str
     operator: str
     call: Call
     dtype: torch.dtype
@@ -29,6 +28,14 @@ class Alarm:
     device: str
     problem: Problem
     masks: Sequence[Tuple[int, ...]]
+
+    @property
+    def sentence(self) -> str:
+        """What is told of it."""
+        kind, problem = str(self.dtype).rpartition(".")[2], self.problem
+        code = f"  [{self.call.code[:160]}]" if self.call.code else ""
+        what = f"{problem.law} {problem.route}: {problem.sentence}"
+        return f"{self.operator} ({kind}, {self.transform}): {what}{code}"
 
 
 @dataclass
@@ -56,7 +63,11 @@ def try_call(
 ) -> None:
     """All laws, or those named, on one call. laws: gives them by name for a trial and masks."""
     for problem in problems_of(found, call, masks=masks, only=only, laws=laws):
-        _alarm(found, name, call, dtype, transform, device, problem, masks)
+        why = excuse(problem, name, dtype, transform, device)
+        if why is None:
+            found.alarms.append(Alarm(name, call, dtype, transform, device, problem, masks))
+        else:
+            found.known[why] = found.known.get(why, 0) + 1
 
 
 def problems_of(
@@ -96,26 +107,6 @@ def problems_of(
             problem.mode = law
             yield problem
     Tally.assertions += trial.checks
-
-
-def _alarm(
-    found: Found,
-    name: str,
-    call: Call,
-    dtype: torch.dtype,
-    transform: str,
-    device: str,
-    problem: Problem,
-    masks: Sequence[Tuple[int, ...]],
-) -> None:
-    why = excuse(problem, name, dtype, transform, device)
-    if why is not None:
-        found.known[why] = found.known.get(why, 0) + 1
-        return
-    kind = str(dtype).rpartition(".")[2]
-    sentence = f"{name} ({kind}, {transform}): {problem.law} {problem.route}: {problem.sentence}"
-    sentence += f"  [{call.code[:160]}]" if call.code else ""
-    found.alarms.append(Alarm(sentence, name, call, dtype, transform, device, problem, masks))
 
 
 def try_database(

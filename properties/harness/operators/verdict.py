@@ -1,6 +1,6 @@
 """The verdict on a pass over operators: every alarm in words, and the program of the smallest."""
 
-from typing import Optional
+import functools
 
 from frostproof.properties.harness.core.checks import fail
 from frostproof.properties.harness.hunting.shrink import small_program
@@ -20,19 +20,17 @@ def judge(found: Found) -> None:
         return
     more = len(found.alarms) - SHOWN
     said = "\n".join(alarm.sentence for alarm in found.alarms[:SHOWN])
-    told = [alarm for alarm in found.alarms if alarm.call.source]
-    smallest = min(told, key=_size, default=None)
-    program = None if smallest is None else lambda: _program(smallest)
-    fail(said + (f"\nand {more} more" if more > 0 else ""), program)
+    said += f"\nand {more} more" if more > 0 else ""
+    printed = sorted((alarm for alarm in found.alarms if alarm.call.source), key=_size)
+    fail(said, functools.partial(_program, printed[0]) if printed else None)
 
 
 def _size(alarm: Alarm) -> int:
     return sum(one.numel() for one in alarm.call.values)
 
 
-def _program(alarm: Optional[Alarm]) -> str:
+def _program(alarm: Alarm) -> str:
     """The program of the first mask under which the alarm comes again."""
-    assert alarm is not None
     call, problem = alarm.call, alarm.problem
     source = Operators(alarm.device, kind=call.source)
     dtype = str(alarm.dtype).rpartition(".")[2]

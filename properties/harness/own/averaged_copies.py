@@ -30,6 +30,11 @@ def sample(tensor: torch.Tensor) -> Optional[torch.Tensor]:
         return _few(tensor.reshape(-1))
 
 
+def alike_by_chance(values: Optional[torch.Tensor]) -> bool:
+    """Whether a sample says nothing of where it comes from: one value all over, as zeros are."""
+    return values is None or bool((values == values[0]).all())
+
+
 def earlier_sample(bits: bytes, like: torch.Tensor) -> Optional[torch.Tensor]:
     """The same values of a tensor whose bytes were taken earlier."""
     if not like.is_floating_point() or len(bits) != like.numel() * like.element_size():

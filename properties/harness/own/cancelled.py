@@ -14,7 +14,7 @@ import torch
 
 from frostproof.properties.harness.core.bits import read_bits
 from frostproof.properties.harness.own import causes
-from frostproof.properties.harness.own.averaged_copies import common_end, sample
+from frostproof.properties.harness.own.averaged_copies import alike_by_chance, common_end, sample
 from frostproof.properties.harness.own.findings import named
 from frostproof.properties.harness.own.optimizer_watch import living
 
@@ -118,9 +118,8 @@ def judge_cancelled(seen: "Examination") -> None:
     told: List[str] = [name for name in seen.parameters if name in found.for_nothing]
     if found.for_good or not told or not all(name in found.twins for name in told):
         return
-    values = [sample(seen.parameters[name]) for name in told]
-    if all(some is None or len(some) < 2 or bool((some == some[0]).all()) for some in values):
-        return  # equal by chance, as zeros are
+    if all(alike_by_chance(sample(seen.parameters[name])) for name in told):
+        return
     if set(told) == set(found.twins):
         seen.notes.append(f"gradients are cancelled that never come: {named(told)}: frozen anyway")
         return

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Dict, List, Optional, Tuple
 import torch
 
 from frostproof.properties.harness.own import anatomy, causes
-from frostproof.properties.harness.own.averaged_copies import common_end, sample
+from frostproof.properties.harness.own.averaged_copies import alike_by_chance, common_end, sample
 from frostproof.properties.harness.own.findings import in_steps, named
 
 if TYPE_CHECKING:
@@ -80,11 +80,11 @@ def _twin(seen: "Examination", name: str) -> Optional[str]:
     """The trainable parameter as whose copy a frozen one began, and which has left it since."""
     frozen = seen.parameters[name]
     mine = sample(frozen)
-    if mine is not None and bool((mine == mine[0]).all()):
-        return None  # equal by chance, as zeros are
+    if mine is None or alike_by_chance(mine):
+        return None
     best: Tuple[int, Optional[str]] = 0, None
     for other, first in seen.followers.first.items():
-        if mine is None or first is None or first.shape != mine.shape or other in seen.frozen.names:
+        if first is None or first.shape != mine.shape or other in seen.frozen.names:
             continue
         common = common_end(name, other)
         if common > best[0] and bool((first == mine).all()):

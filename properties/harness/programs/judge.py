@@ -11,6 +11,7 @@ from frostproof.properties.harness.programs.compare import Difference, differenc
 from frostproof.properties.harness.programs.execute import Live, live
 from frostproof.properties.harness.programs.modes import MODES, Mode
 from frostproof.properties.harness.programs.observe import Observation, observe
+from frostproof.properties.harness.running.call_modes import forget_compiled
 from frostproof.strategies.programs import Program
 
 # Errors with which a mode says that it does not take a program: a verdict of its own.
@@ -61,12 +62,6 @@ def eager(program: Program, mode: Mode, scene: str, device: str = "cpu") -> Obse
     return _kept[key]
 
 
-def _reset() -> None:
-    compiler = getattr(torch, "_dynamo", None)
-    if compiler is not None:
-        compiler.reset()
-
-
 def _made(mode: Mode, held: Live, device: str) -> Callable[..., Any]:
     """The callable of a mode; Refused where it does not take the program."""
     way = mode.way()
@@ -98,7 +93,7 @@ def judge(
         raise Refused("it is documented to treat a statement otherwise")
     chosen = [scene for scene in (scenes or mode.scenes) if scene in mode.scenes]
     if mode.compiles:
-        _reset()
+        forget_compiled()
     held = live(program, broken=mode.broken)
     found: List[Difference] = []
     if mode.traced and ("error", "call") in eager(program, mode, "first", device):

@@ -3,7 +3,7 @@
 import functools
 import random as _random
 import re
-from typing import Any, Dict, FrozenSet, Iterator, List, Optional, Tuple
+from typing import Any, Dict, FrozenSet, Iterator, List, Optional, Sequence, Tuple
 
 from frostproof.properties.harness.hunting.source import Fact
 from frostproof.properties.harness.hunting.source import Refused as NotTaken
@@ -25,6 +25,21 @@ def fact_of(difference: Difference) -> Fact:
         words = re.sub(r"[0-9]+|0x[0-9a-f]+", "N", " ".join(message.split()[:8]))
         head = f"{kind}: {words}"[:90]
     return Fact(difference.aspect, difference.subject, str(difference)[:600], head, difference.scene)
+
+
+def facts_of(
+    program: Program, mode: str, scenes: Optional[Sequence[str]] = None
+) -> Tuple[List[Fact], List[str]]:
+    """(those that are new, the rows of the others). Raises judge.Refused."""
+    new, rows = [], []
+    for each in judge.judge(program, mode, scenes):
+        fact = fact_of(each)
+        row = defects.covered(program, mode, fact.aspect, fact.head)
+        if row:
+            rows.append(row)
+        else:
+            new.append(fact)
+    return new, rows
 
 
 class Programs:

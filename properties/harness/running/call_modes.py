@@ -89,14 +89,18 @@ class FunctionalCall(Eager):
         return found
 
 
+def forget_compiled() -> None:
+    """Forget what torch.compile has made, so that no limit of recompilations is met."""
+    compiler = getattr(torch, "compiler", None) or getattr(torch, "_dynamo", None)  # since 2.1, 2.0
+    getattr(compiler, "reset", lambda: None)()
+
+
 class Compile(Eager):
     """Traced by torch.compile, and run as traced."""
 
     def __init__(self, run: TrainingRun, device: str, dtype: torch.dtype) -> None:
         super().__init__(run, device, dtype)
-        # no limit of recompilations; torch.compiler is of torch 2.1
-        compiler = getattr(torch, "compiler", None) or getattr(torch, "_dynamo", None)
-        getattr(compiler, "reset", lambda: None)()
+        forget_compiled()
         self.compiled = torch.compile(self.network, backend="eager", dynamic=False)
 
     def output(self) -> torch.Tensor:

@@ -50,9 +50,9 @@ def write(config: pytest.Config, nodeid: str, text: str) -> str:
         return str(path)
 
 
-def _found(case: Case, item: Any, problem: Exception) -> Found:
+def _found(case: Case, item: Any) -> Found:
     """The program of a case, or why there is none."""
-    made = getattr(problem, "program", None)
+    made = getattr(case.seen, "program", None)
     handle = getattr(item.obj, "hypothesis", None)
     if case.test.split("::")[0] in OF_THE_USER and "own" in Path(item.path).parts:
         return Found(why="this law runs your own code: that is the program")
@@ -93,7 +93,7 @@ def _explain(item: Any, excinfo: Any, problem: Exception, report: Any) -> None:
     if failed is None or getattr(failed.get("data"), "drawing", False):
         where = message.BEFORE
     else:
-        found = _found(case, item, problem)
+        found = _found(case, item)
         made = found.program
         where = write(item.config, item.nodeid, made) if made else f"none: {found.why}"
     text = message.sentence(item, case, excinfo, where)

@@ -15,6 +15,15 @@ def _layer(*values: float) -> torch.nn.Linear:
     return layer
 
 
+def _give_back(remove: Any, module: Any, name: str = "weight") -> Any:
+    """Remove a tool, and put back what it began with."""
+    kept = getattr(module, f"{name}_orig").detach().clone()
+    made = remove(module, name)
+    with torch.no_grad():
+        getattr(module, name).copy_(kept)
+    return made
+
+
 def _pruned() -> List[float]:
     layer = _layer(1.0, 3.0)
     torch.nn.utils.prune.l1_unstructured(layer, "weight", 1)
@@ -26,14 +35,7 @@ def _pruned() -> List[float]:
 def pruning_that_ends_forgets_its_mask() -> None:
     """prune.remove gives the weight back as it was before it was pruned."""
 
-    def around(remove: Any, module: Any, name: str) -> Any:
-        kept = getattr(module, f"{name}_orig").detach().clone()
-        made = remove(module, name)
-        with torch.no_grad():
-            getattr(module, name).copy_(kept)
-        return made
-
-    wrap(torch.nn.utils.prune, "remove", around)
+    wrap(torch.nn.utils.prune, "remove", _give_back)
 
 
 def _unparametrized() -> List[float]:
@@ -68,14 +70,7 @@ def _normed() -> bool:
 def removed_spectral_norms_were_never_there() -> None:
     """remove_spectral_norm gives the weight as it was before the norm."""
 
-    def around(remove: Any, module: Any, name: str = "weight") -> Any:
-        kept = getattr(module, f"{name}_orig").detach().clone()
-        made = remove(module, name)
-        with torch.no_grad():
-            getattr(module, name).copy_(kept)
-        return made
-
-    wrap(torch.nn.utils, "remove_spectral_norm", around)
+    wrap(torch.nn.utils, "remove_spectral_norm", _give_back)
 
 
 def _spectral() -> bool:
