@@ -7,11 +7,13 @@ cache). MIRROR_DEVICES, MIRROR_MIB: how many there are, and the memory of each; 
 see mirror_faults.py; MIRROR_ASYNC=1: see mirror.cpp.
 """
 
+import atexit
 import contextlib
 import hashlib
 import os
 import shutil
 import tempfile
+import time
 import types
 from pathlib import Path
 from typing import Any, Tuple
@@ -141,6 +143,9 @@ def _begin() -> None:
     try:
         _load()
         _register()
+        # pytorch/pytorch#190489: a thread of autograd that begins, or lets go of a tensor, while the
+        # interpreter is taken down ends the process ("terminate called without an active exception")
+        atexit.register(time.sleep, 0.1)
         if os.environ.get("MIRROR_FAULT"):
             import mirror_faults
 
