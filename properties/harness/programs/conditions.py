@@ -37,6 +37,11 @@ def both(*conditions: Condition) -> Condition:
     return lambda program: all(condition(program) for condition in conditions)
 
 
+def either(*conditions: Condition) -> Condition:
+    """One of the conditions."""
+    return lambda program: any(condition(program) for condition in conditions)
+
+
 def read_before_write() -> Condition:
     """A tensor is written to after a statement of arithmetic has read it or an alias of it."""
 

@@ -12,7 +12,9 @@ from frostproof.properties.harness.programs.conditions import (
     VIEWS,
     Condition,
     both,
+    either,
     has,
+    input_kinds,
     inside,
     read_before_write,
 )
@@ -35,6 +37,7 @@ GRAPH = (
 SHARING = ("identity", "storage", "write", "write version")
 INFERENCE = ("inference", "write", "write version", "later write", "version", "accepts", *GRAPH)
 MEASURED = ("2.4", "2.8", "2.13", "2.14")
+SEEN = ("view_of", "neighbour", "transposed", "slice", "step", "expanded")  # inputs that are views
 FUNCTIONALIZED = ("compile-aot_eager", "compile-inductor")
 
 
@@ -292,19 +295,42 @@ ROWS: Sequence[Row] = (
         "fake-traced-set-data",
         "a.data = ... is lost in what make_fx traces, and what follows is of other shapes or refused",
         ("make_fx-fake", "make_fx"),
-        ("value", "error", "input value", "shape", "dtype"),
+        ("value", "error", "internal", "input value", "shape", "dtype"),
         has("set_data", "set_data_clone"),
         _program("live", _do("double"), _do("set_data_clone", "a", "")),
         issue="no upstream report was found",
+    ),
+    Row(
+        "make_fx-counts-data-writes",
+        "make_fx records .data as a detach, which counts writes: one to one of many views is refused "
+        "where that view is used next",
+        ("make_fx",),
+        ("error",),
+        has("data_mul_", "data_copy_", "data"),
+        _program(
+            "live",
+            Statement("one_chunk", ("x",), ("a",), "0"),
+            _do("data_mul_", "a", ""),
+            _do("double", "a", "b"),
+            returns="b",
+        ),
+        head="RuntimeError: Output N of ",
+        issue="nearest: pytorch/pytorch#131403, pytorch/pytorch#195359",
     ),
     Row(
         "make_fx-drops-detach",
         "make_fx records a detach as an alias: what it cut off requires grad, and a write is refused",
         ("make_fx",),
         ("error", *GRAPH),
-        both(has("detach", "detached_add_", "data_mul_", "data_copy_"), has("write")),
+        both(
+            has("detach", "clone_detach", "detached_add_", "data_mul_", "data_copy_"),
+            has("write", "metadata"),
+        ),
         _program("live", _do("detach"), _do("mul_", "a", "")),
-        head=("RuntimeError: a ", "RuntimeError: Output N of Alias"),
+        head=(
+            *("RuntimeError: a ", "RuntimeError: Output N of "),
+            *("RuntimeError: mul(): functions with out=", "RuntimeError: add(): functions with out="),
+        ),
         shown=("2.14",),
         absent=("2.4", "2.8", "2.13"),
         issue="made so by pytorch/pytorch#186845, for gradients of gradients",
@@ -359,6 +385,20 @@ ROWS: Sequence[Row] = (
         issue="nearest: pytorch/pytorch#85374, which mended other writes",
     ),
     Row(
+        "hook-on-a-changed-view",
+        "eager itself ends the process: register_hook on a view after a write to its memory",
+        ("",),
+        ("internal",),
+        both(
+            has("register_hook", "scaling_hook"), has("write"), either(has(*VIEWS), input_kinds(*SEEN))
+        ),
+        _program("result", _do("flat"), _do("mul_", "x", ""), _do("register_hook", "a", "")),
+        shown=("2.0", *MEASURED),
+        absent=("1.13",),
+        issue="pytorch/pytorch#196459",
+        ends=True,
+    ),
+    Row(
         "scripted-foreach",
         "torch._foreach_add_ is left out of a scripted function (torch.jit is deprecated)",
         ("jit-script",),
@@ -378,17 +418,6 @@ ROWS: Sequence[Row] = (
         issue="pytorch/pytorch#48477",
     ),
 )
-# Ends the process in eager itself, so that the generator never writes it: a hook on a view that
-# was changed in inference_mode (torch 2.0.1 to 2.14.1; not 1.13.1). pytorch/pytorch#196459.
-CRASH = """\
-import torch
-
-x = torch.ones(2, requires_grad=True)
-a = x.view(-1)
-with torch.inference_mode():
-    a.zero_()
-    a.register_hook(print)  # ends with a segmentation fault
-"""
 
 
 def ends(program: Program, mode: str) -> bool:
