@@ -153,6 +153,10 @@ def test_ensembles_train_as_their_members(device: str, dtype: torch.dtype, data:
         expected = [expected_of(member) for member in members]
         losses = ensemble.losses()
         losses.sum().backward()
+        for place, member in enumerate(members):  # before the step: SGD's foreach one changes them
+            for name, parameter in member.named.items():
+                gradient = stacked[name].grad
+                parameter.grad = None if gradient is None else gradient[place].clone()
         ensemble.optimizer.step()
         for place in range(len(members)):
             check_member(ensemble, place, float(losses[place].detach()), expected[place], dtype)
@@ -170,9 +174,6 @@ def check_member(
     member, stacked = ensemble.members[place], ensemble.stacked
     unit = float(torch.finfo(dtype).eps) * 1000 * expected.condition
     check_close(torch.tensor(loss), torch.tensor(expected.loss), f"loss {place}", unit, unit)
-    for name, parameter in member.named.items():
-        gradient = stacked[name].grad
-        parameter.grad = None if gradient is None else gradient[place].clone()
     check_gradients(member, expected, dtype)
     with torch.no_grad():
         member.loss()  # which counts the batch in the norms' statistics
