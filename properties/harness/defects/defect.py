@@ -12,7 +12,8 @@ class Defect:
     "cpu-.*"; issue: the upstream report or document; sentence: what goes wrong;
     condition: words of conditions.py: only such examples are known to break the law, and
     all others must hold ("": the law breaks whatever is drawn); beside: the kind of accelerator
-    that must be there, whatever the law runs on; table: the file of the row.
+    that must be there, whatever the law runs on; table: the file of the row; program: the file
+    in ``programs/``, without its ending, that shows the defect in plain torch ("": none).
     """
 
     test: str
@@ -24,3 +25,4 @@ class Defect:
     condition: str = ""
     beside: str = ""
     table: str = "properties/harness/defects/known.py"
+    program: str = ""

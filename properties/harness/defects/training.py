@@ -12,6 +12,7 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test=MEMORY,
         sentence="a fused step over a slice of columns writes the columns beside it instead",
+        program="fused_slice_of_columns",
         issue=NOT_REPORTED,
         first=(2, 4),
         cells=f"{FUSED}-gaps",
@@ -19,6 +20,7 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test=MEMORY,
         sentence="a fused step over an expanded view writes past the end of its storage",
+        program="fused_expanded_view",
         issue=NOT_REPORTED,
         first=(2, 4),
         cells=f"{FUSED}-overlapping",
@@ -26,6 +28,7 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test=MEMORY,
         sentence="a fused step takes the wrong elements of a gradient of other strides",
+        program="fused_strides_of_gradients",
         issue="nearest: pytorch/pytorch#106951",
         first=(2, 4),
         cells=f"{FUSED}-gradients",
@@ -33,6 +36,7 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_parameter_memory.py::test_step_takes_empty_parameters",
         sentence="Adafactor divides by the number of elements: an empty parameter ends its step",
+        program="adafactor_empty_parameter",
         issue=NOT_REPORTED,
         first=(2, 5),
         cells=".*-Adafactor",
@@ -40,6 +44,7 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_parameter_memory.py::test_step_takes_empty_parameters",
         sentence="Adamax takes the largest of no numbers: an empty parameter ends its step",
+        program="adamax_empty_parameter",
         issue="measured on 1.8.1; no upstream report was found",
         last=(1, 12),
         cells=".*-Adamax",
@@ -47,12 +52,14 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_parameter_memory.py::test_fused_step_keeps_the_process_alive",
         sentence="a fused step over an expanded view corrupts memory, which can end the process",
+        program="fused_expanded_view",
         issue=NOT_REPORTED,
         first=(2, 4),
     ),
     Defect(
         test="test_parameter_memory.py::test_fused_step_bumps_the_version",
         sentence="a fused step leaves the version counter: an older graph goes unnoticed",
+        program="fused_version_counter",
         issue=NOT_REPORTED,
         first=(2, 4),
         cells=".*",
@@ -61,6 +68,7 @@ TRAINING: Sequence[Defect] = (
         Defect(
             test=test,
             sentence="a copied optimizer without the option capturable raises KeyError in its step",
+            program="copied_optimizer_capturable",
             issue="measured where CUDA is there on 2.11, the same lines in 2.4 to 2.14; "
             "nearest: pytorch/pytorch#81700",
             first=(2, 4),
@@ -80,6 +88,7 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_device_modules.py::test_loaded_state_lies_beside_its_parameter",
         sentence="load_state_dict leaves ASGD's step count on the device where it was saved",
+        program="loaded_step_count_elsewhere",
         issue="measured on 2.13 with the mirror device; nearest: pytorch/pytorch#103256",
         first=(2, 0),
         cells="(?!cpu).*-ASGD",
@@ -87,23 +96,27 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_optimizer_state.py::test_loaded_state_is_not_shared",
         sentence="load_state_dict keeps the tensors it is given: two optimizers share one state",
+        program="loaded_state_is_shared",
         issue="pytorch/pytorch#196083",
         first=(2, 1),
     ),
     Defect(
         test="test_optimizer_state.py::test_group_dictionaries_stay_the_callers",
         sentence="an optimizer writes its defaults into the caller's groups: the next one has them too",
+        program="callers_groups_are_written",
         issue="pytorch/pytorch#51794",
     ),
     Defect(
         test="test_optimizer_state.py::test_tensor_rates_are_each_groups_own",
         sentence="groups share a rate that is a tensor: a schedule sets it for all of them",
+        program="tensor_rate_is_shared",
         issue="nearest: pytorch/pytorch#163103",
         first=(2, 4),
     ),
     Defect(
         test="test_optimizer_state.py::test_schedulers_take_groups_added_later",
         sentence="a scheduler's step raises once a group was added to its optimizer",
+        program="scheduler_and_a_later_group",
         issue="pytorch/pytorch#53712",
         first=(2, 10),
         cells=".*-float32-(LambdaLR|MultiplicativeLR|CosineAnnealingWarmRestarts|CyclicLR)",
@@ -111,12 +124,14 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_optimizer_state.py::test_schedulers_take_groups_added_later",
         sentence="the step of OneCycleLR, or SWALR, raises KeyError once a group was added",
+        program="one_cycle_and_a_later_group",
         issue="pytorch/pytorch#53712",
         cells=".*-float32-(OneCycleLR|SWALR)",
     ),
     Defect(
         test="test_optimizer_state.py::test_state_survives_saving",
         sentence="set_optimizer_state_dict drops the state of a parameter that is frozen",
+        program="checkpointed_state_of_the_frozen",
         issue="pytorch/pytorch#192202",
         first=(2, 2),
         cells=".*-float32-dcp-midway",
@@ -124,6 +139,7 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_optimizer_state.py::test_taking_state_changes_no_training",
         sentence="get_optimizer_state_dict makes a step of its own: counters and rates are off",
+        program="taking_state_makes_a_step",
         issue="pytorch/pytorch#164929",
         first=(2, 2),
         cells=".*-float32-(SGD|ASGD|Adafactor|Adam|AdamW|Adamax|NAdam|RAdam|Rprop)",
@@ -131,12 +147,14 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_optimizer_state.py::test_taking_state_runs_no_hooks",
         sentence="get_optimizer_state_dict makes a step, with the optimizer's hooks",
+        program="taking_state_makes_a_step",
         issue="pytorch/pytorch#164929",
         first=(2, 2),
     ),
     Defect(
         test="test_optimizer_state.py::test_frozen_parameters_are_left_out",
         sentence="ignore_frozen_params leaves a frozen weight in under its second name",
+        program="frozen_and_tied_is_left_in",
         issue=NOT_REPORTED,
         first=(2, 2),
         cells=".*-float32-tied",
@@ -144,6 +162,7 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_averages.py::test_average_of_the_frozen_is_that_value",
         sentence="get_ema_avg_fn moves the average of a value that stands still, step by step",
+        program="ema_of_a_constant_moves",
         issue=NOT_REPORTED,
         first=(2, 1),
         cells=".*-(float32|bfloat16|float16)-get_ema_avg_fn",
@@ -151,6 +170,7 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_averages.py::test_averaged_counts_arrive",
         sentence="an average of whole numbers is cut off at each update, and never arrives",
+        program="averaged_counts_never_arrive",
         issue=NOT_REPORTED,
         first=(2, 1),
         cells=".*",
@@ -158,17 +178,20 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_averages.py::test_update_bn_keeps_modes",
         sentence="update_bn puts a norm that was in eval mode into train mode",
+        program="update_bn_trains_a_norm_in_eval",
         issue=NOT_REPORTED,
         cells=".*-frozen norm in eval",
     ),
     Defect(
         test="test_averages.py::test_update_bn_that_fails_changes_no_settings",
         sentence="update_bn that raises leaves the net in train mode, its norms without momentum",
+        program="update_bn_that_raises",
         issue=NOT_REPORTED,
     ),
     Defect(
         test="test_parametrizations.py::test_tools_come_off_again",
         sentence="remove_parametrizations makes a buffer of a frozen weight that had weight_norm",
+        program="remove_weight_norm_of_the_frozen",
         issue=NOT_REPORTED,
         first=(2, 1),
         cells=".*-float32-weight_norm-frozen",
@@ -176,34 +199,40 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_parametrizations.py::test_tools_come_off_again",
         sentence="remove_spectral_norm makes a frozen weight trainable",
+        program="remove_spectral_norm_of_the_frozen",
         issue=NOT_REPORTED,
         cells=".*-float32-old-spectral_norm-frozen",
     ),
     Defect(
         test="test_parametrizations.py::test_layers_with_tools_are_copied",
         sentence="a pruned layer cannot be copied",
+        program="copy_of_a_pruned_layer",
         issue="pytorch/pytorch#37322",
         cells=".*-float32-(l1_unstructured|ln_structured|prune-identity)",
     ),
     Defect(
         test="test_parametrizations.py::test_layers_with_tools_are_copied",
         sentence="a layer with the old weight_norm cannot be copied",
+        program="copy_of_the_old_weight_norm",
         issue="pytorch/pytorch#28594",
         cells=".*-float32-old-weight_norm",
     ),
     Defect(
         test="test_parametrizations.py::test_copies_lose_tools_alone",
         sentence="remove_parametrizations of a copy takes the weight from the original as well",
+        program="remove_from_a_copy",
         issue=NOT_REPORTED,
     ),
     Defect(
         test="test_parametrizations.py::test_cached_weights_still_train",
         sentence="parametrize.cached keeps a weight made under no_grad, which no call trains",
+        program="cached_under_no_grad",
         issue=NOT_REPORTED,
     ),
     Defect(
         test="test_parametrizations.py::test_fused_layers_keep_flags",
         sentence="fusing a trainable layer without bias gives a bias that is frozen",
+        program="fused_bias_is_frozen",
         issue="nearest: pytorch/pytorch#89100",
         first=(2, 0),
         cells=".*-float32-.*, no bias-trainable",
@@ -211,11 +240,13 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_parametrizations.py::test_quantizable_layers_keep_flags",
         sentence="from_float of a frozen layer gives parameters that require grad",
+        program="quantizable_twin_is_live",
         issue=NOT_REPORTED,
     ),
     Defect(
         test="test_loading.py::test_loading_keeps_flags_here_and_there",
         sentence="load_state_dict(assign=True) gives live parameters, the source's, the net's flags",
+        program="assigned_live_parameters",
         issue="nearest: pytorch/pytorch#188166",
         first=(2, 1),
         cells=".*-float32-assign, live",
@@ -223,47 +254,55 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_loading.py::test_tied_weights_stay_tied",
         sentence="a net that goes to or from the meta device loses its ties",
+        program="meta_loses_ties",
         issue="nearest: pytorch/pytorch#188346",
         cells=".*-float32-(to_empty|to meta)",
     ),
     Defect(
         test="test_loading.py::test_copied_parameters_are_like_copied_tensors",
         sentence="deepcopy of a Parameter drops its attributes",
+        program="copied_parameter_loses_attributes",
         issue="pytorch/pytorch#117275",
         cells=".*-float32-attribute",
     ),
     Defect(
         test="test_loading.py::test_copied_parameters_are_like_copied_tensors",
         sentence="deepcopy of Parameters that share memory gives each memory of its own",
+        program="copied_parameters_share_no_memory",
         issue="pytorch/pytorch#79788",
         cells=".*-float32-memory",
     ),
     Defect(
         test="test_loading.py::test_vectors_are_copied_into_parameters",
         sentence="vector_to_parameters lays the parameters into the caller's vector",
+        program="vector_keeps_the_parameters",
         issue=NOT_REPORTED,
         cells=".*-float32-memory",
     ),
     Defect(
         test="test_loading.py::test_vectors_are_copied_into_parameters",
         sentence="vector_to_parameters gives the parameters the vector's dtype",
+        program="vector_gives_its_dtype",
         issue=NOT_REPORTED,
         cells=".*-float32-dtype",
     ),
     Defect(
         test="test_loading.py::test_lazy_modules_freeze",
         sentence="requires_grad_ refuses a parameter that has no shape yet",
+        program="lazy_module_cannot_be_frozen",
         issue="nearest: pytorch/rl#3134",
     ),
     Defect(
         test="test_loading.py::test_lazy_parameters_keep_flags",
         sentence="a lazy norm cannot be copied: its buffers have no deepcopy",
+        program="copy_of_a_lazy_norm",
         issue="nearest: pytorch/pytorch#83168",
         cells=".*-float32-LazyBatchNorm1d-deepcopy",
     ),
     Defect(
         test="test_loading.py::test_ensembles_of_tied_nets",
         sentence="under vmap a meta tensor and one of the CPU give memory that nothing wrote",
+        program="vmap_over_a_meta_tensor",
         issue=NOT_REPORTED,
         first=(2, 0),
         cells=".*-float32-meta",
@@ -271,6 +310,7 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_transformer_eval.py::test_freezing_changes_no_output",
         sentence="a frozen layer gives NaN for a sequence of padding alone, which a live one does not",
+        program="padded_row_is_nan_once_frozen",
         issue="pytorch/pytorch#190486",
         first=(2, 5),
         cells=".*-float32-(layer|attention), a padded row",
@@ -278,6 +318,7 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_transformer_eval.py::test_freezing_changes_no_output",
         sentence="a frozen encoder layer goes past the forward of a linear layer that was put into it",
+        program="frozen_layer_goes_past_an_adapter",
         issue="nearest: pytorch/pytorch#128413",
         first=(1, 12),
         cells=".*-float32-layer, adapter",
@@ -285,6 +326,7 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_transformer_eval.py::test_freezing_changes_no_output",
         sentence="a frozen encoder gives zeros in place of what is padded",
+        program="frozen_encoder_zeroes_the_padded",
         issue="pytorch/pytorch#86120",
         first=(1, 12),
         cells=".*-float32-encoder, (padded|a padded tail)",
@@ -292,12 +334,14 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_transformer_eval.py::test_dropout_in_train_mode_drops_when_frozen",
         sentence="a frozen encoder layer in eval mode ignores dropout that is in train mode",
+        program="frozen_layer_ignores_dropout",
         issue=NOT_REPORTED,
         first=(1, 12),
     ),
     Defect(
         test="test_transformer_eval.py::test_hooks_run_when_frozen",
         sentence="a frozen encoder layer in eval mode runs no hook of its parts",
+        program="frozen_layer_runs_no_hooks",
         issue="pytorch/pytorch#128413; measured on 2.4.1; not so on 2.8.0",
         first=(1, 12),
         last=(2, 4),
@@ -305,6 +349,7 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_parametrizations.py::test_fused_layers_keep_flags",
         sentence="fused, two frozen layers require grad",
+        program="fused_frozen_layers_are_live",
         issue="measured on 1.8.1 and 1.13.1; mended by pytorch/pytorch#89100",
         last=(1, 13),
         cells=".*-float32-.*-frozen",
@@ -312,12 +357,14 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_parametrizations.py::test_synchronized_norms_keep_flags_and_modes",
         sentence="convert_sync_batchnorm puts a norm in eval mode into train mode",
+        program="synchronized_norm_in_eval",
         issue="measured on 1.8.1 to 2.0.1; not so on 2.4.1; mended by pytorch/pytorch#111998",
         last=(2, 0),
     ),
     Defect(
         test="test_loading.py::test_lazy_parameters_keep_flags",
         sentence="a lazy layer cannot be copied",
+        program="copy_of_a_lazy_layer",
         issue="pytorch/pytorch#65051; measured on 1.8.1; not so on 1.13.1",
         last=(1, 8),
         cells=".*-float32-Lazy(Linear|Conv1d)-deepcopy",
@@ -325,29 +372,34 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_distributed.py::test_replicas_are_equal",
         sentence="replicas with masks that differ, of equal shapes, are wrapped, and drift apart",
+        program="ddp_takes_masks_that_differ",
         issue=NOT_REPORTED,
         cells=".*-float32-masks that differ",
     ),
     Defect(
         test="test_distributed.py::test_buffers_are_those_of_the_first_process",
         sentence="the first forward after one in no_sync, or under no_grad, broadcasts no buffers",
+        program="ddp_broadcasts_no_buffers",
         issue="nearest: pytorch/pytorch#30718; measured on seven versions, 1.8.1 to 2.14.1",
         cells=".*-float32-after (no_sync|no_grad)",
     ),
     Defect(
         test="test_worker_data.py::test_gradients_are_sent_along",
         sentence="a parameter that is sent to a process loses its gradient, which is said to be shared",
+        program="sent_parameter_loses_grad",
         issue="nearest: pytorch/pytorch#8688; measured on seven versions, 1.8.1 to 2.14.1",
     ),
     Defect(
         test="test_worker_data.py::test_loaders_refuse_what_has_a_graph",
         sentence="a loader waits in vain for a sample with a graph: what its worker says is lost",
+        program="loader_waits_for_a_graph",
         issue="pytorch/pytorch#142884; measured on 1.8.1, 2.4.1, 2.13.0, 2.14.1",
         cells=".*-float32-not batched",
     ),
     Defect(
         test="test_ways_of_training.py::test_saved_values_are_those_of_forward",
         sentence="save_on_cpu hides a change in place: gradients are of the new values",
+        program="save_on_cpu_hides_a_write",
         issue=NOT_REPORTED,
         first=(1, 10),
         cells="cpu-float32-save_on_cpu",
@@ -355,6 +407,7 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_ways_of_training.py::test_autocast_sees_new_values",
         sentence="autocast goes on with its copy of a weight that has been changed in place",
+        program="autocast_keeps_old_weights",
         issue="nearest: X-GenGroup/Flow-Factory#186",
         first=(1, 10),
         cells=".*-float32-.*",
@@ -362,12 +415,14 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_ways_of_training.py::test_scaler_steps_what_is_all_frozen",
         sentence="GradScaler.step raises AssertionError where no parameter has a gradient",
+        program="scaler_and_all_frozen",
         issue="nearest: Lightning-AI/pytorch-lightning#7975",
         first=(2, 3),
     ),
     Defect(
         test="test_ways_of_training.py::test_conversions_keep_hooks",
         sentence="converted by swapping, a parameter loses its hooks and attributes",
+        program="swapping_loses_hooks",
         issue=NOT_REPORTED,
         first=(2, 3),
         cells=".*-float32-swap",
@@ -375,11 +430,13 @@ TRAINING: Sequence[Defect] = (
     Defect(
         test="test_optimizer_state.py::test_copied_lbfgs_steps",
         sentence="LBFGS that was copied or pickled has lost the list of its parameters",
+        program="copied_lbfgs",
         issue=NOT_REPORTED,
     ),
     Defect(
         test="test_distributed.py::test_two_processes_train_to_the_plain_result",
         sentence="sharded by fully_shard over gloo, a step is not that of the mean gradient",
+        program="fully_shard_over_gloo",
         issue="pytorch/pytorch#162338; measured on 2.8.0; not so on 2.13.0",
         first=(2, 6),
         last=(2, 8),
