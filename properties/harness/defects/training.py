@@ -387,7 +387,7 @@ TRAINING: Sequence[Defect] = (
         test="test_worker_data.py::test_gradients_are_sent_along",
         sentence="a parameter that is sent to a process loses its gradient, which is said to be shared",
         program="sent_parameter_loses_grad",
-        issue="nearest: pytorch/pytorch#8688; measured on seven versions, 1.8.1 to 2.14.1",
+        issue="nearest: pytorch/pytorch#81186, #8688; measured on seven versions, 1.8.1 to 2.14.1",
     ),
     Defect(
         test="test_worker_data.py::test_loaders_refuse_what_has_a_graph",
