@@ -75,7 +75,7 @@ HEAD = """# Known defects of what people train with
 
 Memory, optimizer state, tools, wrappers, processes. Each program is plain torch: it exits with 1 and
 a sentence where the defect shows, with 0 where it does not. The rows are in
-`harness/defects/training.py`; versions are those of the rows, *shown on* is what was measured on
+`harness/defects`; versions are those of the rows, *shown on* is what was measured on
 the torches TORCHES. Written by `python -m frostproof.properties.selftest.defect_programs`.
 
 | program | defect | versions | shown on | upstream | law |

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Tuple
 
+NOT_REPORTED = "no upstream report was found"
+
 
 @dataclass(frozen=True)
 class Defect:

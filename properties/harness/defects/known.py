@@ -42,35 +42,6 @@ DEFECTS: Sequence[Defect] = (
         last=(1, 11),
     ),
     Defect(
-        test="test_optimizers.py::test_fused_sgd_moves_every_element",
-        sentence="fused SGD on the CPU leaves whole vectors of low-precision elements unmoved",
-        issue="pytorch/pytorch#191763",
-        first=(2, 4),
-        last=(2, 13),
-        cells="cpu-(bfloat16|float16)",
-    ),
-    Defect(
-        test="test_freeze_midway.py::test_fused_sgd_takes_a_late_gradient",
-        sentence="fused SGD with momentum cannot step once another parameter of a group is unfrozen",
-        issue="measured on 2.13; no upstream report was found",
-        first=(2, 4),
-    ),
-    Defect(
-        test="test_gradients.py::test_linear_under_autocast",
-        sentence="what autocast keeps of a weight under no_grad is a constant to the forward after it",
-        issue="pytorch/pytorch#112583, mended by #165068",
-        first=(1, 10),
-        last=(2, 10),
-        cells=".*evaluated-first",
-    ),
-    Defect(
-        test="test_training_tools.py::test_clipping_without_gradients",
-        sentence="clip_grad_value_ raises RuntimeError where no parameter has a gradient",
-        issue="measured on 2.13; no upstream report was found",
-        first=(2, 1),
-        cells=".*-value",
-    ),
-    Defect(
         test="test_eager_model.py::test_a_view_joins_the_graph_with_its_base",
         sentence="a write to a view made before its base required grad is refused, as a leaf's, "
         "unless its grad_fn has been read",
