@@ -123,9 +123,13 @@ def check_close(
 ) -> None:
     """``|actual - expected| <= atol + rtol * |expected|`` elementwise, compared in float64 on CPU."""
     __tracebackhide__ = True
+    check_within(actual, expected, tolerance(expected, rtol, atol), what)
+
+
+def tolerance(expected: torch.Tensor, rtol: float, atol: float) -> torch.Tensor:
+    """``atol + rtol * |expected|``, elementwise in float64 on CPU."""
     with torch.no_grad():
-        allowed = atol + rtol * dense_on_cpu(expected).to(torch.float64).abs()
-    check_within(actual, expected, allowed, what)
+        return atol + rtol * dense_on_cpu(expected).to(torch.float64).abs()
 
 
 def check_within(

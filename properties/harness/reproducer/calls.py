@@ -10,7 +10,7 @@ import torch
 
 from frostproof.properties.harness.core.checks import LawBroken
 from frostproof.properties.harness.reproducer import facts
-from frostproof.properties.harness.reproducer.facts import Flag, plain
+from frostproof.properties.harness.reproducer.facts import Flag, Named, plain
 from frostproof.properties.harness.reproducer.instrument import telling
 from frostproof.properties.harness.reproducer.naming import Names, everywhere
 from frostproof.properties.harness.reproducer.statements import Block, Hole, Ref, Statement, Unwritable
@@ -155,14 +155,14 @@ class Calls(Names):
                 return self.constructed(function, values, named)
             if facts.draws_numbers(function):
                 return self.drawn(function, values, named)
-            return function(*map(self.seen, values), **{k: self.seen(v) for k, v in named.items()})
+            return self.told(function, values, named)
         ref = self.ref(function)
         if isinstance(function, torch.nn.Module):
             if ref is not None and not self.descends(function, values, named):
                 if hasattr(function, "plainly_called"):
                     named = {}
                 return self.written([ref], function, values, named, facts.only_computes(function))
-            return function(*map(self.seen, values), **{k: self.seen(v) for k, v in named.items()})
+            return self.told(function, values, named)
         if ref is not None:
             return self.written([ref], function, values, named, False)
         label = facts.label(function)
@@ -181,7 +181,21 @@ class Calls(Names):
             module in LIBRARY and self.touches(*values)
         ):
             return self.written([label], function, values, named, True, symbols=True)
-        return function(*map(self.seen, values), **{k: self.seen(v) for k, v in named.items()})
+        return self.told(function, values, named)
+
+    def told(self, function: Any, values: Any, named: Dict[str, Any]) -> Any:
+        """A function of the law's own: what it is given goes by the names of its parameters."""
+        code = getattr(getattr(function, "__func__", function), "__code__", None)
+        given = {}
+        if any(isinstance(value, Named) for value in (*values, *named.values())) and code is not None:
+            names = code.co_varnames[isinstance(function, types.MethodType) : code.co_argcount]
+            pairs = (*zip(names, values), *named.items())
+            given = {(code, name): value for name, value in pairs if isinstance(value, Named)}
+        self.given.append(given)
+        try:
+            return function(*map(self.seen, values), **{k: self.seen(v) for k, v in named.items()})
+        finally:
+            self.given.pop()
 
     @staticmethod
     def descends(module: Any, values: Any, named: Dict[str, Any]) -> bool:
@@ -194,7 +208,7 @@ class Calls(Names):
         """A class or function of the law's own file that the program gets as it stands."""
         source = facts.definition(function)
         if source is None:
-            return function(*map(self.seen, values), **{k: self.seen(v) for k, v in named.items()})
+            return self.told(function, values, named)
         made = Statement([source], True, source=True)
         made.hint = function.__name__
         self.open[-1].body.append(made)
@@ -361,7 +375,7 @@ class Calls(Names):
         block = Block()
         self.open.append(block)
         try:
-            result = function(*map(self.seen, values), **{k: self.seen(v) for k, v in named.items()})
+            result = self.told(function, values, named)
         finally:
             self.open.pop()
         results = result if isinstance(result, (tuple, list)) else [result]

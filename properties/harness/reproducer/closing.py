@@ -55,11 +55,6 @@ def _read_bits(tape: Tape, function: Any, values: Any, named: Any) -> bytes:
     return snapshot_of(tape, plain(values[0]))
 
 
-@special("snapshot")
-def _snapshot(tape: Tape, function: Any, values: Any, named: Any) -> Dict[str, bytes]:
-    return {name: snapshot_of(tape, tensor) for name, tensor in plain(values[0]).items()}
-
-
 @special("has_bits")
 def _has_bits(tape: Tape, function: Any, values: Any, named: Any) -> Any:
     tensor, held = map(plain, values)
@@ -167,98 +162,72 @@ def close(tape: Tape, actual: torch.Tensor, expected: torch.Tensor, allowed: tor
     return ["abs(", ours, f"{index}.item() - ", *wanted, f") <= {limit}"]
 
 
-def equal(tape: Tape, actual: Any, expected: Any) -> Parts:
-    """The condition that two plain values are equal; of what holds many, of the first that differ."""
-    one, two = plain(actual), plain(expected)
-    if isinstance(one, Snapshot) or isinstance(two, Snapshot):
-        if hasattr(one, "ref") and hasattr(two, "ref"):
-            return ["repr(", one.ref, ") == repr(", two.ref, ")"]
-        if hasattr(one, "ref"):
-            made = facts.numbers(bits.from_bits(bytes(two), one.shape, one.dtype))
-            return ["repr(", one.ref, f") == {made!r}"]
-    if type(one) is dict and type(two) is dict and list(one) == list(two):
-        for key in one:
-            if one[key] is not two[key] and one[key] != two[key]:
-                return equal(tape, _held(tape, one, key), _held(tape, two, key))
-    if type(one) in (list, tuple) and type(two) is type(one) and len(one) == len(two):
-        if tape.ref(actual) is None or tape.ref(expected) is None:
-            for ours, theirs in zip(one, two):
-                if ours != theirs and (tape.touches(ours) or tape.touches(theirs)):
-                    return equal(tape, ours, theirs)
-    if not tape.touches(actual, expected):
-        return None
-    return [*tape.text(actual, True), " == ", *tape.text(expected, True)]
-
-
-def _held(tape: Tape, owner: Dict[Any, Any], key: Any) -> Any:
-    ref = tape.shadow.get((id(owner), key))
-    return owner[key] if ref is None else facts.Named(owner[key], ref)
-
-
-# checks
+# checks: those of ``core.checks`` are told like a law's own code, down to the comparison
 
 
 def _bound(function: Any, values: Any, named: Any) -> Dict[str, Any]:
-    bound = inspect.signature(function).bind(*values, **named)
+    bound = inspect.signature(function).bind(*map(plain, values), **named)
     bound.apply_defaults()
     return dict(bound.arguments)
 
 
-def judged(tape: Tape, function: Any, values: Any, named: Any, condition: Any) -> None:
+def judged(tape: Tape, function: Any, given: Dict[str, Any], what: str, condition: Any) -> None:
     """Run a check; where it fails, or each is wanted, write down its condition."""
     broken: Optional[checks.LawBroken] = None
+    tape.depth += 1
     try:
-        function(*map(facts.plain_deep, values), **{k: facts.plain_deep(v) for k, v in named.items()})
+        function(**{name: facts.plain_deep(value) for name, value in given.items()})
     except checks.LawBroken as problem:
-        broken = problem
+        broken = tape.failed = problem
+    finally:
+        tape.depth -= 1
     if broken is not None or tape.every:
         try:
-            parts: Parts = condition(_bound(function, values, named))
+            parts: Parts = condition()
         except Unwritable:
             parts = None
         if parts is not None and (broken is not None or len(parts) < 40):
-            tape.close(parts, broken, _what(function, values, named))
+            tape.close(parts, broken, what)
     if broken is not None:
-        tape.failed = broken
         raise broken
-
-
-def _what(function: Any, values: Any, named: Any) -> str:
-    found = _bound(function, values, named)
-    return str(found.get("what", found.get("sentence", "")))
 
 
 @special("check")
 def _check(tape: Tape, function: Any, values: Any, named: Any) -> None:
-    def condition(_: Any) -> Parts:
-        return None if tape.ref(values[0]) is None else tape.text(values[0], True)
+    given = _bound(function, values, named)
 
-    judged(tape, function, values, named, condition)
+    def condition() -> Parts:
+        if tape.ref(values[0]) is not None:
+            return tape.text(values[0], True)
+        return branched(tape, True) if values[0] is True else None
+
+    judged(tape, function, given, given["sentence"], condition)
 
 
-@special("fail")
-def _fail(tape: Tape, function: Any, values: Any, named: Any) -> None:
+def branched(tape: Tape, holds: bool) -> Parts:
+    """The condition of the last ``if`` of the function that calls; holds: not its contrary."""
     frame: Any = sys._getframe(1)
     while frame.f_globals.get("__name__", "").startswith("frostproof.properties.harness.reproducer"):
         frame = frame.f_back
     code, value = tape.branches.get(id(frame), (None, None))
+    ref = tape.ref(value) if code is frame.f_code and isinstance(value, Flag) else None
+    if ref is None:
+        return None
+    if bool(value) == holds:
+        return [ref]
+    parts = ref.statement.parts
+    if " is " in parts:
+        return [" is not " if part == " is " else part for part in parts]
+    return ["not (", ref, ")"]
 
-    def condition(_: Any) -> Parts:
-        if code is not frame.f_code:
-            return None
-        ref = tape.ref(value) if isinstance(value, Flag) else None
-        if ref is None:
-            return None
-        if not value:
-            return [ref]
-        parts = ref.statement.parts
-        if " is " in parts:
-            return [" is not " if part == " is " else part for part in parts]
-        return ["not (", ref, ")"]
 
-    raised = sys.exc_info()[1]
+@special("disagree")
+@special("fail")
+def _fail(tape: Tape, function: Any, values: Any, named: Any) -> None:
+    given, raised = _bound(function, values, named), sys.exc_info()[1]
+    what = given.get("subject", given["sentence"])
     try:
-        judged(tape, function, values, named, condition)
+        judged(tape, function, given, what, lambda: branched(tape, False))
     except checks.LawBroken:
         found = [s for s in every(tape.root.body) if s.raised is raised is not None]
         if found:
@@ -266,66 +235,19 @@ def _fail(tape: Tape, function: Any, values: Any, named: Any) -> None:
         raise
 
 
-@special("check_equal")
-def _check_equal(tape: Tape, function: Any, values: Any, named: Any) -> None:
-    judged(tape, function, values, named, lambda _: equal(tape, values[0], values[1]))
-
-
-@special("check_same_bits")
-def _check_same_bits(tape: Tape, function: Any, values: Any, named: Any) -> None:
-    judged(tape, function, values, named, lambda _: same_bits(tape, plain(values[0]), plain(values[1])))
-
-
-@special("check_moved")
-def _check_moved(tape: Tape, function: Any, values: Any, named: Any) -> None:
-    def condition(_: Any) -> Parts:
-        parts = same_bits(tape, plain(values[0]), plain(values[1]))
-        return None if parts is None else ["not (", *parts, ")"]
-
-    judged(tape, function, values, named, condition)
-
-
-@special("check_same_gradient")
-def _check_same_gradient(tape: Tape, function: Any, values: Any, named: Any) -> None:
-    parameter, expected = plain(values[0]), plain(values[1])
-
-    def condition(_: Any) -> Parts:
-        if parameter.grad is not None and expected is not None:
-            return same_bits(tape, parameter.grad, expected)
-        owner = tape.ref(parameter)
-        word = "is" if expected is None else "is not"
-        return None if owner is None else [owner, f".grad {word} None"]
-
-    judged(tape, function, values, named, condition)
-
-
 @special("check_close")
-def _check_close(tape: Tape, function: Any, values: Any, named: Any) -> None:
-    def condition(given: Dict[str, Any]) -> Parts:
-        actual, expected = plain(given["actual"]), plain(given["expected"])
-        with torch.no_grad():
-            two = torch.empty(tuple(expected.shape), dtype=torch.float64).copy_(expected).abs()
-        allowed = float(plain(given["atol"])) + float(plain(given["rtol"])) * two
-        return close(tape, actual, expected, allowed)
-
-    judged(tape, function, values, named, condition)
-
-
 @special("check_within")
 def _check_within(tape: Tape, function: Any, values: Any, named: Any) -> None:
-    def condition(given: Dict[str, Any]) -> Parts:
-        return close(tape, *(plain(given[name]) for name in ("actual", "expected", "allowed")))
-
-    judged(tape, function, values, named, condition)
-
-
-@special("check_unchanged")
-def _check_unchanged(tape: Tape, function: Any, values: Any, named: Any) -> None:
     given = _bound(function, values, named)
-    tensors, before = plain(given["tensors"]), plain(given["before"])
-    for name in before if given["names"] is None else given["names"]:
-        what = f"{plain(given['what'])} {name}"
-        _check_same_bits(tape, checks.check_same_bits, (tensors[name], before[name], what), {})
+    actual, expected = given["actual"], given["expected"]
+
+    def condition() -> Parts:
+        allowed = given.get("allowed")
+        if allowed is None:
+            allowed = checks.tolerance(expected, given["rtol"], given["atol"])
+        return close(tape, actual, expected, allowed)
+
+    judged(tape, function, given, given["what"], condition)
 
 
 @special("check_raises")

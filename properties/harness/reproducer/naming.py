@@ -57,6 +57,7 @@ class Names:
         self.twice: Set[int] = set()  # what two statements have given: named by the variable
         self.recent: Optional[Tuple[Any, Ref]] = None
         self.nones: Dict[Tuple[int, str], Ref] = {}
+        self.given: List[Dict[Any, Any]] = []  # arguments of the functions that are told
         self.pending: Dict[int, List[Ref]] = {}
         self.branches: Dict[int, Any] = {}
         self.names: Dict[str, str] = {}  # of parameters: the description's, and the program's

@@ -9,10 +9,11 @@ written as a number; a description that is drawn prints itself.
 import operator
 import sys
 import types
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Tuple
 
 import torch
 
+from frostproof.properties.harness.core import bits
 from frostproof.properties.harness.core.checks import LawBroken
 from frostproof.properties.harness.reproducer import facts
 from frostproof.properties.harness.reproducer.calls import Calls
@@ -130,30 +131,57 @@ class Tape(Calls):
         return self.learn(value, Ref(self.write(*parts, pure=True), operated=True))
 
     def compare(self, sign: str, left: Any, right: Any) -> Any:
-        value = OPERATORS[sign](facts.plain_deep(left), facts.plain_deep(right))
-        if sign in ("is", "is not"):
-            value = OPERATORS[sign](plain(left), plain(right))
+        inside = plain if sign in ("is", "is not") else facts.plain_deep
+        value = OPERATORS[sign](inside(left), inside(right))
+        if self.silent():
+            return value
         if sign in ("in", "not in") and self.ref(right) is None and self.ref(left) is None:
             return value
-        if self.silent() or not self.touches(left, right):
+        if sign in ("==", "!="):
+            left, right = self.differing(left, right)
+        elif isinstance(left, Snapshot):
+            return value
+        if not self.touches(left, right):
             return value
         try:
-            if sign not in ("==", "!=") and isinstance(left, Snapshot):
-                return value
-            if isinstance(left, Snapshot) or isinstance(right, Snapshot):
-                parts = self.snapshots(sign, left, right)
+            if isinstance(plain(left), Snapshot) or isinstance(plain(right), Snapshot):
+                parts = self.snapshots(sign, plain(left), plain(right))
             else:
                 parts = [*self.operand(left), f" {sign} ", *self.operand(right)]
         except Unwritable:
             return value
         return self.learn(value, Ref(self.write(*parts, pure=True), operated=True))
 
-    def snapshots(self, sign: str, left: Any, right: Any) -> List[Any]:
-        """Bits that were read, compared by what ``repr`` shows."""
+    def differing(self, left: Any, right: Any) -> Tuple[Any, Any]:
+        """Of two that hold many, where one of these has no name: the first that differ."""
+        one, two = plain(left), plain(right)
+        pairs: List[Tuple[Any, Any]] = []
+        if type(one) is dict and type(two) is dict and list(one) == list(two):
+            pairs = [(self.entry(one, key), self.entry(two, key)) for key in one]
+        elif type(one) in (list, tuple) and type(two) is type(one) and len(one) == len(two):
+            if self.ref(left) is None or self.ref(right) is None:
+                pairs = [pair for pair in zip(one, two) if self.touches(*pair)]
+        for ours, theirs in pairs:
+            if plain(ours) is not plain(theirs) and plain(ours) != plain(theirs):
+                return self.differing(ours, theirs)
+        return left, right
+
+    def entry(self, owner: Dict[Any, Any], key: Any) -> Any:
+        """What a dict holds, and where it comes from."""
+        ref = self.shadow.get((id(owner), key))
+        return owner[key] if ref is None else Named(owner[key], ref)
+
+    def snapshots(self, sign: str, *sides: Any) -> List[Any]:
+        """Bits that were read, compared by what ``repr`` shows; others by their numbers."""
+        known = next(side for side in sides if isinstance(side, Snapshot))
         parts: List[Any] = []
-        for side in (left, right):
+        for side in sides:
             parts += [f" {sign} "] if parts else []
-            parts += ["repr(", *self.text(side), ")"]
+            if isinstance(side, bytes) and not isinstance(side, Snapshot):
+                numbers = facts.numbers(bits.from_bits(side, known.shape, known.dtype))
+                parts += [repr(numbers)]
+            else:
+                parts += ["repr(", *self.text(side), ")"]
         return parts
 
     def joined(self, word: str, number: int, place: int, last: bool, value: Any) -> Any:
@@ -188,7 +216,11 @@ class Tape(Calls):
         return value
 
     def variable(self, name: str, value: Any) -> Any:
-        ref = self.nones.get((id(sys._getframe(1)), name))
+        frame = sys._getframe(1)
+        given = self.given[-1].get((frame.f_code, name)) if self.given else None
+        if given is not None and given.value is value:
+            return given
+        ref = self.nones.get((id(frame), name))
         several = everywhere(value) or id(value) in self.twice
         return Named(value, ref) if ref is not None and several else value
 
