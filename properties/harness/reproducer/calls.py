@@ -10,10 +10,17 @@ import torch
 
 from frostproof.properties.harness.core.checks import LawBroken
 from frostproof.properties.harness.reproducer import facts
-from frostproof.properties.harness.reproducer.facts import Flag, Named, plain
+from frostproof.properties.harness.reproducer.facts import Known, Named, plain
 from frostproof.properties.harness.reproducer.instrument import telling
 from frostproof.properties.harness.reproducer.naming import Names, everywhere
-from frostproof.properties.harness.reproducer.statements import Block, Hole, Ref, Statement, Unwritable
+from frostproof.properties.harness.reproducer.statements import (
+    Block,
+    Hole,
+    Ref,
+    Statement,
+    Unwritable,
+    separated,
+)
 
 # What only looks at a module: the parameters that come are known by their places.
 STRUCTURE = frozenset(
@@ -223,16 +230,13 @@ class Calls(Names):
         refs = []
         for value in values:
             if bool(value) == (function is any):
-                return value if isinstance(value, Flag) else bool(value)
+                return value if isinstance(value, Known) else bool(value)
             refs.append(self.ref(value))
         word = " and " if function is all else " or "
         if not refs or None in refs or len(refs) > 20:
             return function is all
-        parts: List[Any] = []
-        for ref in refs:
-            parts += [word] if parts else []
-            parts += [ref]
-        return Flag(function is all, Ref(self.write(*parts, pure=True), operated=True))
+        parts = separated(word, ([ref] for ref in refs))
+        return self.computed(function is all, *parts)
 
     def written(
         self,
@@ -258,7 +262,7 @@ class Calls(Names):
         self.length += 1
         made.touched = facts.state_of(owner)
         if isinstance(owner, torch.Tensor) and not pure:
-            self.leaves[id(owner)] = None  # requires_grad_, or a gradient made by hand
+            self.holders[id(owner)] = None  # requires_grad_, or a gradient made by hand
         if isinstance(owner, torch.Tensor) and not str(head[1]).startswith((".backward", ".register")):
             made.mutates = head[:1]
         place = len(body)

@@ -12,7 +12,7 @@ import torch
 from frostproof.properties.harness.core import bits, checks
 from frostproof.properties.harness.reproducer import facts
 from frostproof.properties.harness.reproducer.calls import SPECIAL
-from frostproof.properties.harness.reproducer.facts import Flag, Snapshot, plain
+from frostproof.properties.harness.reproducer.facts import Known, Snapshot, plain
 from frostproof.properties.harness.reproducer.statements import (
     Block,
     Ref,
@@ -59,19 +59,19 @@ def _read_bits(tape: Tape, function: Any, values: Any, named: Any) -> bytes:
 def _has_bits(tape: Tape, function: Any, values: Any, named: Any) -> Any:
     tensor, held = map(plain, values)
     value = function(tensor, bytes(held))
-    condition = same_bits(tape, tensor, held)
-    return (
-        value
-        if condition is None
-        else Flag(value, Ref(tape.write(*condition, pure=True), operated=True))
-    )
+    now = snapshot_of(tape, tensor)
+    try:
+        parts = tape.snapshots("==", now, held) if isinstance(now, Snapshot) else None
+    except Unwritable:
+        parts = None
+    return value if not parts else tape.computed(value, *parts)
 
 
 @special("from_bits")
 def _from_bits(tape: Tape, function: Any, values: Any, named: Any) -> torch.Tensor:
     held, shape, dtype = (facts.plain_deep(value) for value in values)
     made: torch.Tensor = function(bytes(held), tuple(shape), dtype)
-    if isinstance(held, Snapshot) and hasattr(held, "ref"):
+    if isinstance(held, Snapshot):
         tape.learn(made, Ref(tape.write("torch.tensor(", held.ref, f", dtype={dtype})", pure=True)))
     return made
 
@@ -101,39 +101,6 @@ def _count_cases(tape: Tape, function: Any, values: Any, named: Any) -> None:
 
 
 # conditions
-
-
-def same_bits(tape: Tape, actual: torch.Tensor, expected: Any) -> Parts:
-    """The condition that a tensor has the bits of another, or of an earlier snapshot."""
-    ours = tape.ref(actual)
-    if ours is None:
-        return None
-    if isinstance(expected, torch.Tensor):
-        held: Any = bits.read_bits(expected)
-        theirs = tape.ref(expected)
-        other: Parts = None if theirs is None else [theirs, ".tolist()"]
-        fits = tuple(expected.shape) == tuple(actual.shape)
-    else:
-        held, fits = bytes(expected), True
-        other = [expected.ref] if hasattr(expected, "ref") else None
-    if other is None:
-        if held and not any(held):
-            return ["not ", ours, ".any()"]
-        if actual.numel() > facts.MOST or not fits:
-            return None
-        dense = bits.from_bits(held, tuple(actual.shape), actual.dtype)
-        other = [facts.numbers(dense).replace("nan", 'float("nan")').replace("inf", 'float("inf")')]
-    one, two = _listed(actual, bits.read_bits(actual)), _listed(actual, held)
-    if two is not None and (one == two) == (bits.read_bits(actual) == held):
-        return [ours, ".tolist() == ", *other]
-    return ["repr(", ours, ".tolist()) == repr(", *other, ")"]
-
-
-def _listed(like: torch.Tensor, held: bytes) -> Any:
-    try:
-        return bits.from_bits(held, tuple(like.shape), like.dtype).tolist()
-    except ValueError:
-        return None
 
 
 def close(tape: Tape, actual: torch.Tensor, expected: torch.Tensor, allowed: torch.Tensor) -> Parts:
@@ -210,7 +177,7 @@ def branched(tape: Tape, holds: bool) -> Parts:
     while frame.f_globals.get("__name__", "").startswith("frostproof.properties.harness.reproducer"):
         frame = frame.f_back
     code, value = tape.branches.get(id(frame), (None, None))
-    ref = tape.ref(value) if code is frame.f_code and isinstance(value, Flag) else None
+    ref = tape.ref(value) if code is frame.f_code and isinstance(value, Known) else None
     if ref is None:
         return None
     if bool(value) == holds:

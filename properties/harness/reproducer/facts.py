@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import collections
 import dataclasses
 import importlib
 import inspect
@@ -21,34 +22,24 @@ BUILTIN = builtins
 MOST = 64  # numbers of a tensor that are written out where nothing else makes it
 
 
-class Number(int):
-    """A whole number that a statement of the program gives."""
+class Known(int):
+    """A whole number or truth value that a statement of the program gives."""
 
     ref: Any
+    kind: Any
 
-    def __new__(cls, value: int, ref: Any) -> "Number":
+    def __new__(cls, value: int, ref: Any) -> "Known":
         made = int.__new__(cls, value)
-        made.ref = ref
-        return made
-
-
-class Flag(int):
-    """A truth value that a statement of the program gives."""
-
-    ref: Any
-
-    def __new__(cls, value: bool, ref: Any) -> "Flag":
-        made = int.__new__(cls, value)
-        made.ref = ref
+        made.ref, made.kind = ref, type(value)
         return made
 
     def __repr__(self) -> str:
-        return repr(bool(self))
+        return repr(self.kind(self))
 
     __str__ = __repr__
 
     def __format__(self, spec: str) -> str:
-        return format(bool(self), spec)
+        return format(self.kind(self), spec)
 
 
 class Snapshot(bytes):
@@ -57,6 +48,24 @@ class Snapshot(bytes):
     ref: Any
     shape: Tuple[int, ...]
     dtype: torch.dtype
+
+    def listed(self, other: bytes) -> Any:
+        """What ``tolist`` makes of bits like these; None: they are of another shape or dtype."""
+        try:
+            return bits.from_bits(bytes(other), self.shape, self.dtype).tolist()
+        except ValueError:
+            return None
+
+    def numbers(self, other: Any) -> List[str]:
+        """Bits that came from nowhere, as code of such a list."""
+        if not isinstance(other, bytes) or self.listed(other) is None:
+            return [repr(other)]
+        made = bits.from_bits(other, self.shape, self.dtype)
+        if made.numel() > MOST and not any(other):
+            return [f"torch.zeros({self.shape}, dtype={self.dtype}).tolist()"]
+        if made.numel() > MOST:
+            return [Hole("bits that no tensor of the program has")]
+        return [numbers(made).replace("nan", 'float("nan")').replace("inf", 'float("inf")')]
 
 
 @dataclasses.dataclass
@@ -85,15 +94,13 @@ def plain(value: Any) -> Any:
         return value.value
     if isinstance(value, Iterated):
         return iter(value.values)
-    if isinstance(value, Flag):
-        return bool(value)
-    return int(value) if isinstance(value, Number) else value
+    return value.kind(value) if isinstance(value, Known) else value
 
 
 def plain_deep(value: Any) -> Any:
     """The value itself, and what is inside a list, tuple, slice or dict."""
     if type(value) in (list, tuple, set):
-        if any(isinstance(each, (Named, Flag, Number, list, tuple, dict)) for each in value):
+        if any(isinstance(each, (Named, Known, list, tuple, dict)) for each in value):
             return type(value)(map(plain_deep, value))
         return value
     if type(value) is dict:
@@ -241,12 +248,28 @@ def program_names(module: Any) -> Dict[str, str]:
     return dict(described()) if described is not None else {}
 
 
-def gradient_of(tensor: torch.Tensor) -> Optional[torch.Tensor]:
-    """The gradient of a leaf; of a view that torch forbids to look at there is none."""
-    try:
-        return tensor.grad if tensor.is_leaf else None
-    except RuntimeError:
-        return None
+def parts(owner: Any, names: Dict[str, str]) -> Iterator[Tuple[Any, List[Any]]]:
+    """What a value holds now, and the path to it: texts, and tensors that have names of their own."""
+    if isinstance(owner, torch.Tensor):
+        try:
+            gradient = owner.grad if owner.is_leaf else None
+        except RuntimeError:  # of a view that torch forbids to look at
+            return
+        if gradient is not None:
+            yield gradient, [".grad"]
+    elif isinstance(owner, torch.optim.Optimizer):
+        for place, group in enumerate(owner.param_groups):
+            yield group, [f".param_groups[{place}]"]
+        for parameter, state in owner.state.items():
+            for key, entry in state.items() if isinstance(state, dict) else ():
+                yield entry, [".state[", parameter, f"][{key!r}]"]
+    elif type(owner) in (list, tuple):
+        for place, each in enumerate(owner):
+            yield each, [f"[{place}]"]
+    elif type(owner) in (dict, collections.OrderedDict):
+        for key, each in owner.items():
+            if isinstance(key, (str, int)):
+                yield each, [f"[{literal(key, names)}]"]
 
 
 def state_of(owner: Any) -> Any:

@@ -1,6 +1,5 @@
 """What a replay knows of values: which statement makes them, and how a program writes them."""
 
-import collections
 import threading
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
@@ -9,14 +8,20 @@ import torch
 from frostproof.properties.harness.core import checks
 from frostproof.properties.harness.reproducer import facts
 from frostproof.properties.harness.reproducer.facts import (
-    Flag,
     Iterated,
+    Known,
     Named,
-    Number,
     Snapshot,
     plain,
 )
-from frostproof.properties.harness.reproducer.statements import Block, Hole, Ref, Statement, TooLong
+from frostproof.properties.harness.reproducer.statements import (
+    Block,
+    Hole,
+    Ref,
+    Statement,
+    TooLong,
+    separated,
+)
 
 MOST = 12000  # statements of a replay: a minute, and what a program is cut from
 HOLDERS = (list, tuple, dict, torch.optim.Optimizer)
@@ -45,8 +50,7 @@ class Names:
         self.open: List[Block] = [self.root]
         self.depth = 0
         self.known: Dict[int, Tuple[Any, Ref]] = {}
-        self.holders: Dict[int, None] = {}  # of the known: lists, mappings and optimizers
-        self.leaves: Dict[int, None] = {}  # of the known: tensors that may have a gradient
+        self.holders: Dict[int, None] = {}  # of the known: those that may hold others, or a gradient
         self.modules: List[Tuple[Any, Ref]] = []
         self.defined: Dict[str, int] = {}
         self.places: Dict[int, Tuple[Any, Ref]] = {}
@@ -95,10 +99,8 @@ class Names:
 
     def learn(self, value: Any, ref: Ref, hint: str = "") -> Any:
         """A value that a statement makes; gives it back so that it is recognised later."""
-        if type(value) is bool:
-            return Flag(value, ref)
-        if type(value) is int:
-            return Number(value, ref)
+        if type(value) in (bool, int):
+            return Known(value, ref)
         if (type(value) in (float, str, tuple, list, dict) and value) or not everywhere(value):
             before = self.known.get(id(value))
             if before is not None and before[0] is value and before[1].statement is not ref.statement:
@@ -112,27 +114,23 @@ class Names:
             self.recent = (value, ref)
         return value
 
+    def computed(self, value: Any, *parts: Any) -> Any:
+        """A value that an expression gives."""
+        return self.learn(value, Ref(self.write(*parts, pure=True), operated=True))
+
     def remember(self, value: Any, ref: Ref) -> None:
         """Know a value by this name."""
         self.known[id(value)] = (value, ref)
-        if isinstance(value, HOLDERS):
+        if isinstance(value, HOLDERS) or (isinstance(value, torch.Tensor) and value.requires_grad):
             self.holders[id(value)] = None
-        elif isinstance(value, torch.Tensor) and value.requires_grad:
-            self.leaves[id(value)] = None
-
-    def among(self, keys: Dict[int, None]) -> List[Tuple[Any, Ref]]:
-        """Those of the known that are still known."""
-        return [self.known[key] for key in keys if key in self.known]
 
     def ref(self, value: Any) -> Optional[Ref]:
         """How a program names a value; None where it has no name."""
-        if isinstance(value, (Flag, Number, Named)):
+        if isinstance(value, (Known, Named, Snapshot)):
             return value.ref
         found = self.known.get(id(value))
         if found is not None and found[0] is value:
             return found[1]
-        if isinstance(value, Snapshot):
-            return value.ref
         if isinstance(value, (torch.Tensor, torch.nn.Module, dict)):
             return self.placed(value)
         return None
@@ -164,41 +162,29 @@ class Names:
         found = self.places.get(id(value))
         if found is not None and found[0] is value:
             return found[1]
-        if isinstance(value, torch.Tensor):
-            for owner, ref in [*self.among(self.leaves), *self.places.values()]:
-                if isinstance(owner, torch.Tensor) and facts.gradient_of(owner) is value:
-                    return ref.at(".grad")
-        return self.held(value)
-
-    def held(self, value: Any) -> Optional[Ref]:
-        """What a list or mapping that is known holds, or an optimizer."""
-        for owner, ref in self.among(self.holders):
-            if isinstance(owner, torch.optim.Optimizer):
-                for place, group in enumerate(owner.param_groups):
-                    if group is value:
-                        return ref.at(f".param_groups[{place}]")
-                for parameter, state in owner.state.items():
-                    for key, entry in state.items() if isinstance(state, dict) else ():
-                        if entry is value and self.ref(parameter) is not None:
-                            parts = [ref, ".state[", self.ref(parameter), f"][{key!r}]"]
-                            return Ref(self.write(*parts, pure=True))
-            elif type(owner) in (list, tuple):
-                for place, each in enumerate(owner):
-                    if each is value:
-                        return ref.at(f"[{place}]")
-            elif type(owner) in (dict, collections.OrderedDict):
-                for key, each in owner.items():
-                    if each is value and isinstance(key, (str, int)):
-                        return ref.at(f"[{facts.literal(key, self.names)}]")
+        known = [self.known[key] for key in self.holders if key in self.known]
+        known.sort(key=lambda pair: not isinstance(pair[0], torch.Tensor))  # its gradient comes first
+        tensors = [pair for pair in self.places.values() if isinstance(pair[0], torch.Tensor)]
+        for owner, ref in [*known, *tensors]:
+            for part, path in facts.parts(owner, self.names):
+                if part is value:
+                    return self.along(ref, path)
         return None
+
+    def along(self, ref: Ref, path: List[Any]) -> Optional[Ref]:
+        """What is found at a path, which is written down where it goes through a tensor."""
+        if len(path) == 1:
+            return ref.at(path[0])
+        parts = [each if isinstance(each, str) else self.ref(each) for each in path]
+        return None if None in parts else Ref(self.write(ref, *parts, pure=True))
 
     def text(self, value: Any, symbols: bool = False) -> List[Any]:
         """A value as parts of a statement; symbols: numbers go by where they come from."""
         if isinstance(value, Named):
             return [value.ref] if symbols or not everywhere(value.value) else self.text(value.value)
-        if isinstance(value, (Flag, Number)) and symbols:
+        if isinstance(value, Known) and symbols:
             return [value.ref]
-        if isinstance(value, (Flag, Number)):
+        if isinstance(value, Known):
             return [repr(plain(value))]
         if isinstance(value, (str, int, float, complex, bool, type(None))) and not symbols:
             return [facts.literal(value, self.names)]
@@ -216,11 +202,8 @@ class Names:
             inside = self.sequence(value.values, symbols)
             return [inside[1]] if inside[0] == "list(" else ["iter(", *inside, ")"]
         if isinstance(value, dict):
-            parts: List[Any] = ["{"]
-            for place, (key, item) in enumerate(value.items()):
-                parts += [", "] if place else []
-                parts += [*self.text(key), ": ", *self.text(item, symbols)]
-            return [*parts, "}"]
+            items = ([*self.text(k), ": ", *self.text(v, symbols)] for k, v in value.items())
+            return ["{", *separated(", ", items), "}"]
         if isinstance(value, torch.Size):
             return [repr(tuple(value))]
         if isinstance(value, bytes) and not isinstance(value, Snapshot):
@@ -235,11 +218,9 @@ class Names:
             return ["list(", whole, ")"]
         kinds: Dict[Any, str] = {list: "[]", tuple: "()", set: "{}", frozenset: "{}"}
         brackets = kinds[type(value)]
-        parts: List[Any] = [brackets[0]]
-        for place, item in enumerate(value):
-            parts += [", "] if place else []
-            parts += self.text(item, symbols)
-        return [*parts, ",)" if type(value) is tuple and len(value) == 1 else brackets[1]]
+        parts = separated(", ", (self.text(item, symbols) for item in value))
+        end = ",)" if type(value) is tuple and len(value) == 1 else brackets[1]
+        return [brackets[0], *parts, end]
 
     def all_parameters(self, value: Any) -> Optional[Ref]:
         """``net.parameters()`` for the list of exactly these."""
@@ -264,24 +245,16 @@ class Names:
 
     def arguments(self, values: Any, named: Dict[str, Any], symbols: bool = False) -> List[Any]:
         """The arguments of a call, as parts."""
-        parts: List[Any] = []
-        for value in values:
-            parts += [", "] if parts else []
-            parts += self.text(value, symbols)
+        given = [self.text(value, symbols) for value in values]
         for name, value in named.items():
-            if name == "device" and str(plain(value)) == "cpu":
-                continue
-            parts += [", "] if parts else []
-            parts += [f"{name}=", *self.text(value)]
-        return parts
+            if name != "device" or str(plain(value)) != "cpu":
+                given.append([f"{name}=", *self.text(value)])
+        return separated(", ", given)
 
     def index(self, index: Any) -> List[Any]:
+        """What stands between the brackets of a subscript."""
         if isinstance(index, tuple):
-            parts: List[Any] = []
-            for place, each in enumerate(index):
-                parts += [", "] if place else []
-                parts += self.index(each)
-            return parts or ["()"]
+            return separated(", ", map(self.index, index)) or ["()"]
         if isinstance(index, slice):
             ends = ["" if end is None else repr(end) for end in (index.start, index.stop)]
             return [":".join(ends) + ("" if index.step is None else f":{index.step}")]

@@ -5,7 +5,7 @@ left out, and of what acts only what touches the same objects as the closing ass
 """
 
 import keyword
-from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
 from frostproof.properties.harness.reproducer.text import folded, names_read, rolled, tidy, unread
 
@@ -26,6 +26,14 @@ class TooLong(BaseException):
 
 class Hole(str):
     """A part of a statement that cannot be written; its text says why."""
+
+
+def separated(separator: str, pieces: Iterable[List[Any]]) -> List[Any]:
+    """Parts of statements, one after the other, with a text between them."""
+    parts: List[Any] = []
+    for piece in pieces:
+        parts += [separator, *piece] if parts else piece
+    return parts
 
 
 class Statement:

@@ -13,11 +13,10 @@ from typing import Any, Callable, Dict, List, Tuple
 
 import torch
 
-from frostproof.properties.harness.core import bits
 from frostproof.properties.harness.core.checks import LawBroken
 from frostproof.properties.harness.reproducer import facts
 from frostproof.properties.harness.reproducer.calls import Calls
-from frostproof.properties.harness.reproducer.facts import Flag, Named, Snapshot, plain
+from frostproof.properties.harness.reproducer.facts import Known, Named, Snapshot, plain
 from frostproof.properties.harness.reproducer.naming import everywhere
 from frostproof.properties.harness.reproducer.statements import (
     Block,
@@ -25,6 +24,7 @@ from frostproof.properties.harness.reproducer.statements import (
     Statement,
     Unwritable,
     every,
+    separated,
 )
 
 OPERATORS: Dict[str, Callable[..., Any]] = {
@@ -90,7 +90,7 @@ class Tape(Calls):
             held = self.text(owner)
             self.write(*held, f".{name} = ", *self.text(value)).mutates = held
             if isinstance(owner, torch.Tensor):
-                self.leaves[id(owner)] = None
+                self.holders[id(owner)] = None
             self.places, self.looked = {}, -1
         setattr(owner, name, stored)
 
@@ -120,7 +120,7 @@ class Tape(Calls):
             parts = [*self.operand(left), f" {sign} ", *self.operand(right)]
         except Unwritable:
             return value
-        return self.learn(value, Ref(self.write(*parts, pure=True), operated=True))
+        return self.computed(value, *parts)
 
     def unary(self, sign: str, operand: Any) -> Any:
         value = UNARY[sign](plain(operand))
@@ -128,7 +128,7 @@ class Tape(Calls):
             return value
         word = "not " if sign == "not" else sign
         parts = [word, *self.operand(operand)]
-        return self.learn(value, Ref(self.write(*parts, pure=True), operated=True))
+        return self.computed(value, *parts)
 
     def compare(self, sign: str, left: Any, right: Any) -> Any:
         inside = plain if sign in ("is", "is not") else facts.plain_deep
@@ -150,7 +150,7 @@ class Tape(Calls):
                 parts = [*self.operand(left), f" {sign} ", *self.operand(right)]
         except Unwritable:
             return value
-        return self.learn(value, Ref(self.write(*parts, pure=True), operated=True))
+        return self.computed(value, *parts)
 
     def differing(self, left: Any, right: Any) -> Tuple[Any, Any]:
         """Of two that hold many, where one of these has no name: the first that differ."""
@@ -172,17 +172,17 @@ class Tape(Calls):
         return owner[key] if ref is None else Named(owner[key], ref)
 
     def snapshots(self, sign: str, *sides: Any) -> List[Any]:
-        """Bits that were read, compared by what ``repr`` shows; others by their numbers."""
+        """Bits that were read, compared as lists; by ``repr`` where these would not agree with them."""
         known = next(side for side in sides if isinstance(side, Snapshot))
-        parts: List[Any] = []
-        for side in sides:
-            parts += [f" {sign} "] if parts else []
-            if isinstance(side, bytes) and not isinstance(side, Snapshot):
-                numbers = facts.numbers(bits.from_bits(side, known.shape, known.dtype))
-                parts += [repr(numbers)]
-            else:
-                parts += ["repr(", *self.text(side), ")"]
-        return parts
+        lists = [known.listed(side) if isinstance(side, bytes) else side for side in sides]
+        exact = (
+            None not in lists
+            and "nan" not in repr(lists)
+            and (lists[0] == lists[1]) == (sides[0] == sides[1])
+        )
+        texts = (self.text(s) if isinstance(s, Snapshot) else known.numbers(s) for s in sides)
+        shown = (text if exact else ["repr(", *text, ")"] for text in texts)
+        return separated(f" {sign} ", shown)
 
     def joined(self, word: str, number: int, place: int, last: bool, value: Any) -> Any:
         """An operand of ``and`` or ``or``: the last one that is reached stands for all."""
@@ -193,12 +193,9 @@ class Tape(Calls):
             refs.clear()
         ref = self.ref(value)
         decides = bool(value) == (word == "or")
-        if last and type(value) in (Flag, bool) and not decides and refs:
-            parts: List[Any] = []
-            for each in [*refs, *([ref] if ref else [])]:
-                parts += [f" {word} "] if parts else []
-                parts += [each]
-            return Flag(bool(value), Ref(self.write(*parts, pure=True), operated=True))
+        if last and type(value) in (Known, bool) and not decides and refs:
+            parts = separated(f" {word} ", ([each] for each in [*refs, *([ref] if ref else [])]))
+            return self.computed(bool(value), *parts)
         if ref is not None and not decides:
             refs.append(ref)
         return value
