@@ -19,6 +19,7 @@ from frostproof.properties.harness.reproducer.statements import (
     Ref,
     Statement,
     Unwritable,
+    blocks,
     separated,
 )
 
@@ -90,8 +91,6 @@ class Calls(Names):
         ref = self.ref(owner)
         if ref is None and isinstance(owner, torch.Tensor):
             ref = self.text(owner)[0]
-        if ref is None and self.callbacks and id(owner) in self.callbacks[0].holds:
-            ref = self.captured(owner)
         if ref is None:
             if getattr(owner, "__module__", "").startswith("torch") and isinstance(owner, type):
                 label = facts.short(f"{facts.label(owner)}.{name}")
@@ -110,13 +109,6 @@ class Calls(Names):
         if ref is not None:
             self.remember(made, ref.at(f".{name}()"))
         return made
-
-    def captured(self, owner: Any) -> Ref:
-        """A list that a callback fills: it begins as it is."""
-        made = Statement(self.text(type(owner)(owner)), True)
-        self.callbacks[0].before.append(made)
-        self.remember(owner, Ref(made))
-        return Ref(made)
 
     def called(self, function: Any, values: Any, named: Dict[str, Any]) -> Any:
         """``function(...)``."""
@@ -252,8 +244,8 @@ class Calls(Names):
         source = [each for each in (*values, *named.values()) if isinstance(each, torch.Generator)]
         generator = self.ref(source[0]) if source else None
         pure = pure and not source  # what is drawn next depends on it
-        values = [self.callback(facts.again(value)) for value in values]
-        named = {name: self.callback(facts.again(value)) for name, value in named.items()}
+        values = [self.callback(facts.again(value), owner) for value in values]
+        named = {name: self.callback(facts.again(value), owner) for name, value in named.items()}
         body = self.open[-1].body
         given = self.arguments(values, named, symbols)
         if given[:1] == ["list("] and str(head[0]).startswith("torch.optim."):
@@ -292,21 +284,20 @@ class Calls(Names):
             return result
         return self.learn(result, Ref(made))
 
-    def callback(self, value: Any) -> Any:
+    def callback(self, value: Any, owner: Any) -> Any:
         """A function of the law's that torch will call: a function of the program."""
         inner = plain(value)
         if not isinstance(inner, (types.FunctionType, types.MethodType)) or not self.own(inner):
             return value
         if self.ref(inner) is not None:
             return inner
-        block = Block(definition=inner)
-        cells = (
-            [cell.cell_contents for cell in inner.__closure__ or ()]
-            if hasattr(inner, "__closure__")
-            else []
-        )
+        cells = [cell.cell_contents for cell in getattr(inner, "__closure__", None) or ()]
         cells += vars(getattr(inner, "__self__", types.SimpleNamespace())).values()
-        block.holds = {id(each) for each in cells if type(each) in (list, dict, set)}
+        for held in cells:  # what it may fill begins as it is
+            if type(held) in (list, dict, set) and self.ref(held) is None:
+                self.remember(held, Ref(self.write(*self.text(type(held)(held)), pure=True)))
+        block = Block(definition=inner)
+        block.owner = owner
         self.open[-1].body.append(block)
         tape = self
 
@@ -330,7 +321,6 @@ class Calls(Names):
                 self.remember(value, Ref(block.parameters[-1]))
         depth, self.depth = self.depth, 0
         opened, self.open = self.open, [block]
-        self.callbacks.append(block)
         try:
             result = function(*values, **named)
             if result is not None:
@@ -341,15 +331,25 @@ class Calls(Names):
             return facts.plain_deep(result)
         finally:
             mine = [key for key in self.known if key not in known]
-            before = {id(each) for each in self.callbacks[0].before}
-            for key in mine:  # what is made inside is not known outside, but for what it fills
-                if id(self.known[key][1].statement) not in before:
-                    self.kept.append(self.known.pop(key))
+            for key in mine:  # what is made inside is not known outside
+                self.kept.append(self.known.pop(key))
             for value in values:  # outside it goes by another name
                 if id(value) in known:
                     self.known[id(value)] = known[id(value)]
-            self.callbacks.pop()
             self.depth, self.open = depth, opened
+
+    def rehearse(self) -> None:
+        """What the hooks of tensors would do that were never called: with zeros for a gradient."""
+        for block in list(blocks(self.root.body)):
+            if block.done or block.definition is None or not isinstance(block.owner, torch.Tensor):
+                continue
+            gradient = torch.zeros_like(block.owner.detach())
+            gradient.grad = torch.zeros_like(gradient)
+            try:
+                self.inside(block, block.definition, (gradient,), {})
+            except Exception as problem:
+                reason = Hole(f"a hook that never ran: tried, it raised {type(problem).__name__}")
+                block.body.append(Statement([reason], False))
 
     def described(self, code: Any, function: Any, values: Any, named: Dict[str, Any]) -> Any:
         """What a description builds: it prints itself."""

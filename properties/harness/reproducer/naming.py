@@ -66,7 +66,6 @@ class Names:
         self.branches: Dict[int, Any] = {}
         self.names: Dict[str, str] = {}  # of parameters: the description's, and the program's
         self.thread = threading.get_ident()
-        self.callbacks: List[Block] = []
         self.closed: Optional[Statement] = None
         self.failed: Optional[checks.LawBroken] = None
         self.length = 0

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import itertools
 import os
 import sys
 import warnings
@@ -110,10 +111,11 @@ def play(law: Any, case: Case, tape: Tape) -> Optional[BaseException]:
     try:
         with instrumented(own, tape), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if case.values.get("events"):
-                history(case)
-            else:
-                law(**arguments(case))
+            try:
+                history(case) if case.values.get("events") else law(**arguments(case))
+            except LawBroken:
+                tape.rehearse()
+                raise
     except (Exception, TooLong, pytest.skip.Exception) as problem:
         return problem
     finally:
@@ -244,62 +246,64 @@ def candidates(
     ends = [end, *(each for each in tape.triggers if place[id(each)] <= place[id(end)])]
     for whole, since in dict.fromkeys([(False, last), (False, 0), (True, 0)]):
         kept = Slice(tape.root, ends, whole, since).kept
-        try:
-            text = Program(tape.root, kept, case.headline()).text(hooked=raised)
-        except (Unwritable, SyntaxError) as problem:
-            yield kept, "", str(problem)
-        else:
-            yield kept, text, ""
+        yield (kept, *written(tape, kept, case, raised))
+
+
+def everything(
+    tape: Tape, end: Statement, case: Case, raised: bool
+) -> Iterator[Tuple[Set[int], str, str]]:
+    """As a candidate: all that is made until the end, needed or not."""
+    order = list(every(tape.root.body))
+    order = order[: max(map(order.index, [end, *tape.triggers])) + 1]
+    if len(order) <= 300 and all(each.pure or writable(each) for each in order):
+        kept = {id(each) for each in order if writable(each)}
+        yield (kept, *written(tape, kept, case, raised))
+
+
+def written(tape: Tape, kept: Set[int], case: Case, raised: bool) -> Tuple[str, str]:
+    """(the program of these statements, why there is none)."""
+    try:
+        return Program(tape.root, kept, case.headline()).text(hooked=raised), ""
+    except (Unwritable, SyntaxError) as problem:
+        return "", str(problem)
 
 
 def shortest(tape: Tape, end: Statement, case: Case, raised: bool) -> Tuple[str, str]:
     """The shortest of the programs that end as the law did."""
     seen = ""
     written_out(list(every(tape.root.body)))
-    for kept, text, why in candidates(tape, end, case, raised):
-        if why:
-            seen = why
-            continue
-        ends = outcome(text)
-        good = ends is not None and (not raised or ends.startswith(type(end.raised).__name__))
-        if good and not raised and ends is not None and not own_end(ends, text):
-            seen, good = f"run alone it ends otherwise: {ends}", False
-        if good:
-            return without_inert(tape, end, case, kept, text, ends, raised), ""
-    return all_but_unused(tape, end, case, raised) or ("", seen or "run alone it does not show this")
+    ways = (way(tape, end, case, raised) for way in (candidates, everything))
+    for kept, text, why in itertools.chain.from_iterable(ways):
+        ends = None if why else outcome(text)
+        if ends is None:
+            seen = why or seen
+        elif ends.startswith(type(end.raised).__name__) if raised else own_end(ends, text):
+            return shortened(tape, case, kept, text, ends, raised), ""
+        elif not raised:
+            seen = f"run alone it ends otherwise: {ends}"
+    return "", seen or "run alone it does not show this"
 
 
-def all_but_unused(tape: Tape, end: Statement, case: Case, raised: bool) -> Optional[Tuple[str, str]]:
-    """With all that is made, needed or not: then without each that nothing refers to."""
-    order = list(every(tape.root.body))
-    order = order[: max(map(order.index, [end, *tape.triggers])) + 1]
-    if len(order) > 300 or any(not each.pure and not writable(each, order) for each in order):
-        return None
-    kept = {id(each) for each in order if writable(each, order)}
-
-    def text() -> str:
-        return Program(tape.root, kept, case.headline()).text(hooked=raised)
-
-    try:
-        ends = outcome(text())
-        if ends is None or not (raised or own_end(ends, text())):
-            return None
-        for each in reversed(order[:-1]):
-            used = any(ref.statement is each for s in order if id(s) in kept for ref in s.refs())
-            if each.pure and not used and id(each) in kept:
-                kept.discard(id(each))
-                if outcome(text()) != ends:
-                    kept.add(id(each))
-        return text(), ""
-    except (Unwritable, SyntaxError):
-        return None
+def shortened(tape: Tape, case: Case, kept: Set[int], text: str, ends: str, raised: bool) -> str:
+    """Without what may go, each tried: what is made for nothing, and clears where there was nothing."""
+    around = {id(each): blocks for each, blocks in owners(tape.root.body)}
+    order = [each for each in every(tape.root.body) if id(each) in kept]
+    for place in reversed(range(len(order))):
+        each = order[place]
+        used = {id(ref.statement) for other in order if id(other) in kept for ref in other.refs()}
+        idle = each.pure and not each.closes and id(each) not in used
+        tried = any(block.attempt for block in around[id(each)])
+        if (idle or inert(each, order[:place])) and not tried:
+            fewer, _ = written(tape, kept - {id(each)}, case, raised)
+            if fewer and outcome(fewer) == ends:
+                kept, text = kept - {id(each)}, fewer
+    return text
 
 
-def writable(statement: Statement, order: List[Statement]) -> bool:
+def writable(statement: Statement) -> bool:
     """Whether neither a statement nor what it refers to has a hole."""
-    if any(isinstance(part, Hole) for part in statement.parts):
-        return False
-    return all(writable(ref.statement, order) for ref in statement.refs())
+    holes = any(isinstance(part, Hole) for part in statement.parts)
+    return not holes and all(writable(ref.statement) for ref in statement.refs())
 
 
 def own_end(ends: str, text: str) -> bool:
@@ -307,30 +311,14 @@ def own_end(ends: str, text: str) -> bool:
     return repr(ends) in text or ends in text
 
 
-def restores(statement: Statement, before: List[Statement]) -> bool:
-    """Whether a statement sets a flag of a new parameter to what it is, or clears no gradient."""
+def inert(statement: Statement, before: List[Statement]) -> bool:
+    """Whether it clears no gradient, or sets a flag of a new parameter to what it is."""
+    if statement.inert and statement.touched is False and ".zero_grad" in statement.parts:
+        return True
     target = "".join(str(getattr(part, "path", part)) for part in statement.parts)
+    acts = [str(part) for each in before if not each.pure for part in each.parts]
     if target.endswith(".requires_grad = True"):
-        return not any(".requires_grad" in "".join(map(str, each.parts)) for each in before)
-    if not target.endswith(".grad = None"):
-        return False
-    return not any(
-        word in str(part) for each in before for part in each.parts for word in ("backward", ".grad = ")
+        return not any(".requires_grad" in part for part in acts)
+    return target.endswith(".grad = None") and not any(
+        word in part for part in acts for word in ("backward", ".grad = ")
     )
-
-
-def without_inert(
-    tape: Tape, end: Statement, case: Case, kept: Set[int], text: str, ends: Any, raised: bool
-) -> str:
-    """Without the clearing of gradients where there was none."""
-    tried = {id(each) for each, around in owners(tape.root.body) if any(b.attempt for b in around)}
-    acts = [each for each in every(tape.root.body) if id(each) in kept and not each.pure]
-    for place, each in enumerate(acts):
-        clears = each.inert and each.touched is False and ".zero_grad" in each.parts
-        earlier = [other for other in acts[:place] if id(other) in kept]
-        if id(each) not in tried and (clears or restores(each, earlier)):
-            fewer = Program(tape.root, kept - {id(each)}, case.headline()).text(hooked=raised)
-            if outcome(fewer) == ends:
-                kept = kept - {id(each)}
-                text = fewer
-    return text

@@ -86,13 +86,12 @@ class Block:
         self, manager: Optional[Ref] = None, definition: Any = None, attempt: Any = None
     ) -> None:
         self.body: List[Any] = []
-        self.before: List[Statement] = []
         self.parameters: List[Statement] = []
         self.manager = manager
         self.definition = definition
         self.attempt = attempt
-        self.holds: Set[int] = set()  # the lists that a callback has at hand
-        self.done = False
+        self.owner: Any = None  # the tensor or module that a callback was given to
+        self.done = False  # whether a callback was called
         self.leaves = ""  # the exception by which a law leaves it
         self.statement = Statement([], True, source=True)
         if definition is not None:
@@ -104,7 +103,6 @@ def every(body: List[Any]) -> Iterator[Statement]:
     """All statements of a body, in order."""
     for each in body:
         if isinstance(each, Block):
-            yield from each.before
             yield each.statement
             yield from every(each.body)
         else:
@@ -117,8 +115,6 @@ def owners(
     """Each statement, and the blocks around it."""
     for each in body:
         if isinstance(each, Block):
-            for statement in each.before:
-                yield statement, around
             yield each.statement, around
             yield from owners(each.body, (*around, each))
         else:
@@ -269,13 +265,10 @@ class Program:
 
         for item in items:
             if isinstance(item, Block):
-                self.clock += 1 + len(item.before)
+                self.clock += 1
                 if not self.alive(item):
                     self.clock += sum(1 for _ in every(item.body))
                     continue
-                for statement in item.before:
-                    if id(statement) in self.kept:
-                        lines.append(pad + self.defined(statement, self.inline(statement, [])))
                 header, footer = self.header(item, waiting)
                 flush()
                 inner = self.body(item.body, depth + bool(header))

@@ -139,12 +139,15 @@ class Tape(Calls):
             return value
         if sign in ("==", "!="):
             left, right = self.differing(left, right)
-        elif isinstance(left, Snapshot):
+        elif isinstance(plain(left), Snapshot) and sign not in ("is", "is not"):
             return value
         if not self.touches(left, right):
             return value
         try:
-            if isinstance(plain(left), Snapshot) or isinstance(plain(right), Snapshot):
+            if sign in ("is", "is not") and isinstance(plain(left), Snapshot):
+                there = plain(left).ref.statement.parts[0]  # bits are where their tensor is
+                parts = [there, f" {sign} ", *self.operand(right)]
+            elif isinstance(plain(left), Snapshot) or isinstance(plain(right), Snapshot):
                 parts = self.snapshots(sign, plain(left), plain(right))
             else:
                 parts = [*self.operand(left), f" {sign} ", *self.operand(right)]
