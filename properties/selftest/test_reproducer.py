@@ -32,7 +32,6 @@ from frostproof.properties.harness.reproducer.replay import (
     outcome,
     own_end,
     play,
-    written_out,
 )
 from frostproof.properties.harness.reproducer.statements import TooLong, every
 from frostproof.properties.harness.reproducer.tape import Tape
@@ -175,7 +174,6 @@ def test_programs_of_healthy_examples_end_well(test: str) -> None:
                 continue
             assert problem is None, f"{problem!r}\n{case}"
             order = list(every(tape.root.body))
-            written_out(order)
             ends = [each for each in order if each.closes]
             for end in ends if len(ends) < 4 else [*ends[:2], *ends[-2:]]:
                 for each in ends:  # where a law fails, only the assertion that failed is written

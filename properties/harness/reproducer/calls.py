@@ -241,9 +241,8 @@ class Calls(Names):
         symbols: bool = False,
     ) -> Any:
         """A call that goes into the program."""
-        source = [each for each in (*values, *named.values()) if isinstance(each, torch.Generator)]
-        generator = self.ref(source[0]) if source else None
-        pure = pure and not source  # what is drawn next depends on it
+        if any(isinstance(each, torch.Generator) for each in (*values, *named.values())):
+            pure = False  # what is drawn next depends on it
         values = [self.callback(facts.again(value), owner) for value in values]
         named = {name: self.callback(facts.again(value), owner) for name, value in named.items()}
         body = self.open[-1].body
@@ -274,8 +273,6 @@ class Calls(Names):
             self.depth -= 1
             body.insert(max(place, len(body)), made)
         made.inert = made.touched is not None and facts.state_of(owner) == made.touched
-        if generator is not None:
-            made.draws, made.literal = generator.statement, facts.plain_tensor_code(result)
         if result is None and not pure:
             return None
         if result is owner and owner is not None and self.ref(owner) is not None:

@@ -113,19 +113,14 @@ def close(tape: Tape, actual: torch.Tensor, expected: torch.Tensor, allowed: tor
     with torch.no_grad():
         one = torch.empty(tuple(actual.shape), dtype=torch.float64).copy_(actual)
         two = torch.empty(tuple(expected.shape), dtype=torch.float64).copy_(expected)
-        off = ((one - two).abs() / allowed).flatten()
+        off = (one - two).abs() / allowed
         off[off != off] = float("inf")
-        worst = int(off.argmax())
-    place: List[int] = []
-    rest = worst
-    for extent in reversed(one.shape):
-        place.insert(0, rest % extent)
-        rest //= extent
-    index = f"[{', '.join(map(str, place))}]" if place else ""
-    wanted: List[Any] = [facts.number(float(two.flatten()[worst]), torch.float64)]
+        worst = tuple((off == off.max()).nonzero()[0].tolist())
+    index = str(list(worst)) if worst else ""
+    wanted: List[Any] = [facts.number(float(two[worst]), torch.float64)]
     if theirs is not None and not theirs.statement.operated and theirs.statement.refs():
         wanted = [theirs, f"{index}.item()"]
-    limit = f"{float(allowed.expand_as(one).flatten()[worst]):.6g}"
+    limit = f"{float(allowed.expand_as(one)[worst]):.6g}"
     return ["abs(", ours, f"{index}.item() - ", *wanted, f") <= {limit}"]
 
 

@@ -239,20 +239,15 @@ def instrumented(wanted: Callable[[FunctionType], bool], tape: Any) -> Iterator[
     """Every function that is wanted tells the tape inside the block."""
     changed: List[Tuple[FunctionType, CodeType]] = []
     try:
-        for function in gc.get_objects():
-            if type(function) is not FunctionType or not wanted(function):
-                continue
+        functions = [each for each in gc.get_objects() if type(each) is FunctionType and wanted(each)]
+        for function in functions:
             code = function.__code__
-            path = code.co_filename
-            pairs = _codes(path).get((code.co_name, code.co_firstlineno), [])
+            pairs = _codes(code.co_filename).get((code.co_name, code.co_firstlineno), [])
             same = [two for one, two in pairs if one.co_code == code.co_code and _alike(one, code)]
             same = same or [two for _, two in pairs if len(pairs) == 1]
             if same and same[0].co_freevars == code.co_freevars:
                 changed.append((function, code))
-        for function, code in changed:
-            pairs = _codes(code.co_filename)[code.co_name, code.co_firstlineno]
-            same = [two for one, two in pairs if one.co_code == code.co_code and _alike(one, code)]
-            function.__code__ = (same or [pairs[0][1]])[0]
+                function.__code__ = same[0]
         setattr(builtins, TAPE, tape)
         yield
     finally:

@@ -221,18 +221,6 @@ def recorded(tape: Tape, law: Any, case: Case) -> Tuple[str, str]:
     return shortest(tape, end, case, raised)
 
 
-def written_out(order: List[Statement]) -> None:
-    """Numbers that are drawn, by themselves, where a generator gives few."""
-    drawing: Dict[int, List[Statement]] = {}
-    for each in order:
-        if each.draws is not None:
-            drawing.setdefault(id(each.draws), []).append(each)
-    for group in drawing.values():
-        if all(each.literal is not None for each in group):
-            for each in group:
-                each.parts, each.pure = [each.literal], True
-
-
 def candidates(
     tape: Tape, end: Statement, case: Case, raised: bool = False
 ) -> Iterator[Tuple[Set[int], str, str]]:
@@ -271,7 +259,6 @@ def written(tape: Tape, kept: Set[int], case: Case, raised: bool) -> Tuple[str, 
 def shortest(tape: Tape, end: Statement, case: Case, raised: bool) -> Tuple[str, str]:
     """The shortest of the programs that end as the law did."""
     seen = ""
-    written_out(list(every(tape.root.body)))
     ways = (way(tape, end, case, raised) for way in (candidates, everything))
     for kept, text, why in itertools.chain.from_iterable(ways):
         ends = None if why else outcome(text)

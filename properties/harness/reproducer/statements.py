@@ -7,7 +7,7 @@ left out, and of what acts only what touches the same objects as the closing ass
 import keyword
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
-from frostproof.properties.harness.reproducer.text import folded, names_read, rolled, tidy, unread
+from frostproof.properties.harness.reproducer.text import names_read, rolled, tidy, unread
 
 MODULES = (
     *("contextlib", "copy", "ctypes", "io", "itertools", "math", "pickle", "sys", "threading"),
@@ -56,8 +56,6 @@ class Statement:
         self.inert = False
         self.closes = False
         self.mutates: Optional[List[Any]] = None  # all that it changes; None: whatever it touches
-        self.draws: Any = None  # the generator that it takes numbers from
-        self.literal: Any = None  # the numbers that it took, where they are few
         self.same = ""  # data: merged with others of this text
         self.adopted = False  # made of numbers that came from nowhere
 
@@ -344,7 +342,7 @@ class Program:
             if part.statement.operated:
                 text = f"({text})"
             parts.append(text + part.path)
-        return folded(tidy("".join(parts)) if not statement.source else "".join(parts))
+        return "".join(parts) if statement.source else tidy("".join(parts))
 
     def defined(self, statement: Statement, text: str) -> str:
         return f"{self.name(statement)} = {text}"

@@ -1,4 +1,4 @@
-"""A program's text made short: no idle brackets, slices of a net, loops."""
+"""A program's text made short: no idle brackets, loops for what comes several times."""
 
 import ast
 import re
@@ -11,31 +11,6 @@ def tidy(text: str) -> str:
         return ast.unparse(ast.parse(text))
     except SyntaxError:  # the header of a block
         return text
-
-
-CHAIN = re.compile(r"net(\d*)\[(\d+)(?::(\d+))?\]\(net\1\[(\d+)(?::(\d+))?\]\(")
-
-
-def folded(text: str) -> str:
-    """Layers that are called one after the other, as one slice of their net."""
-    start = 0
-    while True:
-        found = CHAIN.search(text, start)
-        if found is None:
-            return text
-        start = found.start() + 1
-        net, outer, outer_end, first, first_end = found.groups()
-        if (int(first_end) if first_end else int(first) + 1) != int(outer):
-            continue
-        end = outer_end or int(outer) + 1
-        depth, place = 1, found.end()
-        while depth:  # the bracket that closes the inner call goes
-            depth += {"(": 1, ")": -1}.get(text[place], 0)
-            place += 1
-        if text[place] != ")":  # more than the inner call is given on: a cut, a sum
-            continue
-        inner, start = text[found.end() : place - 1], 0
-        text = f"{text[: found.start()]}net{net}[{first}:{end}]({inner}{text[place:]}"
 
 
 def rolled(lines: List[str]) -> List[str]:
