@@ -251,7 +251,6 @@ class Calls(Names):
             given = [given[1], *given[3:]]  # an optimizer takes an iterator
         made = Statement([*head, "(", *given, ")"], pure)
         self.length += 1
-        made.touched = facts.state_of(owner)
         if isinstance(owner, torch.Tensor) and not pure:
             self.holders[id(owner)] = None  # requires_grad_, or a gradient made by hand
         if isinstance(owner, torch.Tensor) and not str(head[1]).startswith((".backward", ".register")):
@@ -272,7 +271,6 @@ class Calls(Names):
         finally:
             self.depth -= 1
             body.insert(max(place, len(body)), made)
-        made.inert = made.touched is not None and facts.state_of(owner) == made.touched
         if result is None and not pure:
             return None
         if result is owner and owner is not None and self.ref(owner) is not None:

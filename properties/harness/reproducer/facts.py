@@ -272,17 +272,6 @@ def parts(owner: Any, names: Dict[str, str]) -> Iterator[Tuple[Any, List[Any]]]:
                 yield each, [f"[{literal(key, names)}]"]
 
 
-def state_of(owner: Any) -> Any:
-    """Whether an optimizer or module has gradients to clear; None for anything else."""
-    if isinstance(owner, torch.optim.Optimizer):
-        held = [p for group in owner.param_groups for p in group["params"]]
-    elif isinstance(owner, torch.nn.Module):
-        held = list(owner.parameters())
-    else:
-        return None
-    return any(p.grad is not None for p in held)
-
-
 # numbers
 
 

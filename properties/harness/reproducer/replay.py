@@ -272,15 +272,11 @@ def shortest(tape: Tape, end: Statement, case: Case, raised: bool) -> Tuple[str,
 
 
 def shortened(tape: Tape, case: Case, kept: Set[int], text: str, ends: str, raised: bool) -> str:
-    """Without what may go, each tried: what is made for nothing, and clears where there was nothing."""
-    around = {id(each): blocks for each, blocks in owners(tape.root.body)}
-    order = [each for each in every(tape.root.body) if id(each) in kept]
-    for place in reversed(range(len(order))):
-        each = order[place]
-        used = {id(ref.statement) for other in order if id(other) in kept for ref in other.refs()}
-        idle = each.pure and not each.closes and id(each) not in used
-        tried = any(block.attempt for block in around[id(each)])
-        if (idle or inert(each, order[:place])) and not tried:
+    """Without what is made for nothing, where the program still ends so."""
+    order = [each for each in every(tape.root.body) if id(each) in kept and not each.closes]
+    for each in reversed(order):
+        used = any(ref.statement is each for s in order if id(s) in kept for ref in s.refs())
+        if each.pure and not used:
             fewer, _ = written(tape, kept - {id(each)}, case, raised)
             if fewer and outcome(fewer) == ends:
                 kept, text = kept - {id(each)}, fewer
@@ -296,16 +292,3 @@ def writable(statement: Statement) -> bool:
 def own_end(ends: str, text: str) -> bool:
     """Whether a program ended by its assertion, not by an error on the way."""
     return repr(ends) in text or ends in text
-
-
-def inert(statement: Statement, before: List[Statement]) -> bool:
-    """Whether it clears no gradient, or sets a flag of a new parameter to what it is."""
-    if statement.inert and statement.touched is False and ".zero_grad" in statement.parts:
-        return True
-    target = "".join(str(getattr(part, "path", part)) for part in statement.parts)
-    acts = [str(part) for each in before if not each.pure for part in each.parts]
-    if target.endswith(".requires_grad = True"):
-        return not any(".requires_grad" in part for part in acts)
-    return target.endswith(".grad = None") and not any(
-        word in part for part in acts for word in ("backward", ".grad = ")
-    )

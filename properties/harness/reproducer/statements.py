@@ -40,8 +40,7 @@ class Statement:
     """One statement: texts and references to others.
 
     pure: it only makes or reads something; hint: its name in the program; source: its text is
-    whole lines, that define ``defines``; raised: what torch raised; touched, inert: whether it
-    found gradients, and left all as it was.
+    whole lines, that define ``defines``; raised: what torch raised.
     """
 
     def __init__(self, parts: List[Any], pure: bool, source: bool = False) -> None:
@@ -52,8 +51,6 @@ class Statement:
         self.operated = False
         self.defines: List[str] = []
         self.raised: Optional[BaseException] = None
-        self.touched: Any = None
-        self.inert = False
         self.closes = False
         self.mutates: Optional[List[Any]] = None  # all that it changes; None: whatever it touches
         self.same = ""  # data: merged with others of this text
