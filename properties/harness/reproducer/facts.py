@@ -16,7 +16,7 @@ import torch
 
 from frostproof.properties.harness.core import bits
 from frostproof.properties.harness.reproducer.statements import Hole
-from frostproof.strategies.literals import FEW, numbers, shortest
+from frostproof.strategies.literals import numbers, shortest
 
 BUILTIN = builtins
 MOST = 64  # numbers of a tensor that are written out where nothing else makes it
@@ -194,17 +194,6 @@ def starts_threads(function: Any) -> bool:
     return code is not None and "Thread" in (*code.co_names, *code.co_consts)
 
 
-def draws_numbers(function: Any) -> bool:
-    """Whether a function makes tensors of numbers from a generator or a seed."""
-    if is_description(getattr(function, "__self__", None)):
-        return getattr(function, "__name__", "") == "build"
-    code = getattr(function, "__code__", None)
-    if code is None or not inspect.isfunction(function):
-        return False
-    parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    return "generator" in parameters or "seed" in parameters
-
-
 # modules
 
 
@@ -307,20 +296,6 @@ def tensor_literal(value: torch.Tensor) -> str:
     dense = bits.from_bits(bits.read_bits(value), tuple(value.shape), value.dtype)
     made = f"torch.tensor({numbers(dense)}, dtype={value.dtype})"
     return made if value.device.type == "cpu" else f'{made}.to("{value.device}")'
-
-
-def plain_tensor_code(value: Any) -> Optional[str]:
-    """A small tensor that is a leaf of contiguous values, as an expression; else None."""
-    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
-        return None
-    if value.numel() > FEW or not value.numel() or value.grad_fn is not None:
-        return None
-    if not value.is_contiguous():
-        return None
-    made = tensor_literal(value)
-    if isinstance(value, torch.nn.Parameter):
-        return f"nn.Parameter({made}{'' if value.requires_grad else ', requires_grad=False'})"
-    return f"{made}.requires_grad_()" if value.requires_grad else made
 
 
 def number(value: float, dtype: torch.dtype) -> str:

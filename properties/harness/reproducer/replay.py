@@ -24,7 +24,6 @@ from frostproof.properties.harness.reproducer.statements import (
     TooLong,
     Unwritable,
     every,
-    owners,
 )
 from frostproof.properties.harness.reproducer.tape import Tape
 

@@ -20,7 +20,6 @@ from frostproof import strategies
 from frostproof.properties.harness.running.trainer import Trainer
 from frostproof.strategies import TrainingRun
 
-MODULE = "frostproof.properties.harness.running.subprocesses"
 PACKAGE = str(Path(frostproof.__file__).parents[1])  # where a child finds it, installed or not
 
 

@@ -15,7 +15,6 @@ from frostproof.properties.harness.reference.eager.memory import (
 )
 from frostproof.properties.harness.reference.eager.tape import GradMode, History, Node, Operation
 
-Number = (int, float)
 # Value and derivatives of a function of numbers, elementwise.
 Rule = Callable[..., Tuple[float, Tuple[float, ...]]]
 
