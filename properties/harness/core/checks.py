@@ -98,14 +98,17 @@ def check_same_gradient(parameter: torch.Tensor, expected: Optional[bytes], what
     """A parameter's gradient has the bits of an earlier ``read_bits``; None is only None."""
     __tracebackhide__ = True
     gradient = parameter.grad
-    if gradient is not None and expected is not None:
-        check_same_bits(gradient, expected, what)
-    elif (gradient is None) == (expected is None):
-        check(True, what)
-    else:
-        has, wanted = ("no" if side is None else "a" for side in (gradient, expected))
-        sentence = f"{what}: there is {has} gradient, expected {wanted} gradient"
+    if expected is None:
+        if gradient is None:
+            check(True, what)
+        else:
+            sentence = f"{what}: there is a gradient, expected no gradient"
+            disagree(sentence, "same gradient", what, parameter, expected)
+    elif gradient is None:
+        sentence = f"{what}: there is no gradient, expected a gradient"
         disagree(sentence, "same gradient", what, parameter, expected)
+    else:
+        check_same_bits(gradient, expected, what)
 
 
 def check_moved(actual: torch.Tensor, before: bytes, what: str) -> None:
