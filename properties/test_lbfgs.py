@@ -20,7 +20,7 @@ from frostproof.strategies import (
     OptimizerSpec,
 )
 from frostproof.strategies.optimizer_scenarios import (
-    SHAPES,
+    PARAMETER_SHAPES,
 )
 
 
@@ -95,7 +95,7 @@ def lbfgs_second(
 
 
 @law("F6 F3", "the formula in the torch.optim.LBFGS documentation; Nocedal, 1980", PRECISE)
-@given(seed=st.integers(0, 1023), first=st.sampled_from(SHAPES[:3]), stale=st.booleans())
+@given(seed=st.integers(0, 1023), first=st.sampled_from(PARAMETER_SHAPES[:3]), stale=st.booleans())
 def test_lbfgs_moves_frozen_by_its_formula(
     device: str, dtype: torch.dtype, seed: int, first: Tuple[int, ...], stale: bool
 ) -> None:

@@ -18,12 +18,12 @@ from frostproof.strategies.optimizers import (
 )
 
 # Matrices first: some optimizers take no others. Large ones reach faults that go by size.
-SHAPES: Tuple[Tuple[int, ...], ...] = (
+PARAMETER_SHAPES: Tuple[Tuple[int, ...], ...] = (
     *((1, 1), (3, 2), (2, 5), (300, 2), (1, 210)),
     *((), (1,), (7,), (5000,), (48,), (3, 2, 4), (2, 3, 3, 2), (100,)),
 )
-MATRICES = 5  # so many of SHAPES
-KINDS = ("ordinary", "ordinary", "half zero", "zero", "some")
+MATRICES = 5  # so many of PARAMETER_SHAPES
+GRADIENTS = ("ordinary", "ordinary", "half zero", "zero", "some")
 SCENARIO_DIGITS = 32
 OF_THE_OPTIMIZER = frozenset(("initial_accumulator_value",))  # no option of a group
 
@@ -140,7 +140,7 @@ def optimizer_scenarios(
 
     def read(digits: Digits) -> OptimizerScenario:
         spec = optimizer.read(digits)
-        shapes = SHAPES[:MATRICES] if spec.matrices_only else SHAPES
+        shapes = PARAMETER_SHAPES[:MATRICES] if spec.matrices_only else PARAMETER_SHAPES
         count, steps = 2 + digits.below(3), 1 + digits.below(7)
         second = _second(digits, spec, dtype)
         seed = digits.bits(2)
@@ -155,7 +155,7 @@ def optimizer_scenarios(
             tuple(digits.one_of(shapes) for _ in range(count)),
             tuple(digits.below(4) == 3 for _ in range(count)),
             tuple(sorted(second.items())),
-            tuple(digits.one_of(KINDS) for _ in range(steps)),
+            tuple(digits.one_of(GRADIENTS) for _ in range(steps)),
             seed,
             tuple(max(0, digits.below(2 * steps) + 1 - steps) for _ in range(count)),
             late,

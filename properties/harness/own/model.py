@@ -15,7 +15,7 @@ from frostproof.properties.harness.own.factory import accepts, call, check_modul
 from frostproof.properties.harness.own.findings import named
 from frostproof.properties.harness.own.watch import magnitude, pieces, readable
 
-SHAPES = ("module", "inputs", "loss")
+RETURNED = ("module", "inputs", "loss")
 
 
 def floating_tensors(value: Any) -> Iterator[torch.Tensor]:
@@ -300,7 +300,7 @@ def build(option: str, text: str, factory: Callable[[], Any], device: Optional[s
     one sentence for whatever cannot be verified.
     """
     where = f"{option} {text}"
-    result = parts(option, text, call(option, text, factory), SHAPES, 2)
+    result = parts(option, text, call(option, text, factory), RETURNED, 2)
     module, inputs = result[:2]
     loss = result[2] if len(result) > 2 else smooth_loss
     check_module(option, text, module)

@@ -12,7 +12,7 @@ from frostproof.properties.harness.own.factory import accepts, call, check_modul
 from frostproof.properties.harness.own.optimizer_watch import STEP_HOOKS, is_optimizer, living
 from frostproof.properties.harness.own.trainers import as_recipe
 
-SHAPES = ("module", "step", "keep")
+RETURNED = ("module", "step", "keep")
 
 
 @dataclass
@@ -30,7 +30,7 @@ def build(option: str, text: str, factory: Callable[[], Any]) -> Recipe:
     """Call the factory and check what it returns. Raises pytest.UsageError with one sentence."""
     where = f"{option} {text}"
     earlier = set() if STEP_HOOKS else set(map(id, living(is_optimizer)))
-    result = parts(option, text, as_recipe(call(option, text, factory)), SHAPES, 2)
+    result = parts(option, text, as_recipe(call(option, text, factory)), RETURNED, 2)
     module, step = result[:2]
     keep = result[2] if len(result) > 2 else {}
     check_module(option, text, module)

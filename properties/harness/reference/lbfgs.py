@@ -8,7 +8,7 @@ from frostproof.properties.harness.core.bits import read_bits
 from frostproof.properties.harness.core.checks import check_same_bits
 from frostproof.properties.harness.reference import oracle
 from frostproof.strategies import OptimizerScenario, OptimizerSpec
-from frostproof.strategies.optimizer_scenarios import SHAPES
+from frostproof.strategies.optimizer_scenarios import PARAMETER_SHAPES
 
 
 def lbfgs_steps(dtype: torch.dtype) -> int:
@@ -76,7 +76,9 @@ class Bowl:
 
     def __init__(self, count: int, seed: int, frozen: int, device: str, dtype: torch.dtype) -> None:
         flags = tuple(place == frozen for place in range(count + 1))
-        self.scenario = OptimizerScenario(OptimizerSpec("LBFGS"), SHAPES[: count + 1], flags, seed=seed)
+        self.scenario = OptimizerScenario(
+            OptimizerSpec("LBFGS"), PARAMETER_SHAPES[: count + 1], flags, seed=seed
+        )
         self.parameters = self.scenario.parameters(device, dtype)
         self.bits = [read_bits(parameter) for parameter in self.parameters]
         generator = torch.Generator()
