@@ -18,6 +18,7 @@ from frostproof.properties.harness.reproducer.statements import (
     Ref,
     Statement,
     Unwritable,
+    contrary,
     every,
 )
 from frostproof.properties.harness.reproducer.tape import Tape
@@ -175,12 +176,7 @@ def branched(tape: Tape, holds: bool) -> Parts:
     ref = tape.ref(value) if code is frame.f_code and isinstance(value, Known) else None
     if ref is None:
         return None
-    if bool(value) == holds:
-        return [ref]
-    parts = ref.statement.parts
-    if " is " in parts:
-        return [" is not " if part == " is " else part for part in parts]
-    return ["not (", ref, ")"]
+    return [ref] if bool(value) == holds else contrary(ref)
 
 
 @special("disagree")

@@ -74,6 +74,15 @@ class Ref:
         return Ref(self.statement, self.path + place, self.number)
 
 
+def contrary(condition: Ref) -> List[Any]:
+    """What holds where a condition does not."""
+    signs = {" is ": " is not ", " is not ": " is "}
+    parts = condition.statement.parts
+    if not condition.path and any(part in signs for part in parts if isinstance(part, str)):
+        return [signs.get(part, part) if isinstance(part, str) else part for part in parts]
+    return ["not (", condition, ")"]
+
+
 class Block:
     """Statements inside a ``with``, a function, or a ``try`` for what must be refused."""
 
@@ -290,7 +299,7 @@ class Program:
             elif self.uses.get(id(item), 0):
                 lines.append(pad + self.defined(item, text))
             else:
-                lines.append(pad + text)
+                lines += [pad + line for line in text.split("\n")]
         flush()
         return lines
 

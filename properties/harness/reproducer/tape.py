@@ -23,6 +23,7 @@ from frostproof.properties.harness.reproducer.statements import (
     Ref,
     Statement,
     Unwritable,
+    contrary,
     every,
     separated,
 )
@@ -206,6 +207,10 @@ class Tape(Calls):
     def branch(self, value: Any) -> Any:
         frame = sys._getframe(1)
         self.branches[id(frame)] = (frame.f_code, value)
+        inside = getattr(self.open[-1].definition, "__code__", None)
+        if isinstance(value, Known) and frame.f_code is inside and not self.silent():
+            otherwise = contrary(value.ref) if value else [value.ref]
+            self.write("if ", *otherwise, ": return")  # only the way that it went is known
         return plain(value)
 
     def side(self, value: Any) -> Any:
