@@ -152,6 +152,8 @@ class Calls(Names):
                 return self.constructed(function, values, named)
             if facts.starts_threads(function):
                 return self.constructed(function, values, named)
+            if facts.draws_numbers(function):
+                return self.drawn(function, values, named)
             return self.told(function, values, named)
         ref = self.ref(function)
         if isinstance(function, torch.nn.Module):
@@ -365,4 +367,21 @@ class Calls(Names):
             made.parts = [lines]
             self.learn(value, Ref(made, number=number))
         made.same = original if code.__name__ == "data_code" else ""
+        return result
+
+    def drawn(self, function: Any, values: Any, named: Dict[str, Any]) -> Any:
+        """Numbers made from a seed: written out where they are few, else as they are made."""
+        block = Block()
+        self.open.append(block)
+        try:
+            result = self.told(function, values, named)
+        finally:
+            self.open.pop()
+        results = result if isinstance(result, (tuple, list)) else [result]
+        codes = [facts.plain_tensor_code(each) for each in results]
+        if None in codes:
+            self.open[-1].body += block.body
+            return result
+        for value, code in zip(results, codes):
+            self.learn(value, Ref(self.write(code, pure=True)))
         return result

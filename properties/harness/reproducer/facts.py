@@ -16,7 +16,7 @@ import torch
 
 from frostproof.properties.harness.core import bits
 from frostproof.properties.harness.reproducer.statements import Hole
-from frostproof.strategies.literals import numbers, shortest
+from frostproof.strategies.literals import FEW, numbers, shortest
 
 BUILTIN = builtins
 MOST = 64  # numbers of a tensor that are written out where nothing else makes it
@@ -194,6 +194,17 @@ def starts_threads(function: Any) -> bool:
     return code is not None and "Thread" in (*code.co_names, *code.co_consts)
 
 
+def draws_numbers(function: Any) -> bool:
+    """Whether a function makes tensors of numbers from a generator or a seed."""
+    if is_description(getattr(function, "__self__", None)):
+        return getattr(function, "__name__", "") == "build"
+    code = getattr(function, "__code__", None)
+    if code is None or not inspect.isfunction(function):
+        return False
+    parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return "generator" in parameters or "seed" in parameters
+
+
 # modules
 
 
@@ -237,28 +248,30 @@ def program_names(module: Any) -> Dict[str, str]:
     return dict(described()) if described is not None else {}
 
 
-def parts(owner: Any, names: Dict[str, str]) -> Iterator[Tuple[Any, List[Any]]]:
-    """What a value holds now, and the path to it: texts, and tensors that have names of their own."""
+def path_to(value: Any, owner: Any, names: Dict[str, str]) -> List[Any]:
+    """The path to what another holds now: texts, and tensors that have names; [] where it does not."""
     if isinstance(owner, torch.Tensor):
         try:
-            gradient = owner.grad if owner.is_leaf else None
+            return [".grad"] if owner.is_leaf and owner.grad is value else []
         except RuntimeError:  # of a view that torch forbids to look at
-            return
-        if gradient is not None:
-            yield gradient, [".grad"]
-    elif isinstance(owner, torch.optim.Optimizer):
+            return []
+    if isinstance(owner, torch.optim.Optimizer):
         for place, group in enumerate(owner.param_groups):
-            yield group, [f".param_groups[{place}]"]
+            if group is value:
+                return [f".param_groups[{place}]"]
         for parameter, state in owner.state.items():
             for key, entry in state.items() if isinstance(state, dict) else ():
-                yield entry, [".state[", parameter, f"][{key!r}]"]
+                if entry is value:
+                    return [".state[", parameter, f"][{key!r}]"]
     elif type(owner) in (list, tuple):
         for place, each in enumerate(owner):
-            yield each, [f"[{place}]"]
+            if each is value:
+                return [f"[{place}]"]
     elif type(owner) in (dict, collections.OrderedDict):
         for key, each in owner.items():
-            if isinstance(key, (str, int)):
-                yield each, [f"[{literal(key, names)}]"]
+            if each is value and isinstance(key, (str, int)):
+                return [f"[{literal(key, names)}]"]
+    return []
 
 
 # numbers
@@ -296,6 +309,20 @@ def tensor_literal(value: torch.Tensor) -> str:
     dense = bits.from_bits(bits.read_bits(value), tuple(value.shape), value.dtype)
     made = f"torch.tensor({numbers(dense)}, dtype={value.dtype})"
     return made if value.device.type == "cpu" else f'{made}.to("{value.device}")'
+
+
+def plain_tensor_code(value: Any) -> Optional[str]:
+    """A small tensor that is a leaf of contiguous values, as an expression; else None."""
+    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+        return None
+    if value.numel() > FEW or not value.numel() or value.grad_fn is not None:
+        return None
+    if not value.is_contiguous():
+        return None
+    made = tensor_literal(value)
+    if isinstance(value, torch.nn.Parameter):
+        return f"nn.Parameter({made}{'' if value.requires_grad else ', requires_grad=False'})"
+    return f"{made}.requires_grad_()" if value.requires_grad else made
 
 
 def number(value: float, dtype: torch.dtype) -> str:

@@ -162,12 +162,14 @@ class Names:
         if found is not None and found[0] is value:
             return found[1]
         known = [self.known[key] for key in self.holders if key in self.known]
-        known.sort(key=lambda pair: not isinstance(pair[0], torch.Tensor))  # its gradient comes first
-        tensors = [pair for pair in self.places.values() if isinstance(pair[0], torch.Tensor)]
-        for owner, ref in [*known, *tensors]:
-            for part, path in facts.parts(owner, self.names):
-                if part is value:
-                    return self.along(ref, path)
+        tensors = [
+            pair for pair in (*known, *self.places.values()) if isinstance(pair[0], torch.Tensor)
+        ]
+        others = [pair for pair in known if not isinstance(pair[0], torch.Tensor)]
+        for owner, ref in [*(tensors if isinstance(value, torch.Tensor) else ()), *others]:
+            path = facts.path_to(value, owner, self.names)
+            if path:
+                return self.along(ref, path)
         return None
 
     def along(self, ref: Ref, path: List[Any]) -> Optional[Ref]:
