@@ -207,8 +207,9 @@ class Tape(Calls):
     def branch(self, value: Any) -> Any:
         frame = sys._getframe(1)
         self.branches[id(frame)] = (frame.f_code, value)
-        inside = getattr(self.open[-1].definition, "__code__", None)
-        if isinstance(value, Known) and frame.f_code is inside and not self.silent():
+        block = self.open[-1]
+        hook = isinstance(block.owner, torch.Tensor) and block.definition.__code__ is frame.f_code
+        if hook and isinstance(value, Known) and not self.silent():
             otherwise = contrary(value.ref) if value else [value.ref]
             self.write("if ", *otherwise, ": return")  # only the way that it went is known
         return plain(value)
