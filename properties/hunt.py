@@ -10,6 +10,7 @@ import torch
 
 from frostproof.properties.harness.hunting import driver, report
 from frostproof.properties.harness.hunting.source import SOURCES, source_of
+from frostproof.properties.harness.programs import known
 
 USAGE_ERROR = 4
 
@@ -41,6 +42,11 @@ def _parser() -> argparse.ArgumentParser:
         help="another torch's interpreter for the programs; repeatable",
     )
     parser.add_argument(
+        "--known",
+        action="store_true",
+        help="write the program and draft of each known defect of the modes, and hunt for nothing",
+    )
+    parser.add_argument(
         "--list", action="store_true", help="say which modes this torch has, and run nothing"
     )
     return parser
@@ -49,6 +55,12 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Optional[List[str]] = None) -> int:
     """Hunt; 0 where every mode agreed or was covered, 1 where something new was found."""
     options = _parser().parse_args(arguments)
+    if options.known and options.jobs > 0:
+        told = known.write(options.output, options.python or [sys.executable], options.jobs)
+        for ident, seen in told.items():
+            print(f"{ident}: {', '.join(f'{version} {word}' for version, word in seen.items())}")
+        print(f"{len(told)} known defects; see {options.output / 'known.md'}")
+        return 0
     try:
         torch.ones(1, device=options.device)
     except Exception as problem:

@@ -5,11 +5,12 @@
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Dict, FrozenSet, Iterator, List, Optional, Tuple
+from typing import Dict, FrozenSet, Iterator, List, Optional, Tuple
 
 from hypothesis import strategies as st
 
 from frostproof.strategies.digits import Digits, read_as
+from frostproof.strategies.program_inputs import OF_FIRST, OF_MODULE, SHAPES, Input
 from frostproof.strategies.statements import (
     BLOCKS,
     PREAMBLE,
@@ -20,87 +21,8 @@ from frostproof.strategies.statements import (
 )
 from frostproof.strategies.words import Words, words
 
-SHAPES: Tuple[Tuple[int, ...], ...] = ((2,), (2, 2), (4,), (2, 3), (1,), (), (3, 2), (2, 2, 2))
-OF_FIRST = ("same", "view_of", "detached_of", "neighbour")
-OF_MODULE = ("parameter", "frozen_parameter", "buffer")
-NUMBERS = (1.0, 2.0, -1.0, 3.0, 0.5, -2.0, 4.0, 1.5)
 INDENT = "    "
-
-
-def _nested(shape: Tuple[int, ...], flat: Iterator[Any]) -> Any:
-    if not shape:
-        return next(flat)
-    return [_nested(shape[1:], flat) for _ in range(shape[0])]
-
-
-@dataclass(frozen=True)
-class Input:
-    """One tensor that a program is given.
-
-    kind: one of INPUT_KINDS; those of OF_FIRST are made from the first input and have its
-    shape and dtype; those of OF_MODULE are read from the module inside the function.
-    layout: one of LAYOUTS, of a tensor that is not made from another.
-    """
-
-    name: str = "x"
-    kind: str = "live"
-    shape: Tuple[int, ...] = (2,)
-    layout: str = "contiguous"
-    dtype: str = "float64"
-
-    def _numbers(self, shape: Tuple[int, ...], device: str) -> str:
-        count = 1
-        for extent in shape:
-            count *= extent
-        start = ord(self.name[0]) - ord("x")  # each input has numbers of its own
-        flat = [NUMBERS[(place + start * 3) % len(NUMBERS)] for place in range(count)]
-        values = [complex(v, -v / 2) for v in flat] if self.dtype.startswith("complex") else flat
-        where = "" if device == "cpu" else f', device="{device}"'
-        return f"torch.tensor({_nested(shape, iter(values))!r}, dtype=torch.{self.dtype}{where})"
-
-    def _laid_out(self, device: str) -> Tuple[List[str], str]:
-        """(lines before, expression) of a tensor of this shape and layout without gradient."""
-        shape, base = self.shape, f"{self.name}_base"
-        if self.layout == "transposed" and len(shape) > 1:
-            turned = (shape[-1], *shape[1:-1], shape[0])
-            return [], f"{self._numbers(turned, device)}.transpose(0, -1)"
-        if self.layout == "slice" and shape:
-            return [f"{base} = {self._numbers((shape[0] + 2, *shape[1:]), device)}"], f"{base}[1:-1]"
-        if self.layout == "step" and shape:
-            return [
-                f"{base} = {self._numbers((*shape[:-1], shape[-1] * 2), device)}"
-            ], f"{base}[..., ::2]"
-        if self.layout == "expanded" and shape and shape[0] > 1:
-            return [], f"{self._numbers((1, *shape[1:]), device)}.expand({', '.join(map(str, shape))})"
-        return [], self._numbers(shape, device)
-
-    def lines(self, first: "Input", device: str = "cpu") -> List[str]:
-        """Python that makes the input; a module's own is put on ``module``."""
-        name, of = self.name, first.name
-        if self.kind in OF_FIRST:
-            made = {
-                "same": f"{name} = {of}",
-                "view_of": f"{name} = {of}[...]" if not self.shape else f"{name} = {of}[:]",
-                "detached_of": f"{name} = {of}.detach()",
-                "neighbour": f"{name} = {of}_base[2:]",
-            }[self.kind]
-            return [made]
-        before, value = self._laid_out(device)
-        if self.kind == "live":
-            return [*before, f"{name} = {value}.requires_grad_()"]
-        if self.kind == "result":
-            return [*before, f"{name}_leaf = {value}.requires_grad_()", f"{name} = {name}_leaf * 1"]
-        if self.kind == "buffer":
-            return [*before, f'module.register_buffer("{name}", {value})']
-        if self.kind in OF_MODULE:
-            live = "" if self.kind == "parameter" else ", requires_grad=False"
-            return [*before, f"module.{name} = torch.nn.Parameter({value}{live})"]
-        return [*before, f"{name} = {value}"]
-
-    @property
-    def live(self) -> bool:
-        """Whether it is a tensor of its own that requires grad."""
-        return self.kind in ("live", "result", "parameter")
+FORMS = ("one", "one", "tuple", "tuple", "dict")
 
 
 @dataclass(frozen=True)
@@ -227,6 +149,7 @@ MAX_INPUTS, MAX_STATEMENTS = 3, 8
 PER_INPUT, PER_STATEMENT = 4, 9
 DIGITS = 3 + PER_INPUT * MAX_INPUTS + PER_STATEMENT * MAX_STATEMENTS + 5
 DENSE_TURNS = 6  # records that a dense program tries before it leaves a statement out
+ALIASING = ("view", "views", "same", "detach")
 
 
 class _Writer:
@@ -254,6 +177,12 @@ class _Writer:
         kind = digits.one_of(self.vocabulary.kinds)
         place, bold = digits.below(64), digits.below(16) == 15
         argument_at, ats = digits.below(64), [digits.below(64) for _ in range(3)]
+        again = bool(self.dense and self.last and self.last.kind == kind and ats[2] % 2)
+        if self.dense and self.last and self.last.kind in ALIASING:  # what one does to an alias
+            follow = ats[2] // 2 % 8
+            kind = "write" if follow > 5 and "write" in self.vocabulary.by_kind else kind
+            again = (again and kind == self.last.kind) or follow in (4, 5)
+            kind = self.last.kind if again else kind
         fitting = self.vocabulary.by_kind[kind]
         if self.dense and place % 4:  # what people write most
             fitting, place = self.vocabulary.common.get(kind) or fitting, place // 4
@@ -262,7 +191,7 @@ class _Writer:
         free = bold or bool(inside and inside[-1] in ("no_grad", "set_grad_off", "inference_mode"))
         for turn in range(DENSE_TURNS if self.dense else 1):
             record = fitting[(place + turn) % len(fitting)]
-            if self.dense and turn == 0 and self.last and self.last.kind == kind and ats[2] % 2:
+            if again and turn == 0 and self.last:
                 record = self.last  # once more
             argument = record.arguments[(argument_at + turn) % len(record.arguments)]
             operands = self._operands(record, argument, ats, free, bold, ())
@@ -280,7 +209,7 @@ class _Writer:
         for name, facts in zip(targets, results):
             self.facts[name] = facts
             self.recent.append(name)
-            alias = kind in ("view", "views", "same", "detach")
+            alias = kind in ALIASING
             self.roots[name] = self.roots[operands[0]] if alias else name
         changed = (*targets, *(operands[at] for at in record.writes))
         self.touched = (*changed[:1], *operands[:1]) if changed else self.touched
@@ -329,9 +258,17 @@ class _Writer:
         choices = choices[at:] + choices[:at]
         if number and record.writes:  # a write is seldom of a tensor to itself
             written = self.roots[chosen[0]]
-            choices.sort(key=lambda n: (self.roots[n] == written, near < 2 and n in self.live))
+            if ats[number] % 16 and all(self.roots[name] == written for name in choices):
+                return None
+            joins = chosen[0] in self.live  # most of them change whether it has a history
+            choices.sort(
+                key=lambda n: (self.roots[n] == written, near < 3 and (n in self.live) == joins)
+            )
         else:
-            near_by = self.touched[near // 2 : near // 2 + 1] if near < 3 else ()
+            nearest = near // 2 if near < 3 else 2
+            if record.writes and self.last and self.last.kind in ALIASING:
+                nearest = near % 2  # the alias or what it is of
+            near_by = self.touched[nearest : nearest + 1]
             choices = [name for name in near_by if name in choices] + choices
         for name in choices:
             found = self._operands(record, argument, ats, free, bold, (*chosen, name))
@@ -347,7 +284,7 @@ class _Writer:
 
 def _read_inputs(digits: Digits, vocabulary: "Words") -> Tuple[Input, ...]:
     dtypes, kinds, dense = vocabulary.dtypes, vocabulary.inputs, vocabulary.dense
-    count = (1, 1, 2, 2, 2, 3)[digits.below(6)]
+    count = ((1, 2, 2, 2, 3, 3) if dense else (1, 1, 2, 2, 2, 3))[digits.below(6)]
     dtype = dtypes[digits.below(8) % len(dtypes)]
     found: List[Input] = []
     for place in range(MAX_INPUTS):
@@ -388,8 +325,9 @@ def read_program(digits: Digits, vocabulary: Optional[Words] = None) -> Program:
         if place >= count:
             digits.skip(PER_STATEMENT)
             continue
-        block, stays = digits.one_of(vocabulary.blocks), digits.below(3) == 2
-        inside = inside if stays else block
+        block, stays = digits.one_of(vocabulary.blocks), digits.below(3)
+        outer = inside[:-1] if vocabulary.dense else ()  # a block inside another is left alone
+        inside = inside if stays == 2 else outer if stays and outer else block
         before = digits.left
         made = writer.statement(digits, inside)
         digits.skip(PER_STATEMENT - 2 - (before - digits.left))
@@ -399,7 +337,8 @@ def read_program(digits: Digits, vocabulary: Optional[Words] = None) -> Program:
         written = [((), Statement("double", (inputs[0].name,)))]
         writer.recent.append("a")
     names = list(reversed(writer.recent))
-    form = digits.one_of(("one", "one", "tuple", "tuple", "dict"))
+    forms = ("one", "tuple", "tuple", "tuple", "dict") if vocabulary.dense else FORMS
+    form = digits.one_of(forms)
     number = 1 + digits.below(3)
     chosen = tuple(names[digits.below(64) % len(names)] for _ in range(3))
     returns = chosen[:1] if form == "one" else chosen[:number]

@@ -386,10 +386,11 @@ COMMON: Dict[str, int] = {
         *("double", "add", "multiply", "square", "total", "relu", "concatenate", "stack"),
         *("times_one", "contiguous", "flat", "everything", "t", "squeeze", "expand", "select", "slice"),
         *("one_chunk", "chunk", "unbind", "detach", "data", "clone", "mul_", "add_", "zero_", "fill_"),
-        *("relu_", "set_item", "add_other_", "mul_other_", "index_put_"),
+        *("relu_", "set_item"),
     )
 }
-COMMON.update(copy_=2, set_item_other=2)
+# what carries the history of one tensor into another
+COMMON.update(copy_=4, set_item_other=3, index_put_=2, add_other_=1, mul_other_=1)
 
 
 @cache

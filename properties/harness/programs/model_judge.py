@@ -64,9 +64,13 @@ def by_model(program: Program) -> Seen:
             raise NotModelled("an output that is no tensor")
         seen.facts[f"shape of {name}"] = each.shape
         seen.facts[f"version of {name}"] = each._version
-        seen.facts[f"{name} requires grad"] = each.requires_grad
-        seen.facts[f"{name} is a leaf"] = each.is_leaf
-        seen.facts[f"{name} has a grad_fn"] = each.grad_fn is not None
+        try:
+            seen.facts[f"{name} requires grad"] = each.requires_grad
+            seen.facts[f"{name} is a leaf"] = each.is_leaf
+            seen.facts[f"{name} has a grad_fn"] = each.grad_fn is not None
+        except RuntimeError as problem:  # autograd refuses to say
+            seen.error = f"flags of {name}: {problem}"
+            return seen
         if each.geometry.known and 0 not in each.shape:
             seen.facts[f"strides of {name}"] = _strides(each.shape, each.geometry.strides)
         seen.numbers[f"values of {name}"] = each.values()
@@ -132,9 +136,13 @@ def by_torch(program: Program, device: str = "cpu") -> Seen:
             continue
         seen.facts[f"shape of {name}"] = tuple(each.shape)
         seen.facts[f"version of {name}"] = each._version
-        seen.facts[f"{name} requires grad"] = each.requires_grad
-        seen.facts[f"{name} is a leaf"] = each.is_leaf
-        seen.facts[f"{name} has a grad_fn"] = each.grad_fn is not None
+        try:
+            seen.facts[f"{name} requires grad"] = each.requires_grad
+            seen.facts[f"{name} is a leaf"] = each.is_leaf
+            seen.facts[f"{name} has a grad_fn"] = each.grad_fn is not None
+        except RuntimeError as problem:  # autograd refuses to say
+            seen.error = f"flags of {name}: {problem}"
+            return seen
         seen.facts[f"strides of {name}"] = _strides(tuple(each.shape), tuple(each.stride()))
         # a copy made then: backward may run what writes to it
         seen.numbers[f"values of {name}"] = each.detach().cpu().flatten().tolist()

@@ -57,8 +57,11 @@ def _subject(name: str) -> str:
     return "kept.held" if name == "kept" else name
 
 
-def _look(program: Program, fact: Fact, device: str) -> List[str]:
-    """The lines of ``look``: inputs, the call, and what is looked at."""
+def _look(program: Program, fact: Fact, device: str, several: bool) -> List[str]:
+    """The lines of ``look``: inputs, the call, and what is looked at.
+
+    several: the mode returns a tuple, whatever the program returns.
+    """
     setup = program.setup(device).rstrip().splitlines()
     names = [each.name for each in program.arguments]
     call = f"output = run({', '.join(names)})"
@@ -99,7 +102,7 @@ def _look(program: Program, fact: Fact, device: str) -> List[str]:
         lines.append("torch.set_grad_enabled(True)")
     lines.append(
         "outs = list(output.values() if isinstance(output, dict) else output)"
-        if program.form != "one"
+        if several or program.form != "one"
         else "outs = [output]"
     )
     late = (
@@ -171,7 +174,8 @@ def _leaves(program: Program) -> List[str]:
 
 def script(program: Program, name: str, fact: Fact, device: str = "cpu") -> str:
     """The whole program; it prints what eager and the mode gave."""
-    mode, looking = MODES[name], _look(program, fact, device)
+    mode = MODES[name]
+    looking = _look(program, fact, device, bool(mode.reference))
     code = "\n".join(line for line in mode.code.split("\n") if line != "import torch").strip("\n")
     parts = [
         f"# {name}, {fact.scene} call: {fact.aspect} of {fact.subject} differs from eager.\n"
