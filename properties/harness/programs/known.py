@@ -83,17 +83,20 @@ def draft_of(row: Row, seen: Dict[str, str]) -> str:
 
 def listed() -> str:
     """The list of the rows as Markdown, in their order."""
+    shown = sum(bool(row.shown) for row in ROWS)
+    text = textwrap.fill(
+        f"{len(ROWS)} rows of `harness/programs/defects.py`, {shown} of them measured to show on some "
+        "torch, tried in each run where they were measured. This page is written by "
+        "`python -m frostproof.properties.hunt --known --output FOLDER` (as `known.md`), which "
+        "writes the program and the draft of a report of each row as well. What is documented to be "
+        "otherwise is in [programs.md](programs.md#documented-to-be-otherwise), and is not counted.",
+        100,
+        break_on_hyphens=False,
+    )
     lines = [
         "# Known defects of the modes",
         "",
-        textwrap.fill(
-            f"{len(ROWS)} rows of `harness/programs/defects.py`, tried in each run where they were "
-            "measured. This page is written by `python -m frostproof.properties.hunt --known "
-            "--output FOLDER` (as `known.md`), which writes the program and the draft of a report "
-            "of each row as well. What is documented to be otherwise is in "
-            "[programs.md](programs.md#documented-to-be-otherwise), and is not counted here.",
-            100,
-        ),
+        text,
         "",
         "| row | mode | what goes wrong | shown on | absent on | upstream |",
         "|---|---|---|---|---|---|",
