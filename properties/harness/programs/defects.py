@@ -186,7 +186,7 @@ ROWS: Sequence[Row] = (
         inside(("inference_mode",)),
         _program("live", _in("inference_mode", _do("flat")), returns="ax"),
         ends=True,
-        shown=("2.13",),
+        shown=("2.13", "2.14"),
         issue="pytorch/pytorch#181106 is of its error; no report of what it leaves behind was found",
     ),
     Row(

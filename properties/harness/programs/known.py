@@ -1,5 +1,6 @@
 """Known defects of the modes, written out: each row's program in plain torch, draft, and a list."""
 
+import re
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,11 @@ SUBJECTS: Dict[str, str] = {
     "internal": "call",
 }
 EAGER = "eager"
+ENDING_CALL = r"""
+    try:
+        \1
+    except Exception as problem:
+        print(type(problem).__name__)"""
 OWN_PROCESS = '''\
 # {sentence}
 # The program runs in a process of its own, which it ends or spoils.
@@ -58,6 +64,8 @@ def program_of(row: Row) -> str:
     if row.modes[0]:
         inner = script(row.program, mode_of(row), Fact("process", "call", scene=row.scene))
         inner = inner.replace("look(reference), look(way)", "None, look(way)")
+        # an error of the call is not what is looked at
+        inner = re.sub(r"\n    output = (run\(.*\))\n    outs = .*", ENDING_CALL, inner)
     else:
         inner = row.program.source()
     return OWN_PROCESS.format(sentence=row.sentence, program=inner.replace("\\", "\\\\"))
