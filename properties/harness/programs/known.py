@@ -40,7 +40,8 @@ PROGRAM = """
 {program}"""
 done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
 print(done.stdout + done.stderr[-300:], "ended with", done.returncode)
-sys.exit(done.returncode != 0)
+shown = done.returncode < 0 or "INTERNAL ASSERT" in done.stderr
+sys.exit(1 if shown else 2 * (done.returncode != 0))
 '''
 
 
