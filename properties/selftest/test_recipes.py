@@ -1,5 +1,6 @@
 """Recipes: every mistake is named with its cause, and no right one gives an alarm."""
 
+import gc
 from typing import Any, Callable
 
 import pytest
@@ -65,6 +66,16 @@ def test_a_right_recipe_gives_no_alarm_and_is_not_changed(name: str) -> None:
         a, b = (p.to_dense() if p.is_sparse else p for p in (one, two))
         same = torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
         assert same and len(one._backward_hooks or ()) == len(two._backward_hooks or ())
+
+
+@pytest.mark.skipif("compiled" not in RIGHT or MODE is None, reason="this torch has no torch.compile")
+def test_what_was_compiled_before_hides_nothing() -> None:
+    gc.disable()  # what it left is still there
+    try:
+        examine(recipe.build("--recipe", "compiled", RIGHT["compiled"]))
+        test_a_mistake_is_named_with_its_cause("gradients_of_the_copy_cancelled")
+    finally:
+        gc.enable()
 
 
 class Heads(nn.Module):

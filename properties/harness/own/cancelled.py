@@ -43,12 +43,20 @@ def _compiled(module: torch.nn.Module) -> bool:
     """Whether anything of the user's is compiled, as far as it shows."""
     if any(vars(owner).get("_compiled_call_impl") is not None for owner in module.modules()):
         return True
+    if not _something_compiled():
+        return False
+    gc.collect()  # what earlier work has left, such as another recipe, is called no more
+    return _something_compiled()
+
+
+def _something_compiled() -> bool:
     if living(lambda kind: kind.__name__ == "OptimizedModule"):
         return True
     functions = (thing for thing in gc.get_objects() if type(thing) is types.FunctionType)
     return any(
         "_torchdynamo_orig_callable" in vars(function)
-        and not str(function.__module__).startswith("torch.")  # its own, which are kept from it
+        and not vars(function).get("_torchdynamo_disable")  # kept from it: torch's own, a graph of it
+        and not str(function.__module__).startswith("torch.")
         for function in functions
     )
 
