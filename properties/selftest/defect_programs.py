@@ -15,12 +15,11 @@ from typing import Dict, List, Optional
 from frostproof.properties.harness.defects import programs
 from frostproof.properties.harness.defects.defect import Defect
 from frostproof.properties.harness.defects.training import TRAINING
-from frostproof.properties.harness.hunting.report import shown_on, version_of
+from frostproof.properties.harness.hunting.report import drafted, told_by, version_of
 from frostproof.properties.selftest import ROOT
 
 FOLDER = Path(programs.__file__).parent
 PAGE = ROOT / "properties" / "defects.md"
-OPEN = (999, 0)  # the last version of a row that goes on
 
 
 def rows() -> Dict[str, List[Defect]]:
@@ -39,16 +38,11 @@ def sentence(name: str) -> str:
 
 def versions(row: Defect) -> str:
     """The minor releases that a row is of."""
-    first = "all" if row.first == (0, 0) else f"{row.first[0]}.{row.first[1]}"
-    last = "" if row.last == OPEN else f"{row.last[0]}.{row.last[1]}"
+    first = "all" if row.first == Defect.first else f"{row.first[0]}.{row.first[1]}"
+    last = "" if row.last == Defect.last else f"{row.last[0]}.{row.last[1]}"
     if first == "all":
         return f"to {last}" if last else "all"
     return f"{first} to {last}" if last else f"{first} on"
-
-
-def words(name: str, pythons: List[str]) -> Dict[str, str]:
-    """What a program shows, by torch."""
-    return {version_of(each): shown_on(FOLDER / f"{name}.py", each) for each in pythons}
 
 
 def line(name: str, found: List[Defect], seen: Dict[str, str]) -> str:
@@ -63,12 +57,7 @@ def line(name: str, found: List[Defect], seen: Dict[str, str]) -> str:
 def draft(name: str, found: List[Defect], seen: Dict[str, str]) -> str:
     """A short report on a defect, as for an upstream issue."""
     text = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
-    where = "\n".join(f"- torch {version}: {word}" for version, word in seen.items())
-    return (
-        f"# {sentence(name)}\n\n```python\n{text.rstrip()}\n```\n\n"
-        f"The program exits with 1 where this shows and with 0 where it does not.\n\n{where}\n\n"
-        f"Upstream: {found[0].issue}.\n"
-    )
+    return drafted(sentence(name), "", text, seen, found[0].issue)
 
 
 HEAD = """# Known defects of what people train with
@@ -90,9 +79,10 @@ def main(arguments: Optional[List[str]] = None) -> int:
     options = parser.parse_args(arguments)
     pythons = options.python or [sys.executable]
     print(HEAD.replace("TORCHES", ", ".join(map(version_of, pythons))))
+    told = told_by({name: FOLDER / f"{name}.py" for name in rows()}, pythons, 1)
     for name, found in rows().items():
-        seen = words(name, pythons)
-        print(line(name, found, seen), flush=True)
+        seen = told[name]
+        print(line(name, found, seen))
         if options.drafts:
             options.drafts.mkdir(parents=True, exist_ok=True)
             (options.drafts / f"{name}.md").write_text(draft(name, found, seen), encoding="utf-8")

@@ -64,16 +64,39 @@ def version_of(python: str) -> str:
     return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "no torch"
 
 
-def draft(source: Source, find: Find, script: str, seen: Dict[str, str]) -> str:
-    """A short factual report on a group, as for an upstream issue."""
-    where = "\n".join(f"- torch {version}: {word}" for version, word in seen.items())
-    return (
-        f"# {find.mode}: {find.fact.aspect} differs from {source.reference(find.mode)}\n\n"
-        f"{find.fact.sentence}\n\n"
-        f"```python\n{script.rstrip()}\n```\n\n"
-        f"The program exits with 1 where this shows and with 0 where it does not.\n\n{where}\n\n"
-        "Upstream: not searched yet. Known defect: no row covers it.\n"
+def told_by(scripts: Dict[str, Path], pythons: Sequence[str], jobs: int) -> Dict[str, Dict[str, str]]:
+    """What each script says under each interpreter, ``jobs`` at a time: a word by torch, by name."""
+    versions = {python: version_of(python) for python in pythons}
+    asked = [(name, python) for name in scripts for python in pythons]
+    with ThreadPoolExecutor(jobs) as pool:
+        words = list(pool.map(lambda pair: shown_on(scripts[pair[0]], pair[1]), asked))
+    told: Dict[str, Dict[str, str]] = {name: {} for name in scripts}
+    for (name, python), word in zip(asked, words):
+        told[name][versions[python]] = word
+    return told
+
+
+def drafted(
+    title: str, about: str, script: str, seen: Dict[str, str], upstream: str, row: str = ""
+) -> str:
+    """A short factual report, as for an upstream issue; seen: a word for each torch."""
+    parts = (
+        f"# {title}",
+        about,
+        f"```python\n{script.rstrip()}\n```",
+        "The program exits with 1 where this shows and with 0 where it does not.",
+        row,
+        "\n".join(f"- torch {version}: {word}" for version, word in seen.items()),
+        f"Upstream: {upstream}.",
     )
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def draft(source: Source, find: Find, script: str, seen: Dict[str, str]) -> str:
+    """A report on a group."""
+    title = f"{find.mode}: {find.fact.aspect} differs from {source.reference(find.mode)}"
+    upstream = "not searched yet. Known defect: no row covers it"
+    return drafted(title, find.fact.sentence, script, seen, upstream)
 
 
 def write(folder: Path, pythons: Sequence[str], jobs: int, most: int = 200) -> Path:
@@ -83,7 +106,6 @@ def write(folder: Path, pythons: Sequence[str], jobs: int, most: int = 200) -> P
         for old in (folder / name).iterdir():
             old.unlink()
     found = groups(folder)[:most]
-    versions = {python: version_of(python) for python in pythons}
     named = [(name_of(find, number), find, met) for number, (find, met) in enumerate(found)]
     scripts: Dict[str, Path] = {}
     for name, find, _ in named:
@@ -92,12 +114,7 @@ def write(folder: Path, pythons: Sequence[str], jobs: int, most: int = 200) -> P
         scripts[name].write_text(
             source.script(source.load(find.case), find.mode, find.fact), encoding="utf-8"
         )
-    asked = [(name, python) for name, _, _ in named for python in pythons]
-    with ThreadPoolExecutor(jobs) as pool:
-        words = list(pool.map(lambda pair: shown_on(scripts[pair[0]], pair[1]), asked))
-    told: Dict[str, Dict[str, str]] = {name: {} for name, _, _ in named}
-    for (name, python), word in zip(asked, words):
-        told[name][versions[python]] = word
+    told = told_by(scripts, pythons, jobs)
     page = [f"# The hunt\n\nRun with torch {torch.__version__}.\n"]
     page += ["| mode | ran | refused | differ | not covered | ms a run |", "|---|---|---|---|---|---|"]
     for mode, (ran, refused, differ, fresh, seconds) in sorted(counts(lines(folder)).items()):

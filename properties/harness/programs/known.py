@@ -2,9 +2,8 @@
 
 import re
 import textwrap
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Dict, Sequence
 
 from frostproof.properties.harness.hunting import report
 from frostproof.properties.harness.hunting.source import Fact
@@ -78,15 +77,14 @@ def _versions(versions: Sequence[str]) -> str:
 
 def draft_of(row: Row, seen: Dict[str, str]) -> str:
     """A short factual report on a row, as for an upstream issue; seen: a word for each torch."""
-    tried = "\n".join(f"- torch {version}: {word}" for version, word in seen.items())
     scene = "" if row.scene == "first" else f" (the call: {row.scene})"
-    return (
-        f"# {mode_of(row)}: {row.sentence}\n\n"
-        f"Looked at: {row.aspects[0]}{scene}. What eager does is taken for right.\n\n"
-        f"```python\n{program_of(row).rstrip()}\n```\n\n"
-        "The program exits with 1 where this shows and with 0 where it does not.\n\n"
-        f"Row: shown on torch {_versions(row.shown)}; absent on {_versions(row.absent)}.\n\n"
-        f"{tried}\n\nUpstream: {row.issue}.\n"
+    return report.drafted(
+        f"{mode_of(row)}: {row.sentence}",
+        f"Looked at: {row.aspects[0]}{scene}. What eager does is taken for right.",
+        program_of(row),
+        seen,
+        row.issue,
+        f"Row: shown on torch {_versions(row.shown)}; absent on {_versions(row.absent)}.",
     )
 
 
@@ -129,15 +127,7 @@ def write(folder: Path, pythons: Sequence[str], jobs: int) -> Dict[str, Dict[str
     scripts = {row.ident: folder / "programs" / f"{row.ident}.py" for row in ROWS}
     for row in ROWS:
         scripts[row.ident].write_text(program_of(row), encoding="utf-8")
-    versions = {python: report.version_of(python) for python in pythons}
-    asked = [(row.ident, python) for row in ROWS for python in pythons]
-    with ThreadPoolExecutor(jobs) as pool:
-        words: List[str] = list(
-            pool.map(lambda pair: report.shown_on(scripts[pair[0]], pair[1]), asked)
-        )
-    told: Dict[str, Dict[str, str]] = {row.ident: {} for row in ROWS}
-    for (ident, python), word in zip(asked, words):
-        told[ident][versions[python]] = word
+    told = report.told_by(scripts, pythons, jobs)
     for row in ROWS:
         text = draft_of(row, told[row.ident])
         (folder / "drafts" / f"{row.ident}.md").write_text(text, encoding="utf-8")

@@ -64,12 +64,7 @@ def by_model(program: Program) -> Seen:
             raise NotModelled("an output that is no tensor")
         seen.facts[f"shape of {name}"] = each.shape
         seen.facts[f"version of {name}"] = each._version
-        try:
-            seen.facts[f"{name} requires grad"] = each.requires_grad
-            seen.facts[f"{name} is a leaf"] = each.is_leaf
-            seen.facts[f"{name} has a grad_fn"] = each.grad_fn is not None
-        except RuntimeError as problem:  # autograd refuses to say
-            seen.error = f"flags of {name}: {problem}"
+        if not _flags_are_told(seen, name, each):
             return seen
         if each.geometry.known and 0 not in each.shape:
             seen.facts[f"strides of {name}"] = _strides(each.shape, each.geometry.strides)
@@ -92,6 +87,18 @@ def by_model(program: Program) -> Seen:
         elif each.base is None and not each.history.requires_grad:
             seen.facts[f"{name} has a gradient"] = False
     return seen
+
+
+def _flags_are_told(seen: Seen, name: str, tensor: Any) -> bool:
+    """Note a tensor's flags, the model's or torch's; where autograd refuses to say, that error."""
+    try:
+        seen.facts[f"{name} requires grad"] = tensor.requires_grad
+        seen.facts[f"{name} is a leaf"] = tensor.is_leaf
+        seen.facts[f"{name} has a grad_fn"] = tensor.grad_fn is not None
+    except RuntimeError as problem:
+        seen.error = f"flags of {name}: {problem}"
+        return False
+    return True
 
 
 def _strides(shape: Tuple[int, ...], strides: Tuple[int, ...]) -> Tuple[int, ...]:
@@ -136,12 +143,7 @@ def by_torch(program: Program, device: str = "cpu") -> Seen:
             continue
         seen.facts[f"shape of {name}"] = tuple(each.shape)
         seen.facts[f"version of {name}"] = each._version
-        try:
-            seen.facts[f"{name} requires grad"] = each.requires_grad
-            seen.facts[f"{name} is a leaf"] = each.is_leaf
-            seen.facts[f"{name} has a grad_fn"] = each.grad_fn is not None
-        except RuntimeError as problem:  # autograd refuses to say
-            seen.error = f"flags of {name}: {problem}"
+        if not _flags_are_told(seen, name, each):
             return seen
         seen.facts[f"strides of {name}"] = _strides(tuple(each.shape), tuple(each.stride()))
         # a copy made then: backward may run what writes to it
