@@ -53,7 +53,7 @@ def test_average_of_the_frozen_is_that_value(device: str, dtype: torch.dtype, ki
     for decay in (0.9, 0.99, 0.999):
         net = net_of(device, dtype)
         average = swa_utils.AveragedModel(net, **AVERAGES[kind](decay))
-        for _ in range(30):
+        for _ in range(10):
             average.update_parameters(net)
         found = dict(average.module.named_parameters())
         for name, parameter in net.named_parameters():

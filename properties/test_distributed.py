@@ -1,7 +1,7 @@
 """Two processes: replicas are equal, what is frozen stays, the rest trains to the plain result."""
 
 import contextlib
-from functools import partial
+from functools import cache, partial
 from typing import Any, Dict, List
 
 import pytest
@@ -41,31 +41,39 @@ OPTIMIZERS = [
 ROUNDED = ("partitioned optimizer, bucket views",)
 
 
-def need(name: str) -> None:
-    """Raise NotOffered where this torch has no such name."""
-    if lacks(name):
-        raise NotOffered(lacks(name))
-
-
 def offers(how: str) -> None:
     """Raise NotOffered where this torch cannot train so."""
     module = distributed()
     if module is None:
         raise NotOffered("this torch is built without torch.distributed and gloo")
-    if how == "shards":
-        need("torch.distributed.fsdp.fully_shard")
+    if how == "shards" or how.startswith("partitioned"):
+        if missing(how):
+            raise NotOffered(missing(how))
     if how == "static graph":
         wrapper: Any = torch.nn.parallel.DistributedDataParallel
         if not accepts(lambda: wrapper(torch.nn.Linear(1, 1), static_graph=True)):
             raise NotOffered("DistributedDataParallel of this torch has no static_graph")
-    if how.startswith("partitioned"):
-        need("torch.distributed.optim.ZeroRedundancyOptimizer")
-        from torch.distributed.optim import ZeroRedundancyOptimizer
 
-        layer, kind = torch.nn.Linear(1, 1), torch.optim.SGD
-        partitioned: Any = partial(ZeroRedundancyOptimizer, layer.parameters(), optimizer_class=kind)
-        if not accepts(lambda: partitioned(parameters_as_bucket_view=True, lr=0.1)):
-            raise NotOffered("ZeroRedundancyOptimizer of this torch has no parameters_as_bucket_view")
+
+@cache
+def missing(how: str) -> str:
+    """``lacked``, as the processes of the group say, which have imported what is asked for."""
+    return str(asked(lacked, how)[0])
+
+
+def lacked(rank: int, how: str) -> str:
+    """In a process of the group: what this torch lacks for shards, or for partitioned optimizers."""
+    name = "fsdp.fully_shard" if how == "shards" else "optim.ZeroRedundancyOptimizer"
+    without = lacks(f"torch.distributed.{name}")
+    if without or how == "shards":
+        return without
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    layer, kind = torch.nn.Linear(1, 1), torch.optim.SGD
+    partitioned: Any = partial(ZeroRedundancyOptimizer, layer.parameters(), optimizer_class=kind)
+    if accepts(lambda: partitioned(parameters_as_bucket_view=True, lr=0.1)):
+        return ""
+    return "ZeroRedundancyOptimizer of this torch has no parameters_as_bucket_view"
 
 
 def asked(task: Any, *arguments: Any) -> List[Any]:

@@ -69,6 +69,15 @@ def test_a_known_defect_that_no_longer_shows_fails(tmp_path: Path) -> None:
     assert entry.outcome == "broken" and "the law holds here" in entry.message
 
 
+def test_the_traceback_of_a_known_defect_has_sources_on_request(tmp_path: Path) -> None:
+    row = Defect(FOLD, "reduce counts one too many", ISSUE)
+    for arguments, told in (((), False), (("--xfail-tb",), True)):
+        chosen = ("properties/test_lambda.py", "-k", "left_fold", "-rx", *arguments)
+        result = run(tmp_path, row, *chosen, code=BROKEN)
+        assert result.returncode == 0, result.stdout
+        assert ("def test_reduce_is_the_left_fold" in result.stdout) is told
+
+
 def test_another_law_that_breaks_is_not_known(tmp_path: Path) -> None:
     row = Defect("test_lambda.py::test_map_keeps_length_and_order", "map is lazy", ISSUE)
     result = run(tmp_path, row, "properties/test_lambda.py", "-k", "left_fold", code=BROKEN)

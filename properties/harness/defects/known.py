@@ -5,9 +5,10 @@ A defect is shown as xfailed. The summary counts it as known.
 
 import re
 import warnings
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 import pytest
 import torch
@@ -153,6 +154,25 @@ def mark(items: Sequence[pytest.Item], whole: bool) -> None:
                         raises=RAISED,
                     )
                 )
+
+
+@contextmanager
+def told_briefly(item: pytest.Item, call: Any) -> Iterator[None]:
+    """While a known defect is reported: pytest's traceback without sources, for which it parses files.
+
+    Nobody is shown it, unless by ``--xfail-tb``. What is raised but not known keeps the whole.
+    """
+    option, problem = item.config.option, call.excinfo and call.excinfo.value
+    marked = any(mark.kwargs.get("raises") is RAISED for mark in item.iter_markers("xfail"))
+    asked = getattr(option, "xfail_tb", False) or option.runxfail
+    if not marked or asked or not isinstance(problem, RAISED):
+        yield
+        return
+    style, option.tbstyle = option.tbstyle, "native"
+    try:
+        yield
+    finally:
+        option.tbstyle = style
 
 
 def _is_of(item: pytest.Item, defect: Defect) -> bool:

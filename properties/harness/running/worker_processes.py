@@ -44,7 +44,7 @@ def context() -> Any:
         return multiprocessing.get_context("spawn")
     made = multiprocessing.get_context("forkserver")
     # what every child needs is imported once, by the server; pytest is what runs this process
-    made.set_forkserver_preload(["pytest", "torch", "torch.distributed", __name__])
+    made.set_forkserver_preload(["pytest", "hypothesis", f"{__package__}.preloaded", __name__])
     return made
 
 

@@ -27,10 +27,12 @@ ORDER = (
     ("C|F1|F2|K", True),
     ("F[5679]|L", True),
     ("F5", False),
-    ("X2", True),
+    ("X2|W8", True),  # what compiles: in one process, as it imports the compiler
     ("D|C", False),
     ("X", True),
     ("F3", False),
+    # what starts processes: by one process, as each has a server of its own
+    (r"W2|W7|M1 test_fused_step_keeps", True),
     ("", True),
     ("", False),
 )

@@ -144,7 +144,8 @@ class Hooks:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: Any) -> Generator[None, Any, Any]:
         """A broken law is shown by its message and a program in plain torch."""
-        made = yield
+        with known.told_briefly(item, call):
+            made = yield
         broken = made.when == "call" and made.failed and item.get_closest_marker("law")
         if broken and not recipes.is_recipes(item):
             explanation.explain(item, call, made)
