@@ -9,6 +9,7 @@ import torch
 import torch.utils.checkpoint
 
 from frostproof.properties.harness.running.call_modes import Eager
+from frostproof.properties.harness.running.replicas import data_parallel
 from frostproof.strategies import TrainingRun
 from frostproof.strategies.capabilities import checkpoint_options
 
@@ -39,6 +40,19 @@ class Reentrant(Eager):
     def output(self) -> torch.Tensor:
         options = checkpoint_options(reentrant=True) or {}
         made: torch.Tensor = torch.utils.checkpoint.checkpoint(self.call, self.inputs, **options)
+        return made
+
+
+class InDataParallel(Eager):
+    """The net is called through a ``torch.nn.DataParallel``."""
+
+    def __init__(self, run: TrainingRun, device: str, dtype: torch.dtype) -> None:
+        super().__init__(run, device, dtype)
+        self.wrapper = data_parallel(self.network, device)
+
+    def output(self) -> torch.Tensor:
+        cuts = self.run.cuts
+        made: torch.Tensor = self.wrapper(self.inputs, cuts=cuts.positions, cut_by=cuts.by)
         return made
 
 
@@ -132,6 +146,7 @@ TRAINING_WAYS: Dict[str, Type[Eager]] = {
     "save_on_cpu": Offloaded,
     "copying hooks": Copied,
     "in backward": InBackward,
+    "DataParallel": InDataParallel,
 }
 NEEDS = {
     "save_on_cpu": "torch.autograd.graph.save_on_cpu",

@@ -77,6 +77,7 @@ FAULT_MODULES = (
     "optimizer_options",
     "optimizers",
     "refusals",
+    "replicas",
     "requires_grad",
     "tools",
     "ways",
