@@ -85,5 +85,5 @@ def test_known_defects(row: Row) -> None:
     check(
         shown == (now in row.shown),
         f"{row.ident}: it {'shows' if shown else 'does not show'} here: mend its row in "
-        "properties/harness/programs/defects.py",
+        "properties/harness/programs (defects.py and its neighbours)",
     )

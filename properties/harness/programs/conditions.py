@@ -43,7 +43,7 @@ def either(*conditions: Condition) -> Condition:
 
 
 def read_before_write() -> Condition:
-    """A tensor is written to after a statement of arithmetic has read it or an alias of it."""
+    """A tensor is written to after a statement of arithmetic has read it or an alias, or by itself."""
 
     def holds(program: Program) -> bool:
         read: Set[str] = set()
@@ -51,13 +51,27 @@ def read_before_write() -> Condition:
             record = each.record
             if record is None:
                 continue
-            if record.writes and read:
+            if record.writes and (read or len(set(each.operands)) < len(each.operands)):
                 return True
             if each.kind in ("arithmetic", "function", "branch", "write"):
                 read.update(each.operands)
         return False
 
     return holds
+
+
+def writes_of_another() -> Condition:
+    """Some write takes its values from another operand, which may be an alias of what it writes to."""
+    return lambda program: any(
+        each.record is not None and each.record.writes and len(each.operands) > 1
+        for each, _ in program.walk()
+    )
+
+
+def scalars() -> Condition:
+    """Some tensor is of no dimensions: an input, a sum, or an element."""
+    made = has("total", "select", "one_of_unbind", "unbind", "squeeze")
+    return lambda program: any(each.shape == () for each in program.inputs) or made(program)
 
 
 def input_kinds(*kinds: str) -> Condition:

@@ -3,7 +3,7 @@
 import re
 import textwrap
 from pathlib import Path
-from typing import Dict, Sequence
+from typing import Dict, List, Sequence
 
 from frostproof.properties.harness.hunting import report
 from frostproof.properties.harness.hunting.source import Fact
@@ -12,10 +12,11 @@ from frostproof.properties.harness.programs.defects import ROWS, Row
 from frostproof.properties.harness.programs.modes import MODES
 from frostproof.properties.harness.programs.script import script
 
-# Of what an aspect is looked at in the rows' programs.
+# Of what an aspect is looked at in most rows' programs.
 SUBJECTS: Dict[str, str] = {
     "gradient": "x_leaf",
     "identity": "x, out0",
+    "storage": "x, out0",
     "version": "x",
     "input grad_fn": "x",
     "backward": "outputs",
@@ -54,7 +55,7 @@ def fact_of(row: Row) -> Fact:
     aspect, mode = row.aspects[0], mode_of(row)
     later = mode.startswith(("func-vjp", "func-grad")) and aspect == "value"  # after the gradient
     subject = SUBJECTS.get(aspect, "out1" if later else "out0")
-    return Fact(aspect, subject, row.sentence, scene=row.scene)
+    return Fact(aspect, row.subject or subject, row.sentence, scene=row.scene)
 
 
 def program_of(row: Row) -> str:
@@ -88,33 +89,40 @@ def draft_of(row: Row, seen: Dict[str, str]) -> str:
     )
 
 
+def _table(rows: Sequence[Row], last: str) -> List[str]:
+    """Rows as a table; last: the name of its last column."""
+    lines = [
+        f"| row | mode | what goes wrong | shown on | absent on | {last} |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = (
+            *(row.ident, mode_of(row), row.sentence),
+            *(_versions(row.shown), _versions(row.absent), row.apart or row.issue),
+        )
+        lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
+    return lines
+
+
 def listed() -> str:
     """The list of the rows as Markdown, in their order."""
-    shown = sum(bool(row.shown) for row in ROWS)
+    counted, apart = [row for row in ROWS if not row.apart], [row for row in ROWS if row.apart]
     text = textwrap.fill(
-        f"{len(ROWS)} rows of `harness/programs/defects.py`, {shown} of them measured to show on some "
-        "torch, tried in each run where they were measured. This page is written by "
+        f"{len(counted)} defects that `harness/programs/defects.py` and its neighbours have rows of, "
+        "tried in each run where they were measured. This page is written by "
         "`python -m frostproof.properties.hunt --known --output FOLDER` (as `known.md`), which "
         "writes the program and the draft of a report of each row as well. What is documented to be "
         "otherwise is in [programs.md](programs.md#documented-to-be-otherwise), and is not counted.",
         100,
         break_on_hyphens=False,
     )
-    lines = [
-        "# Known defects of the modes",
-        "",
-        text,
-        "",
-        "| row | mode | what goes wrong | shown on | absent on | upstream |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in ROWS:
-        cells = (
-            *(row.ident, mode_of(row), row.sentence),
-            *(_versions(row.shown), _versions(row.absent), row.issue),
-        )
-        lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(
+        [
+            *("# Known defects of the modes", "", text, "", *_table(counted, "upstream"), ""),
+            *("## Not counted", "", "Of these a maintainer of torch may say that they are none.", ""),
+            *(*_table(apart, "why"), ""),
+        ]
+    )
 
 
 def write(folder: Path, pythons: Sequence[str], jobs: int) -> Dict[str, Dict[str, str]]:
