@@ -68,6 +68,13 @@ def writes_of_another() -> Condition:
     )
 
 
+def several_writes() -> Condition:
+    """More than one statement writes."""
+    return lambda program: (
+        sum(bool(each.record and each.record.writes) for each, _ in program.walk()) > 1
+    )
+
+
 def scalars() -> Condition:
     """Some tensor is of no dimensions: an input, a sum, or an element."""
     made = has("total", "select", "one_of_unbind", "unbind", "squeeze")
