@@ -68,17 +68,25 @@ def writes_of_another() -> Condition:
     )
 
 
-def several_writes() -> Condition:
-    """More than one statement writes."""
-    return lambda program: (
-        sum(bool(each.record and each.record.writes) for each, _ in program.walk()) > 1
-    )
+def two_inputs_written() -> Condition:
+    """Two inputs are written to by their names."""
+
+    def holds(program: Program) -> bool:
+        names, written = {each.name for each in program.inputs}, set()
+        for each, _ in program.walk():
+            if each.record is not None and each.record.writes:
+                written |= {each.operands[place] for place in each.record.writes}
+        return len(names & written) > 1
+
+    return holds
 
 
 def scalars() -> Condition:
-    """Some tensor is of no dimensions: an input, a sum, or an element."""
-    made = has("total", "select", "one_of_unbind", "unbind", "squeeze")
-    return lambda program: any(each.shape == () for each in program.inputs) or made(program)
+    """Some float64 tensor is of no dimensions: an input or a sum."""
+    made = has("total")
+    return lambda program: (
+        made(program) or any(each.shape == () and each.dtype == "float64" for each in program.inputs)
+    )
 
 
 def input_kinds(*kinds: str) -> Condition:

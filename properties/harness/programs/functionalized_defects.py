@@ -2,6 +2,7 @@
 
 from typing import Sequence
 
+from frostproof.properties.harness.programs.compare import ZEROS
 from frostproof.properties.harness.programs.conditions import (
     OFF,
     VIEWS,
@@ -11,7 +12,7 @@ from frostproof.properties.harness.programs.conditions import (
     input_kinds,
     inside,
     scalars,
-    several_writes,
+    two_inputs_written,
     writes_of_another,
 )
 from frostproof.properties.harness.programs.defect_row import (
@@ -138,7 +139,7 @@ ROWS: Sequence[Row] = (
         "zeros-for-no-gradient",
         "an input that is written to and not used by the loss has a gradient of zeros, in eager none",
         FUNCTIONALIZED,
-        ("gradient",),
+        (ZEROS,),
         has("write"),
         program("live result", do("mul_", "y", ""), do("double")),
         issue="pytorch/pytorch#131794; pytorch/pytorch#186355 would mend it",
@@ -150,7 +151,10 @@ ROWS: Sequence[Row] = (
         "gradient",
         FUNCTIONALIZED,
         ("gradient", *GRAPH),
-        both(has("requires_grad_", "set_requires_grad"), either(has(*VIEWS), input_kinds(*ALIASES))),
+        both(
+            both(has("requires_grad_", "set_requires_grad"), has("write")),
+            either(has(*VIEWS), input_kinds(*ALIASES)),
+        ),
         program("frozen", do("flat"), do("mul_", "a", ""), do("requires_grad_", "x", "")),
         issue="no upstream report was found",
         subject="x",
@@ -322,7 +326,7 @@ ROWS: Sequence[Row] = (
         "that requires grad gets the other's values",
         FUNCTIONALIZED,
         ("input value", "value", *GRAPH),
-        several_writes(),
+        two_inputs_written(),
         program("frozen result", do("add_", "x", ""), do("mul_", "y", ""), returns="x"),
         subject="y",
         issue="no upstream report was found",

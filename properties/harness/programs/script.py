@@ -4,6 +4,7 @@ import textwrap
 from typing import List
 
 from frostproof.properties.harness.hunting.source import Fact
+from frostproof.properties.harness.programs.compare import ZEROS
 from frostproof.properties.harness.programs.modes import MODES
 from frostproof.strategies.programs import INDENT, OF_MODULE, Program
 
@@ -41,7 +42,7 @@ _ONE = {
     "input flags": "({0}.requires_grad, {0}.is_leaf, {0}.grad_fn is not None)",
     "input grad_fn": "{0}.grad_fn is before",
     "version": "{0}._version != before",
-    "gradient": "None if {0}.grad is None else {0}.grad.tolist()",
+    **dict.fromkeys(("gradient", ZEROS), "None if {0}.grad is None else {0}.grad.tolist()"),
     "identity": "{0} is {1}",
     "storage": "{0}.untyped_storage().data_ptr() == {1}.untyped_storage().data_ptr()",
 }
@@ -110,6 +111,7 @@ def _look(program: Program, fact: Fact, device: str, several: bool) -> List[str]
         "backward",
         "backward accepts",
         "gradient",
+        ZEROS,
         "fired",
         "write",
         "write version",
@@ -121,7 +123,7 @@ def _look(program: Program, fact: Fact, device: str, several: bool) -> List[str]
         lines.append(f"said(lambda: {first}.mul_(2))")
     if fact.aspect in ("backward", "backward accepts"):
         return [*lines, "return said(lambda: weighed(outs).backward())"]
-    if fact.aspect in ("gradient", "fired"):
+    if fact.aspect in ("gradient", ZEROS, "fired"):
         lines += [
             "loss = weighed(outs)",
             "if isinstance(loss, torch.Tensor):",
