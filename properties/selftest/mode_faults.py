@@ -1,7 +1,7 @@
 """Is a fault in one mode noticed? ``python -m frostproof.properties.selftest.mode_faults [NAME...]``.
 
 For each mode and each fault seeded in just that mode, and each seed, the law of programs draws
-as many programs as the default run does (of modes outside it, a sample of what the nightly
+as many programs as the default run does (of modes outside it, as many as the nightly
 profile draws), and stops at the first difference that is no known defect. The program that shows
 it is tried without the fault too: only where it agrees then has the fault been caught.
 """
@@ -27,7 +27,7 @@ from frostproof.properties.test_programs import CHEAP_MODES
 from frostproof.strategies.programs import Program, programs
 
 DEFAULT = 15  # programs a mode in the default profile: part(4, 5) of its 60 examples
-SAMPLE = 40  # programs a mode of those that only the nightly profile runs: it draws 100
+SAMPLE = 100  # programs a mode of those that only the nightly profile runs, as many as it draws
 SOURCE = Programs()  # the hunt's: the first call and one more
 
 

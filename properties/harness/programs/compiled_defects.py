@@ -247,20 +247,18 @@ ROWS: Sequence[Row] = (
     ),
     Row(
         "changed-view-reaches-the-compiler",
-        "what eager lets pass and refuses to be asked for its grad_fn, such as a view made in "
-        "inference_mode whose base has changed, cannot be compiled",
+        "a view whose base was changed as eager does not allow of its kind, such as one of unbind: the "
+        "compiler asks for its grad_fn, and fails",
         ("compile-",),
         ("error",),
         both(either(has(*VIEWS), input_kinds(*SEEN)), has("write", "metadata", "detach_")),
-        program("live", do("flat"), do("t_", "x", "")),
+        program("result", do("unbind", "x", "ab"), do("t_", "x", ""), returns="b"),
         head=(
             "InternalTorchDynamoError: RuntimeError: A view was created in",
             "InternalTorchDynamoError: RuntimeError: Output N of",
             "RuntimeError: A view was created in no_grad mode",
         ),
-        scene="inference",
         shown=("2.13", "2.14"),
-        absent=("2.4", "2.8"),
         issue="pytorch/pytorch#113793",
     ),
     Row(

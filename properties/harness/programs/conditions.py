@@ -81,6 +81,11 @@ def two_inputs_written() -> Condition:
     return holds
 
 
+def returns_several() -> Condition:
+    """More than one tensor is returned."""
+    return lambda program: len(program.returns) > 1
+
+
 def scalars() -> Condition:
     """Some float64 tensor is of no dimensions: an input or a sum."""
     made = has("total")

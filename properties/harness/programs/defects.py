@@ -9,6 +9,7 @@ from typing import Sequence
 import torch
 
 from frostproof.properties.harness.defects.known import version_tuple
+from frostproof.properties.harness.hunting.source import Fact
 from frostproof.properties.harness.programs import compiled_defects, functionalized_defects
 from frostproof.properties.harness.programs.conditions import (
     OFF,
@@ -29,6 +30,8 @@ from frostproof.properties.harness.programs.defect_row import (
     program,
 )
 from frostproof.strategies.programs import Program, Statement
+
+CALLS = ("no_grad", "inference")  # scenes in which a call is made otherwise
 
 ROWS: Sequence[Row] = (
     *compiled_defects.ROWS,
@@ -292,14 +295,18 @@ def ends(program: Program, mode: str) -> bool:
     return any(row.ends and mode.startswith(row.modes) and row.condition(program) for row in ROWS)
 
 
-def covered(program: Program, mode: str, aspect: str, head: str = "") -> str:
+def covered(program: Program, mode: str, fact: Fact) -> str:
     """The id of the first row that covers a difference; "" where none does.
 
-    A row covers nothing on a torch where it was measured not to show.
+    A row covers nothing on a torch where it was measured not to show, and where it shows in a
+    call under no_grad or inference_mode nothing in other calls.
     """
     now = ".".join(map(str, version_tuple(str(torch.__version__))))
     for row in ROWS:
-        if aspect in row.aspects and mode.startswith(row.modes) and now not in row.absent:
-            if (aspect != "error" or head.startswith(row.head)) and row.condition(program):
-                return row.ident
+        if fact.aspect not in row.aspects or not mode.startswith(row.modes) or now in row.absent:
+            continue
+        if row.scene in CALLS and fact.scene != row.scene:
+            continue
+        if (fact.aspect != "error" or fact.head.startswith(row.head)) and row.condition(program):
+            return row.ident
     return ""

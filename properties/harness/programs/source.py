@@ -34,7 +34,7 @@ def facts_of(
     new, rows = [], []
     for each in judge.judge(program, mode, scenes):
         fact = fact_of(each)
-        row = defects.covered(program, mode, fact.aspect, fact.head)
+        row = defects.covered(program, mode, fact)
         if row:
             rows.append(row)
         else:
@@ -105,7 +105,7 @@ class Programs:
         return simplify.contains(case, skeleton)
 
     def covered(self, case: Program, mode: str, fact: Fact) -> str:
-        return defects.covered(case, mode, fact.aspect, fact.head)
+        return defects.covered(case, mode, fact)
 
     def lighter(self, mode: str) -> List[str]:
         """Modes of one family, those with less in them first."""
