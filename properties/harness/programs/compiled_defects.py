@@ -11,6 +11,7 @@ from frostproof.properties.harness.programs.conditions import (
     input_kinds,
     inside,
     read_before_write,
+    writes_of_another,
 )
 from frostproof.properties.harness.programs.defect_row import (
     ALIASES,
@@ -149,7 +150,7 @@ ROWS: Sequence[Row] = (
         "the .grad of a result is taken for None inside the compiled function",
         (*FUNCTIONALIZED, "compile-eager"),
         ("structure", *GRAPH, "shape", "value"),
-        has("read_grad"),
+        has("read_grad", "if_no_grad"),
         program("live", do("double"), do("read_grad", "a", "b"), returns="b"),
         issue="nearest: pytorch/pytorch#117184",
     ),
@@ -210,6 +211,17 @@ ROWS: Sequence[Row] = (
         shown=("2.8", "2.13"),
         absent=("2.4", "2.14"),
         issue="no upstream report was found",
+    ),
+    Row(
+        "data-written-with-what-is-live",
+        "a = x.data and a.add_(x): a requires grad in eager, and not when compiled",
+        ("compile-",),
+        ("gradient", *GRAPH),
+        both(has("data"), writes_of_another()),
+        program("live", do("data"), do("add_other_", "ax", "")),
+        shown=("2.8", "2.13", "2.14"),
+        issue="no upstream report was found",
+        subject="x",
     ),
     Row(
         "detach-beside-a-written-alias",

@@ -52,6 +52,17 @@ ROWS: Sequence[Row] = (
         issue="nearest: pytorch/pytorch#195357, of results beside it",
     ),
     Row(
+        "inductor-gives-the-input-itself",
+        "x * 1 compiled by inductor is x itself, or shares its memory: a write to it reaches x",
+        ("compile-inductor",),
+        ("storage", "identity", "write", "write version"),
+        has("times_one", "plus_zero"),
+        program("live", do("times_one")),
+        shown=("2.14",),
+        absent=("2.4", "2.8", "2.13"),
+        issue="no upstream report was found; with inductor-drops-a-detach it may have one cause",
+    ),
+    Row(
         "scalar-write-lost",
         "x.mul_(2) of a float64 input of no dimensions is lost: x is as it was",
         FUNCTIONALIZED,
