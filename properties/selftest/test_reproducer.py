@@ -25,6 +25,7 @@ from frostproof.properties.harness.core.bits import read_bits
 from frostproof.properties.harness.core.checks import LawBroken
 from frostproof.properties.harness.defects.known import applying
 from frostproof.properties.harness.reproducer.case import Case
+from frostproof.properties.harness.reproducer.closing import Tape
 from frostproof.properties.harness.reproducer.recording import MACHINE, RecordedData, Recorder
 from frostproof.properties.harness.reproducer.replay import (
     Own,
@@ -32,9 +33,9 @@ from frostproof.properties.harness.reproducer.replay import (
     outcome,
     own_end,
     play,
+    written,
 )
 from frostproof.properties.harness.reproducer.statements import TooLong, every
-from frostproof.properties.harness.reproducer.tape import Tape
 from frostproof.properties.harness.session import axes
 from frostproof.properties.selftest import PACKAGE, ROOT
 from frostproof.properties.selftest.programs import sample
@@ -178,7 +179,8 @@ def test_programs_of_healthy_examples_end_well(test: str) -> None:
             for end in ends if len(ends) < 4 else [*ends[:2], *ends[-2:]]:
                 for each in ends:  # where a law fails, only the assertion that failed is written
                     each.closes, each.pure = each is end, each is not end
-                for _, text, why in candidates(tape, end, case):
+                for kept in candidates(tape, end):
+                    text, why = written(tape, kept, case)
                     said = None if why else outcome(text)
                     # another error makes a program that is thrown away
                     assert said is None or not own_end(said, text), f"{said}\n{case}\n{text}"
@@ -241,7 +243,7 @@ def test_gated_nets_are_written_out() -> None:
     tape = Tape(Own(law), every=True)
     assert play(law, case, tape) is None
     end = [each for each in every(tape.root.body) if each.closes][-1]
-    program = next(text for _, text, _ in candidates(tape, end, case) if text)
+    program = next(filter(None, (written(tape, kept, case)[0] for kept in candidates(tape, end))))
     assert "a0 = torch.nn.Parameter(torch.tensor([" in program
     assert outcome(program) is None, program
 

@@ -3,10 +3,9 @@
 import ast
 import builtins
 import collections
-import dataclasses
-import importlib
 import inspect
 import math
+import sys
 import textwrap
 import types
 from functools import cache
@@ -16,22 +15,23 @@ import torch
 
 from frostproof.properties.harness.core import bits
 from frostproof.properties.harness.reproducer.statements import Hole
-from frostproof.strategies.literals import FEW, numbers, shortest
+from frostproof.strategies.literals import FEW, numbers
 
-BUILTIN = builtins
+BRACKETS: Dict[Any, str] = {list: "[]", tuple: "()", set: "{}", frozenset: "{}"}
+PLAIN = (str, int, float, complex, type(None))
 MOST = 64  # numbers of a tensor that are written out where nothing else makes it
 
 
 class Known(int):
     """A whole number or truth value that a statement of the program gives."""
 
-    ref: Any
-    kind: Any
-
     def __new__(cls, value: int, ref: Any) -> "Known":
         made = int.__new__(cls, value)
         made.ref, made.kind = ref, type(value)
         return made
+
+    ref: Any
+    kind: Any
 
     def __repr__(self) -> str:
         return repr(self.kind(self))
@@ -40,6 +40,31 @@ class Known(int):
 
     def __format__(self, spec: str) -> str:
         return format(self.kind(self), spec)
+
+
+class Named:
+    """What is the same object wherever it comes from, None or a dtype, and its statement."""
+
+    def __init__(self, value: Any, ref: Any) -> None:
+        self.value, self.ref = value, ref
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.value, name)
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self.value == plain(other))
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.value)
+
+    def __repr__(self) -> str:
+        return repr(self.value)
 
 
 class Snapshot(bytes):
@@ -56,55 +81,27 @@ class Snapshot(bytes):
         except ValueError:
             return None
 
-    def numbers(self, other: Any) -> List[str]:
-        """Bits that came from nowhere, as code of such a list."""
-        if not isinstance(other, bytes) or self.listed(other) is None:
-            return [repr(other)]
-        made = bits.from_bits(other, self.shape, self.dtype)
-        if made.numel() > MOST and not any(other):
-            return [f"torch.zeros({self.shape}, dtype={self.dtype}).tolist()"]
-        if made.numel() > MOST:
-            return [Hole("bits that no tensor of the program has")]
-        return [numbers(made).replace("nan", 'float("nan")').replace("inf", 'float("inf")')]
 
-
-@dataclasses.dataclass
-class Named:
-    """An argument that is the same object wherever it comes from: None, a dtype; and its statement."""
-
-    value: Any
-    ref: Any
-
-
-class Iterated:
-    """What an iterator gives: to write it down would use it up."""
-
-    def __init__(self, iterator: Any) -> None:
-        self.values = list(iterator)
-
-
-def again(value: Any) -> Any:
-    """The argument itself, or what stands for it where it can be read only once."""
-    return Iterated(value) if isinstance(value, (filter, map, zip, types.GeneratorType)) else value
+def everywhere(value: Any) -> bool:
+    """Whether a value is the same object wherever it comes from."""
+    one = (type(None), int, type, torch.dtype, torch.device, torch.layout)
+    return isinstance(value, one) or (isinstance(value, (tuple, bytes)) and not value)
 
 
 def plain(value: Any) -> Any:
     """The value itself."""
     if isinstance(value, Named):
         return value.value
-    if isinstance(value, Iterated):
-        return iter(value.values)
     return value.kind(value) if isinstance(value, Known) else value
 
 
 def plain_deep(value: Any) -> Any:
     """The value itself, and what is inside a list, tuple, slice or dict."""
     if type(value) in (list, tuple, set):
-        if any(isinstance(each, (Named, Known, list, tuple, dict)) for each in value):
-            return type(value)(map(plain_deep, value))
-        return value
+        inside = [plain_deep(each) for each in value]
+        return value if all(map(lambda a, b: a is b, inside, value)) else type(value)(inside)
     if type(value) is dict:
-        return {key: plain_deep(each) for key, each in value.items()}
+        return {plain(key): plain_deep(each) for key, each in value.items()}
     if isinstance(value, slice):
         return slice(plain(value.start), plain(value.stop), plain(value.step))
     return plain(value)
@@ -112,26 +109,21 @@ def plain_deep(value: Any) -> Any:
 
 # names in public
 
-NAMESPACES = [
-    f"torch{name}"
-    for name in (
-        " .nn .nn.functional .optim .optim.lr_scheduler .autograd .autograd.forward_ad .nn.utils "
-        ".autograd.functional .nn.init .func .linalg .special .amp .fft .utils.checkpoint "
-        ".nn.utils.stateless .nn.utils.parametrize .nn.utils.rnn .nn.utils.parametrizations "
-        ".optim.swa_utils"
-    ).split(" ")
-]
+
+NAMESPACES = (
+    "torch torch.nn torch.nn.functional torch.optim torch.optim.lr_scheduler torch.autograd "
+    "torch.autograd.forward_ad torch.nn.utils torch.autograd.functional torch.nn.init torch.func "
+    "torch.linalg torch.special torch.amp torch.fft torch.utils.checkpoint torch.nn.utils.stateless "
+    "torch.nn.utils.parametrize torch.nn.utils.rnn torch.nn.utils.parametrizations "
+    "torch.optim.swa_utils"
+).split()
 
 
 @cache
 def _public() -> Dict[int, Tuple[str, Any]]:
     found: Dict[int, Tuple[str, Any]] = {}
     for name in NAMESPACES:
-        try:
-            module = importlib.import_module(name)
-        except ImportError:
-            continue
-        for key, value in vars(module).items():
+        for key, value in vars(sys.modules.get(name, torch)).items():
             owner = str(getattr(value, "__module__", None) or "torch")
             if key[0] != "_" and callable(value) and owner.startswith("torch"):
                 found.setdefault(id(value), (f"{name}.{key}", value))
@@ -153,8 +145,7 @@ def label(function: Any) -> str:
     if module == "builtins":
         return name
     if module.startswith("torch") and "<" not in name:
-        plainly = getattr(torch, name, None)
-        return f"torch.{name}" if plainly is not None else short(f"{module}.{name}")
+        return f"torch.{name}" if hasattr(torch, name) else short(f"{module}.{name}")
     return f"{module.lstrip('_')}.{name}"
 
 
@@ -263,14 +254,11 @@ def path_to(value: Any, owner: Any, names: Dict[str, str]) -> List[Any]:
             for key, entry in state.items() if isinstance(state, dict) else ():
                 if entry is value:
                     return [".state[", parameter, f"][{key!r}]"]
-    elif type(owner) in (list, tuple):
-        for place, each in enumerate(owner):
-            if each is value:
-                return [f"[{place}]"]
-    elif type(owner) in (dict, collections.OrderedDict):
-        for key, each in owner.items():
-            if each is value and isinstance(key, (str, int)):
-                return [f"[{literal(key, names)}]"]
+    pairs: Any = enumerate(owner) if type(owner) in (list, tuple) else ()
+    pairs = owner.items() if type(owner) in (dict, collections.OrderedDict) else pairs
+    for key, each in pairs:
+        if plain(each) is value and isinstance(key, (str, int)):
+            return [f"[{literal(key, names)}]"]
     return []
 
 
@@ -282,110 +270,78 @@ def literal(value: Any, names: Dict[str, str]) -> str:
     if isinstance(value, str):
         return repr(names.get(value, value))
     if isinstance(value, float):
-        text = repr(value)
-        return text if math.isfinite(value) else f'float("{text}")'
+        return repr(value) if math.isfinite(value) else f'float("{value}")'
     if isinstance(value, torch.device):
         return repr(str(value))
-    if value is None or isinstance(value, (bool, int, complex, torch.dtype, torch.memory_format)):
+    if isinstance(value, (*PLAIN, torch.dtype, torch.memory_format, torch.layout)):
         return repr(value)
-    if isinstance(value, (torch.layout, type(Ellipsis))):
-        return "..." if value is ... else repr(value)
+    if value is ...:
+        return "..."
     if isinstance(value, type):
         return label(value)
-    if isinstance(value, dict):
-        return (
-            "{" + ", ".join(f"{literal(k, names)}: {literal(v, names)}" for k, v in value.items()) + "}"
-        )
-    if isinstance(value, (list, tuple)):
-        inner = ", ".join(literal(each, names) for each in value)
-        return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' * (len(value) == 1)})"
     return Hole(f"a {type(value).__name__} comes from nothing that a program could call")
 
 
-def tensor_literal(value: torch.Tensor) -> str:
+def tensor_literal(value: torch.Tensor, most: int = MOST) -> str:
     """A tensor by its numbers."""
-    if value.layout is not torch.strided or value.numel() > MOST:
+    if value.layout is not torch.strided or value.numel() > most:
         return Hole(f"a tensor of shape {tuple(value.shape)} comes from nothing that it could call")
+    if value.grad_fn is not None:  # its numbers alone would be outside of the graph
+        return Hole("a tensor of a graph comes from nothing that it could call")
     dense = bits.from_bits(bits.read_bits(value), tuple(value.shape), value.dtype)
     made = f"torch.tensor({numbers(dense)}, dtype={value.dtype})"
-    return made if value.device.type == "cpu" else f'{made}.to("{value.device}")'
-
-
-def plain_tensor_code(value: Any) -> Optional[str]:
-    """A small tensor that is a leaf of contiguous values, as an expression; else None."""
-    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
-        return None
-    if value.numel() > FEW or not value.numel() or value.grad_fn is not None:
-        return None
-    if not value.is_contiguous():
-        return None
-    made = tensor_literal(value)
+    made = made if value.device.type == "cpu" else f'{made}.to("{value.device}")'
     if isinstance(value, torch.nn.Parameter):
         return f"nn.Parameter({made}{'' if value.requires_grad else ', requires_grad=False'})"
     return f"{made}.requires_grad_()" if value.requires_grad else made
 
 
-def number(value: float, dtype: torch.dtype) -> str:
-    """A number of a tensor as code."""
-    text = shortest(value, dtype) if isinstance(value, float) else repr(value)
-    return f'float("{text}")' if text.strip("-") in ("nan", "inf") else text
+def is_plain(value: Any) -> bool:
+    """Whether a value is a small leaf of contiguous values, which its numbers make again."""
+    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+        return False
+    return 0 < value.numel() <= FEW and value.grad_fn is None and value.is_contiguous()
 
 
 # classes of the law's file
 
 
-class _Bare(ast.NodeTransformer):
-    """Without annotations and docstrings."""
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:
-        self.generic_visit(node)
-        node.returns = None
-        for each in (*node.args.args, *node.args.kwonlyargs):
-            each.annotation = None
-        return self.without_docstring(node)
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> Any:
-        self.generic_visit(node)
-        return self.without_docstring(node)
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> Any:
-        if node.value is None:
-            return None
-        return ast.copy_location(ast.Assign([node.target], node.value), node)
-
-    @staticmethod
-    def without_docstring(node: Any) -> Any:
-        if ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
+def _bare(node: Any) -> Any:
+    """A statement without the annotation of what it assigns."""
+    if not isinstance(node, ast.AnnAssign) or node.value is None:
         return node
+    return ast.copy_location(ast.Assign([node.target], node.value), node)
 
 
 def definition(thing: Any, seen: Tuple[Any, ...] = ()) -> Optional[str]:
     """The source of a class or function in plain torch, and of what it needs; None: it needs more."""
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(thing)))
+        tree: Any = ast.parse(textwrap.dedent(inspect.getsource(thing)))
     except (OSError, TypeError, SyntaxError):
         return None
-    tree = ast.fix_missing_locations(_Bare().visit(tree))
     scope = vars(inspect.getmodule(thing) or builtins)
+    bound, read = {"torch", "nn"}, {""}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            told = ast.get_docstring(node) is not None
+            node.body = [_bare(each) for each in node.body[told:]] or [ast.Pass()]
+        for name in ("returns", "annotation"):
+            if hasattr(node, name) and not isinstance(node, ast.AnnAssign):
+                setattr(node, name, None)
+    for node in ast.walk(tree):
+        bound.add(str(getattr(node, "name", getattr(node, "arg", ""))))
+        if isinstance(node, ast.Name):
+            (read if isinstance(node.ctx, ast.Load) else bound).add(node.id)
     before: List[str] = []
-    bound = {
-        node.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }
-    bound |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
-    bound |= {node.name for node in ast.walk(tree) if hasattr(node, "name")}
-    for name in sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - bound):
-        if name in ("torch", "nn") or (name not in scope and hasattr(builtins, name)):
-            continue
-        value = scope.get(name)
-        if inspect.isclass(value) or inspect.isfunction(value):
+    for name in sorted(read - bound):
+        value = scope.get(name, getattr(builtins, name, None))
+        needed: Optional[str] = None
+        if name not in scope or isinstance(value, types.ModuleType):
+            needed = "" if value is not None else None
+        elif inspect.isclass(value) or inspect.isfunction(value):
             needed = None if value in seen else definition(value, (*seen, thing))
         elif isinstance(value, (int, float, str, tuple, list, dict)):
             needed = f"{name} = {value!r}"
-        else:
-            needed = "" if isinstance(value, types.ModuleType) else None
         if needed is None:
             return None
         before += [needed] if needed else []

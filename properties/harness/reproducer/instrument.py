@@ -40,20 +40,16 @@ class Instrument(ast.NodeTransformer):
         return ast.copy_location(made, node)
 
     def visit_Call(self, node: ast.Call) -> Any:
-        if isinstance(node.func, ast.Name):
-            scoped = node.func.id not in ("eval", "exec") or len(node.args) > 1
-            if node.func.id in LEFT_ALONE or not scoped:
-                return node
         function = node.func
-        more = {"rest": [self.side(self.visit(each)) for each in node.args], "keywords": node.keywords}
+        if isinstance(function, ast.Name):
+            scoped = function.id not in ("eval", "exec") or len(node.args) > 1
+            if function.id in LEFT_ALONE or not scoped:
+                return node
+        more = {"rest": list(map(self.visit, node.args)), "keywords": node.keywords}
         for keyword in node.keywords:
-            value = self.visit(keyword.value)
-            keyword.value = value if keyword.arg is None else self.side(value)
+            keyword.value = self.visit(keyword.value)
         if isinstance(function, ast.Attribute) and not self.mangled(function.attr):
-            owner = self.visit(function.value)
-            if isinstance(owner, ast.Name):
-                owner = self.side(owner)
-            return self.tell(node, "method", owner, function.attr, **more)
+            return self.tell(node, "method", self.visit(function.value), function.attr, **more)
         return self.tell(node, "call", self.visit(function), **more)
 
     @staticmethod
@@ -64,8 +60,7 @@ class Instrument(ast.NodeTransformer):
         self.generic_visit(node)
         if not isinstance(node.ctx, ast.Load) or self.mangled(node.attr):
             return node
-        owner = self.side(node.value) if isinstance(node.value, ast.Name) else node.value
-        return self.tell(node, "attribute", owner, node.attr)
+        return self.tell(node, "attribute", node.value, node.attr)
 
     def visit_Subscript(self, node: ast.Subscript) -> Any:
         self.generic_visit(node)
@@ -97,23 +92,7 @@ class Instrument(ast.NodeTransformer):
         if len(node.ops) > 1:
             return node
         operator = OPERATORS[type(node.ops[0])]
-        sides = [self.side(node.left), self.side(node.comparators[0])]
-        return self.tell(node, "compare", operator, *sides)
-
-    def side(self, node: Any) -> Any:
-        """An operand or argument whose value may be None and yet come from somewhere."""
-        if isinstance(node, (ast.Constant, ast.Starred, ast.Lambda)):
-            return node
-        if isinstance(node, ast.Name):
-            return self.tell(node, "variable", node.id, node)
-        return self.tell(node, "side", node)
-
-    def visit_Dict(self, node: ast.Dict) -> Any:
-        self.generic_visit(node)
-        if None in node.keys:
-            return node
-        node.values = [self.side(each) for each in node.values]
-        return self.tell(node, "dictionary", node)
+        return self.tell(node, "compare", operator, node.left, node.comparators[0])
 
     def visit_BoolOp(self, node: ast.BoolOp) -> Any:
         self.generic_visit(node)
@@ -152,14 +131,7 @@ class Instrument(ast.NodeTransformer):
     def visit_AnnAssign(self, node: ast.AnnAssign) -> Any:
         if node.value is None:
             return node
-        node.annotation = ast.Constant(None)
-        node.value = self.visit(node.value)
-        if isinstance(node.target, ast.Name):
-            node.value = self.tell(node.value, "name", node.target.id, node.value)
-            return node
-        if isinstance(node.target, (ast.Attribute, ast.Subscript)):
-            return self.stored(node.target, node.value, node)
-        return node
+        return self.visit_Assign(ast.copy_location(ast.Assign([node.target], node.value), node))
 
     def visit_Assign(self, node: ast.Assign) -> Any:
         node.value = self.visit(node.value)
@@ -172,8 +144,6 @@ class Instrument(ast.NodeTransformer):
             return self.stored(target, node.value, node)
         elif isinstance(target, (ast.Tuple, ast.List)):
             names = [each.id if isinstance(each, ast.Name) else "-" for each in target.elts]
-            if isinstance(node.value, ast.Tuple) and len(node.value.elts) == len(names):
-                node.value.elts = [self.side(each) for each in node.value.elts]
             node.value = self.tell(node.value, "name_each", " ".join(names), node.value)
             later: List[Any] = []
             for place, each in enumerate(target.elts):
@@ -243,8 +213,7 @@ def instrumented(wanted: Callable[[FunctionType], bool], tape: Any) -> Iterator[
         for function in functions:
             code = function.__code__
             pairs = _codes(code.co_filename).get((code.co_name, code.co_firstlineno), [])
-            same = [two for one, two in pairs if one.co_code == code.co_code and _alike(one, code)]
-            same = same or [two for _, two in pairs if len(pairs) == 1]
+            same = [two for one, two in pairs if len(pairs) == 1 or _alike(one, code)]
             if same and same[0].co_freevars == code.co_freevars:
                 changed.append((function, code))
                 function.__code__ = same[0]
@@ -259,4 +228,5 @@ def instrumented(wanted: Callable[[FunctionType], bool], tape: Any) -> Iterator[
 def _alike(one: CodeType, other: CodeType) -> bool:
     """Whether two code objects of one place are the same function."""
     plain = [[c for c in code.co_consts if not isinstance(c, CodeType)] for code in (one, other)]
-    return repr(plain[0]) == repr(plain[1]) and one.co_names == other.co_names
+    facts = [(code.co_code, code.co_names) for code in (one, other)]
+    return repr(plain[0]) == repr(plain[1]) and facts[0] == facts[1]

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import itertools
 import os
 import sys
 import warnings
@@ -13,40 +12,33 @@ import pytest
 import torch
 
 from frostproof.properties.harness.core.checks import LawBroken
-from frostproof.properties.harness.reproducer import closing, facts
+from frostproof.properties.harness.reproducer import facts
 from frostproof.properties.harness.reproducer.case import Case
+from frostproof.properties.harness.reproducer.closing import Tape
 from frostproof.properties.harness.reproducer.instrument import instrumented
 from frostproof.properties.harness.reproducer.statements import (
     Hole,
-    Program,
     Slice,
     Statement,
     TooLong,
     Unwritable,
+    blocks,
     every,
 )
-from frostproof.properties.harness.reproducer.tape import Tape
-
-assert closing is not None  # it says what the checks are in a program
+from frostproof.properties.harness.reproducer.text import Program
 
 # Of the package, what is silent: only its values count.
-QUIET = (
-    "frostproof.properties.harness.core.bits",
-    "frostproof.properties.harness.core.law",
-    "frostproof.properties.harness.reference.oracle",
-    "frostproof.properties.harness.reference.update_rules",
-    "frostproof.properties.harness.reproducer.",
-    "frostproof.properties.harness.machine.",
-    "frostproof.properties.harness.session.",
-    "frostproof.properties.harness.report.",
-    "frostproof.properties.harness.own.",
-    "frostproof.properties.harness.defects.known",
-    "frostproof.properties.selftest.",
-    "frostproof.strategies.capabilities",
-    "frostproof.strategies.digits",
-    "frostproof.strategies.literals",
-    "frostproof.strategies.network_code",
-    "frostproof.strategies.tensor_code",
+QUIET = tuple(
+    f"frostproof.{name}"
+    for name in (
+        "properties.harness.core.bits properties.harness.core.law properties.harness.core.own_warnings "
+        "properties.harness.reference.oracle "
+        "properties.harness.reference.update_rules properties.harness.reproducer. "
+        "properties.harness.machine. properties.harness.session. properties.harness.report. "
+        "properties.harness.own. properties.harness.defects.known properties.selftest. "
+        "strategies.capabilities strategies.digits strategies.literals strategies.network_code "
+        "strategies.tensor_code"
+    ).split()
 )
 
 
@@ -69,19 +61,12 @@ class Own:
     def __init__(self, law: Any) -> None:
         self.files: Dict[str, bool] = {}
         folder = os.path.dirname(law.__code__.co_filename)
-        quiet = []
         for name, module in list(sys.modules.items()):
             path = getattr(module, "__file__", None) or ""
             if name.startswith("frostproof."):
-                told = not any(
-                    name == each or (each[-1] == "." and name.startswith(each)) for each in QUIET
-                )
-                self.files.setdefault(path, told)
-                quiet += [] if told else [path]
+                self.files[path] = self.files.get(path, True) and not name.startswith(QUIET)
             elif path and os.path.dirname(path) == folder:
                 self.files.setdefault(path, "conftest" not in path)
-        for path in quiet:
-            self.files[path] = False
         self.files[law.__code__.co_filename] = True
 
     def __call__(self, thing: Any) -> bool:
@@ -102,14 +87,24 @@ def arguments(case: Case) -> Dict[str, Any]:
     return values
 
 
-def play(law: Any, case: Case, tape: Tape) -> Optional[BaseException]:
-    """Run one example; what it raised."""
-    own = tape.own
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """What runs inside begins with gradients on, and leaves modes, hooks and warnings as they were."""
     hook, mode = sys.excepthook, torch.is_grad_enabled()
     torch.set_grad_enabled(True)
     try:
-        with instrumented(own, tape), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            yield
+    finally:
+        sys.excepthook = hook
+        torch.set_grad_enabled(mode)
+
+
+def play(law: Any, case: Case, tape: Tape) -> Optional[BaseException]:
+    """Run one example; what it raised."""
+    try:
+        with alone(), instrumented(tape.own, tape):
             try:
                 history(case) if case.values.get("events") else law(**arguments(case))
             except LawBroken:
@@ -117,9 +112,6 @@ def play(law: Any, case: Case, tape: Tape) -> Optional[BaseException]:
                 raise
     except (Exception, TooLong, pytest.skip.Exception) as problem:
         return problem
-    finally:
-        sys.excepthook = hook
-        torch.set_grad_enabled(mode)
     return None
 
 
@@ -138,18 +130,13 @@ def outcome(text: str) -> Optional[str]:
 
     It runs in this process, because a torch that was broken by hand is broken only here.
     """
-    hook, mode = sys.excepthook, torch.is_grad_enabled()
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with alone(), contextlib.redirect_stderr(io.StringIO()):
             exec(compile(text, "<reproducer>", "exec"), {"__name__": "__main__"})
     except SystemExit as ended:
         return None if not ended.code else str(ended.code)
     except (Exception, pytest.skip.Exception) as raised:
         return f"{type(raised).__name__}: {raised}"
-    finally:
-        sys.excepthook = hook
-        torch.set_grad_enabled(mode)
     return None
 
 
@@ -177,23 +164,19 @@ def found_by(law: Any, case: Case) -> Found:
 
 def marks(tape: Tape) -> Dict[str, str]:
     """The parameters that the closing assertion speaks of."""
-    if tape.closed is None:
-        return {}
-    word = "moved" if getattr(tape.failed, "relation", "") in ("same bits", "moved") else "named"
-    waiting, seen = tape.closed.refs(), []
+    moved = getattr(tape.failed, "relation", "") in ("same bits", "moved")
+    waiting, seen = tape.closed.refs() if tape.closed else [], []
     while waiting:
-        ref = waiting.pop()
-        seen.append(ref)
-        waiting += [] if ref.statement.source else ref.statement.refs()
+        seen.append(waiting.pop())
+        waiting += seen[-1].statement.refs()
     found: Dict[str, str] = {}
     for module, own in tape.modules:
-        places = {id(part): place for part, place in facts.places(module)}
+        places = {id(part): own.path + place for part, place in facts.places(module)}
         for name, parameter in module.named_parameters():
-            place = own.at(places[id(parameter)]).path
-            for ref in seen:
-                if ref.statement is own.statement and ref.path.startswith(place):
-                    exact = word == "moved" and ref.path == place
-                    found[name] = "moved" if exact else found.get(name, "named")
+            place = places[id(parameter)]
+            paths = [ref.path for ref in seen if ref.statement is own.statement]
+            if any(path.startswith(place) for path in paths):
+                found[name] = "moved" if moved and place in paths else "named"
     return found
 
 
@@ -220,37 +203,24 @@ def recorded(tape: Tape, law: Any, case: Case) -> Tuple[str, str]:
     return shortest(tape, end, case, raised)
 
 
-def candidates(
-    tape: Tape, end: Statement, case: Case, raised: bool = False
-) -> Iterator[Tuple[Set[int], str, str]]:
-    """(what is kept, the program, why there is none) for one end: the shorter ones first.
-
-    Where the law holds each of them ends well.
-    """
-    place = {id(each): number for number, each in enumerate(every(tape.root.body))}
-    cases = (place.get(id(each), len(place)) for each in tape.cases)
-    last = max((number for number in cases if number < place[id(end)]), default=0)
-    ends = [end, *(each for each in tape.triggers if place[id(each)] <= place[id(end)])]
-    for whole, since in dict.fromkeys([(False, last), (False, 0), (True, 0)]):
-        kept = Slice(tape.root, ends, whole, since).kept
-        yield (kept, *written(tape, kept, case, raised))
-
-
-def everything(
-    tape: Tape, end: Statement, case: Case, raised: bool
-) -> Iterator[Tuple[Set[int], str, str]]:
-    """As a candidate: all that is made until the end, needed or not."""
+def candidates(tape: Tape, end: Statement) -> Iterator[Set[int]]:
+    """What to keep for one end, the shorter ones first: where the law holds each of them ends well."""
     order = list(every(tape.root.body))
-    order = order[: max(map(order.index, [end, *tape.triggers])) + 1]
+    place = {id(each): number for number, each in enumerate(order)}
+    before = [place[id(each)] for each in tape.cases if id(each) in place]
+    last = max((number for number in before if number < place[id(end)]), default=0)
+    ends = [end, *tape.triggers]
+    for whole, since in dict.fromkeys([(False, last), (False, 0), (True, 0)]):
+        yield Slice(tape.root, ends, whole, since).kept
+    order = order[: max(place[id(each)] for each in ends) + 1]
     if len(order) <= 300 and all(each.pure or writable(each) for each in order):
-        kept = {id(each) for each in order if writable(each)}
-        yield (kept, *written(tape, kept, case, raised))
+        yield {id(each) for each in order if writable(each)}  # all that is made, needed or not
 
 
-def written(tape: Tape, kept: Set[int], case: Case, raised: bool) -> Tuple[str, str]:
+def written(tape: Tape, kept: Set[int], case: Case, raised: bool = False) -> Tuple[str, str]:
     """(the program of these statements, why there is none)."""
     try:
-        return Program(tape.root, kept, case.headline()).text(hooked=raised), ""
+        return Program(tape.root, kept, case.headline(), raised).text(), ""
     except (Unwritable, SyntaxError) as problem:
         return "", str(problem)
 
@@ -258,8 +228,8 @@ def written(tape: Tape, kept: Set[int], case: Case, raised: bool) -> Tuple[str, 
 def shortest(tape: Tape, end: Statement, case: Case, raised: bool) -> Tuple[str, str]:
     """The shortest of the programs that end as the law did."""
     seen = ""
-    ways = (way(tape, end, case, raised) for way in (candidates, everything))
-    for kept, text, why in itertools.chain.from_iterable(ways):
+    for kept in candidates(tape, end):
+        text, why = written(tape, kept, case, raised)
         ends = None if why else outcome(text)
         if ends is None:
             seen = why or seen
@@ -271,15 +241,36 @@ def shortest(tape: Tape, end: Statement, case: Case, raised: bool) -> Tuple[str,
 
 
 def shortened(tape: Tape, case: Case, kept: Set[int], text: str, ends: str, raised: bool) -> str:
-    """Without what is made for nothing, where the program still ends so."""
+    """Without what is made for nothing or sets what is so already, where the program ends so still."""
     order = [each for each in every(tape.root.body) if id(each) in kept and not each.closes]
+    managers = [block.manager.statement for block in blocks(tape.root.body) if block.manager]
     for each in reversed(order):
         used = any(ref.statement is each for s in order if id(s) in kept for ref in s.refs())
-        if each.pure and not used:
+        used = used or each in managers
+        idle = each.idle and untouched(each, order)
+        if idle or (each.pure and not used):
             fewer, _ = written(tape, kept - {id(each)}, case, raised)
-            if fewer and outcome(fewer) == ends:
+            longer = not fewer or (idle and fewer.count("\n") >= text.count("\n"))
+            if not longer and outcome(fewer) == ends:
                 kept, text = kept - {id(each)}, fewer
     return text
+
+
+def untouched(statement: Statement, order: List[Statement]) -> bool:
+    """Whether what a statement sets is, before it, as it was made."""
+
+    def touched(each: Statement) -> Set[int]:
+        found = {id(ref.statement) for ref in each.refs()}
+        return found.union(*(touched(ref.statement) for ref in each.refs()))
+
+    mine, place = touched(statement), statement.parts[0].path
+    for each in order[: order.index(statement)]:
+        if not each.pure and touched(each) & mine:
+            there = each.parts[0].path if each.sets else ""
+            apart = not (there.startswith(place) or place.startswith(there))
+            if not each.sets or (each.sets == statement.sets and not apart):
+                return False
+    return True
 
 
 def writable(statement: Statement) -> bool:
