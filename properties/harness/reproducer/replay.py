@@ -17,13 +17,13 @@ from frostproof.properties.harness.reproducer.case import Case
 from frostproof.properties.harness.reproducer.closing import Tape
 from frostproof.properties.harness.reproducer.instrument import instrumented
 from frostproof.properties.harness.reproducer.statements import (
-    Hole,
     Slice,
     Statement,
     TooLong,
     Unwritable,
     blocks,
     every,
+    writable,
 )
 from frostproof.properties.harness.reproducer.text import Program
 
@@ -242,13 +242,13 @@ def shortest(tape: Tape, end: Statement, case: Case, raised: bool) -> Tuple[str,
 
 def shortened(tape: Tape, case: Case, kept: Set[int], text: str, ends: str, raised: bool) -> str:
     """Without what is made for nothing or sets what is so already, where the program ends so still."""
-    order = [each for each in every(tape.root.body) if id(each) in kept and not each.closes]
+    order = [each for each in every(tape.root.body) if id(each) in kept]
     managers = [block.manager.statement for block in blocks(tape.root.body) if block.manager]
     for each in reversed(order):
         used = any(ref.statement is each for s in order if id(s) in kept for ref in s.refs())
         used = used or each in managers
         idle = each.idle and untouched(each, order)
-        if idle or (each.pure and not used):
+        if idle or (each.pure and not used and not each.closes):
             fewer, _ = written(tape, kept - {id(each)}, case, raised)
             longer = not fewer or (idle and fewer.count("\n") >= text.count("\n"))
             if not longer and outcome(fewer) == ends:
@@ -271,12 +271,6 @@ def untouched(statement: Statement, order: List[Statement]) -> bool:
             if not each.sets or (each.sets == statement.sets and not apart):
                 return False
     return True
-
-
-def writable(statement: Statement) -> bool:
-    """Whether neither a statement nor what it refers to has a hole."""
-    holes = any(isinstance(part, Hole) for part in statement.parts)
-    return not holes and all(writable(ref.statement) for ref in statement.refs())
 
 
 def own_end(ends: str, text: str) -> bool:

@@ -119,6 +119,12 @@ def blocks(body: List[Any]) -> Iterator[Block]:
             yield from blocks(each.body)
 
 
+def writable(statement: Statement) -> bool:
+    """Whether neither a statement nor what it refers to has a hole."""
+    holes = any(isinstance(part, Hole) for part in statement.parts)
+    return not holes and all(writable(ref.statement) for ref in statement.refs())
+
+
 def acted_on(body: Iterable[Statement]) -> Set[int]:
     """Of what is written to, or asked to act, the statements that make it."""
     acting = (s.parts[0] for s in body if not s.pure and s.parts)
@@ -149,7 +155,7 @@ class Slice:
             reached = self.ancestors(s if s.mutates is None else Statement(s.mutates, False))
             touched = {key for key, each in reached.items() if not each.constant or key in acted}
             # what cannot be written may touch anything: without it the program would be another
-            if whole or not touched or self.unwritten(s):
+            if whole or not touched or not writable(s):
                 self.need(s)
             else:
                 actors.append((s, touched))
@@ -170,11 +176,6 @@ class Slice:
                 found[id(each)] = each
                 waiting += self.refers(each)
         return found
-
-    def unwritten(self, statement: Statement) -> bool:
-        """Whether a part of it, or of what it refers to, cannot be written."""
-        reached = [statement, *self.ancestors(statement).values()]
-        return any(isinstance(part, Hole) for each in reached for part in each.parts)
 
     def refers(self, statement: Statement) -> List[Statement]:
         found = [ref.statement for ref in statement.refs()]
