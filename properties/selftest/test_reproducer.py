@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from frostproof.properties import test_accumulation, test_histories
 from frostproof.properties.harness.core import law
 from frostproof.properties.harness.core.bits import read_bits
-from frostproof.properties.harness.core.checks import LawBroken
+from frostproof.properties.harness.core.checks import LawBroken, check_equal
 from frostproof.properties.harness.defects.known import applying
 from frostproof.properties.harness.reproducer.case import Case
 from frostproof.properties.harness.reproducer.closing import Tape
@@ -30,6 +30,7 @@ from frostproof.properties.harness.reproducer.recording import MACHINE, Recorded
 from frostproof.properties.harness.reproducer.replay import (
     Own,
     candidates,
+    found_by,
     outcome,
     own_end,
     play,
@@ -407,6 +408,41 @@ def test_a_program_shows_its_fault_and_nothing_else(fault: str, tmp_path: Path) 
         assert SMALLEST in facts["description"], facts["description"]
     if "MLP(" in facts["description"]:
         assert json.loads(facts["network"])["layers"]
+
+
+def hook_of_a_module() -> None:
+    net, seen = torch.nn.Linear(1, 1), []
+    net.register_forward_hook(lambda module, inputs, output: seen.append(output.requires_grad))
+    check_equal(len(seen), 1, "calls of the hook")
+
+
+def test_a_modules_hook_that_never_ran_is_written_out() -> None:
+    program = found_by(hook_of_a_module, Case("hook")).program
+    assert ".append(output.requires_grad)" in program, program
+    assert outcome(program.replace(" == 1 or", " == 0 or")) is None, program
+
+
+def first_steps() -> None:
+    parameter = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        loss = (parameter * 3).sum()
+        loss.backward()
+        return loss
+
+    parameter.requires_grad = True
+    optimizer.zero_grad()
+    optimizer.step(closure)
+    optimizer.step(closure)
+    check_equal(parameter.tolist(), [0.0], "the parameter")
+
+
+def test_what_is_so_already_is_not_set() -> None:
+    program = found_by(first_steps, Case("steps")).program
+    assert "requires_grad" not in program and program.count("    optimizer.zero_grad()") >= 1, program
+    assert "\noptimizer.zero_grad()" not in program, program
 
 
 def test_recording_keeps_the_last_draws() -> None:

@@ -315,6 +315,10 @@ class Calls(Operations):
                     pass
             return plain_deep(result)
         finally:
+            for each in every(
+                block.body
+            ):  # what is so already when it is called first need not be later
+                each.idle = False
             # what is made inside is not known outside, and what was given goes by another name
             self.kept.append(self.known)
             self.known = known
@@ -325,18 +329,21 @@ class Calls(Operations):
         for block in list(blocks(self.root.body)):
             if block.done or block.definition is None or block.owner is None:
                 continue
-            zeros, wanted = torch.zeros(1), len(inspect.signature(block.definition).parameters)
-            given: Any = (block.owner, (zeros,), (zeros,))[:wanted]
-            if isinstance(block.owner, torch.Tensor):
-                zeros = torch.zeros_like(block.owner.detach())
+            wanted = len(inspect.signature(block.definition).parameters)
+            zeros, owner = torch.zeros(1), block.owner
+            ways: List[Any] = [(owner, (zeros,), zeros), (owner, (zeros,), (zeros,))]
+            if isinstance(owner, torch.Tensor):
+                zeros = torch.zeros_like(owner.detach())
                 zeros.grad = torch.zeros_like(zeros)
-                given = (zeros,)
-            try:
-                self.inside(block, block.definition, given, {})
-            except Exception as problem:
-                reason = Hole(f"a hook that never ran: tried, it raised {type(problem).__name__}")
-                of_tensor = isinstance(block.owner, torch.Tensor)
-                block.body = [Statement([reason], False)] if of_tensor else []
+                ways = [(zeros,)]
+            for given in ways:
+                try:
+                    self.inside(block, block.definition, given[:wanted], {})
+                    break
+                except Exception as problem:
+                    reason = Hole(f"a hook that never ran: tried, it raised {type(problem).__name__}")
+                    of_tensor = isinstance(owner, torch.Tensor)
+                    block.body = [Statement([reason], False)] if of_tensor else []
 
     def described(self, code: Any, function: Any, values: Any, named: Dict[str, Any]) -> Any:
         """What a description builds: it prints itself; the same data once, while nothing changes it."""
