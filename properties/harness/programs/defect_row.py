@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Tuple, Union
 
+from frostproof.properties.harness.programs.compare import ZEROS
 from frostproof.properties.harness.programs.conditions import Condition, either, has, input_kinds
 from frostproof.strategies.programs import Input, Program, Statement
 
@@ -12,6 +13,7 @@ GRAPH = (
     "is_leaf",
     "grad_fn",
     "gradient",
+    ZEROS,
     "backward",
     "backward accepts",
     "input flags",
