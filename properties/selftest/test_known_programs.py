@@ -46,3 +46,17 @@ def test_a_program_shows_its_row(ident: str, tmp_path: Path) -> None:
     script = tmp_path / "program.py"
     script.write_text(known.program_of(row), encoding="utf-8")
     assert report.shown_on(script, sys.executable) == ("shown" if now in row.shown else "absent")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("print('E1127 [0/0] Traceback (most recent call last):', file=sys.stderr)", "shown"),
+        ("raise RuntimeError('no such thing')", "cannot run: RuntimeError: no such thing"),
+    ],
+    ids=["a traceback that torch logs", "a program that fails"],
+)
+def test_what_a_program_says_is_read(line: str, expected: str, tmp_path: Path) -> None:
+    script = tmp_path / "program.py"
+    script.write_text(f"import sys\n\n{line}\nsys.exit(1)\n", encoding="utf-8")
+    assert report.shown_on(script, sys.executable) == expected

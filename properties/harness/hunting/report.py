@@ -14,6 +14,7 @@ from frostproof.properties.harness.hunting.driver import counts, environment, li
 from frostproof.properties.harness.hunting.source import Find, Source, source_of
 
 SHOWN, ABSENT = 1, 0
+UNCAUGHT = re.compile(r"^Traceback", re.MULTILINE)  # torch logs others, each line with a mark
 
 
 def groups(folder: Path) -> List[Tuple[Find, int]]:
@@ -49,7 +50,7 @@ def shown_on(script: Path, python: str, limit: float = 120.0) -> str:
         return f"no answer in {limit:.0f} s"
     if done.returncode == ABSENT:
         return "absent"
-    if done.returncode == SHOWN and "Traceback" not in done.stderr:
+    if done.returncode == SHOWN and not UNCAUGHT.search(done.stderr):
         return "shown"
     if "INTERNAL ASSERT" in done.stderr:
         return "shown (an internal assertion)"

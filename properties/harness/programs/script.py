@@ -82,6 +82,9 @@ def _look(program: Program, fact: Fact, device: str, several: bool) -> List[str]
         lines.append(f"before = {subjects[0]}.{what}")
     if fact.aspect in ("error", "accepts", "internal"):
         inner = [call] if fact.scene not in SCENES else [SCENES[fact.scene], INDENT + call]
+        if fact.aspect == "internal":  # it may be made to fail as well
+            lines.remove("run = make(f)")
+            inner = ["run = make(f)", *inner]
         return [
             *lines,
             "try:",
