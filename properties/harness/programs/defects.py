@@ -43,6 +43,7 @@ ROWS: Sequence[Row] = (
         ("version", *GRAPH, "accepts", "error"),
         has("foreach_add_", "foreach_copy_", "foreach_both_"),
         program("frozen", do("foreach_add_", "x", ""), returns="x"),
+        shown=("2.0", *MEASURED),
         issue="pytorch/pytorch#191154 (open, of subclasses)",
     ),
     Row(
@@ -54,6 +55,7 @@ ROWS: Sequence[Row] = (
         has("write", "metadata", "detach_"),
         program("live", block("no_grad", do("mul_", "x", "")), returns="x"),
         head="RuntimeError: a",
+        shown=("2.0", *MEASURED),
         issue="nearest: pytorch/pytorch#90844",
     ),
     Row(
@@ -64,6 +66,7 @@ ROWS: Sequence[Row] = (
         has("transpose_", "t_"),
         program("frozen", do("transpose_", "x", ""), returns="x", shape=(2, 2)),
         head="RuntimeError: unsupported operation",
+        shown=("2.0", *MEASURED),
         issue="nearest: pytorch/torchdynamo#964",
     ),
     Row(
@@ -75,6 +78,7 @@ ROWS: Sequence[Row] = (
         inside((*OFF, "inference_mode"), *VIEWS),
         program("live", block("no_grad", do("flat"))),
         head="RuntimeError: element",
+        shown=("2.0", *MEASURED),
         issue="nearest: pytorch/pytorch#173926",
     ),
     Row(
@@ -116,6 +120,7 @@ ROWS: Sequence[Row] = (
         ("value", "error", "internal", "input value", "shape", "dtype"),
         has("set_data", "set_data_clone"),
         program("live", do("double"), do("set_data_clone", "a", "")),
+        shown=("2.0", *MEASURED),
         issue="no upstream report was found",
     ),
     Row(
@@ -133,6 +138,7 @@ ROWS: Sequence[Row] = (
             returns="b",
         ),
         head="RuntimeError: Output N of ",
+        shown=("2.0", *MEASURED),
         issue="nearest: pytorch/pytorch#131403, pytorch/pytorch#195359",
     ),
     Row(
@@ -150,7 +156,7 @@ ROWS: Sequence[Row] = (
             *("RuntimeError: mul(): functions with out=", "RuntimeError: add(): functions with out="),
         ),
         shown=("2.14",),
-        absent=("2.4", "2.8", "2.13"),
+        absent=("2.0", "2.4", "2.8", "2.13"),
         issue="made so by pytorch/pytorch#186845, for gradients of gradients",
     ),
     Row(
@@ -161,6 +167,7 @@ ROWS: Sequence[Row] = (
         ("accepts", "version", "requires_grad", "write version", "inference", "write", *GRAPH),
         has("view", "views", "same", "detach", "function"),
         program("live", block("inference_mode", do("view_as", "xx")), do("mul_", "a", ""), returns="x"),
+        shown=("2.0", *MEASURED),
         issue="no upstream report was found",
     ),
     Row(
@@ -172,6 +179,7 @@ ROWS: Sequence[Row] = (
         has("write"),
         program("result", Statement("set_item", ("x",), (), "0"), returns="x", dtype="complex128"),
         head="RuntimeError: select_scatter",
+        shown=("2.0", *MEASURED),
         issue="no upstream report was found",
     ),
     Row(
@@ -183,6 +191,7 @@ ROWS: Sequence[Row] = (
         inside(("inference_mode",)),
         program("live", block("inference_mode", do("flat")), returns="x"),
         head=("RuntimeError: Cannot set version_counter", "RuntimeError: Inplace update to inference"),
+        shown=("2.0", *MEASURED),
         issue="nearest: pytorch/pytorch#170419",
     ),
     Row(
@@ -192,6 +201,7 @@ ROWS: Sequence[Row] = (
         ("value",),
         both(has("view", "views", "same_view"), has("foreach_add_", "foreach_copy_")),
         program("live", do("double"), do("flat", "a", "b"), do("foreach_copy_", "b", ""), returns="b"),
+        absent=("2.0",),
         issue="nearest: pytorch/pytorch#85374, which mended other writes",
     ),
     Row(
@@ -237,7 +247,7 @@ ROWS: Sequence[Row] = (
         both(has("write"), has("detach", "detached_add_", "data_mul_", "data_copy_")),
         program("live", do("detached_add_", "x", ""), do("square")),
         shown=("2.8", "2.13", "2.14"),
-        absent=("2.4",),
+        absent=("2.0", "2.4"),
         issue="no upstream report was found",
         subject="out1",
     ),
@@ -254,6 +264,7 @@ ROWS: Sequence[Row] = (
         ),
         head="RuntimeError: setStorage",
         shown=("2.13", "2.14"),
+        absent=("2.0",),
         issue="no upstream report was found",
         subject="out1",
     ),
@@ -266,6 +277,7 @@ ROWS: Sequence[Row] = (
         has("detached_integers"),
         program("frozen", do("detached_integers")),
         head="RuntimeError: The following operation failed",
+        shown=("2.0", *MEASURED),
         issue="no upstream report was found",
     ),
     Row(
@@ -278,6 +290,7 @@ ROWS: Sequence[Row] = (
         program("live", do("double"), do("multiply", "ax", "b"), returns="b", dtype="complex128"),
         scene="again",
         subject="x",
+        shown=("2.0", *MEASURED),
         issue="no upstream report was found",
     ),
     Row(
@@ -299,6 +312,7 @@ ROWS: Sequence[Row] = (
         ("gradient", *GRAPH),
         has("detach_"),
         program("result", do("flat"), do("mul_", "x", ""), do("detach_", "x", "")),
+        shown=("2.0", *MEASURED),
         issue="no upstream report was found",
     ),
     Row(
@@ -318,6 +332,7 @@ ROWS: Sequence[Row] = (
         ("value", "input value", "gradient"),
         has("set_data", "set_data_clone", "data", "data_mul_", "data_copy_"),
         program("frozen", do("set_data_clone", "x", ""), returns="x"),
+        shown=("2.0", *MEASURED),
         issue="pytorch/pytorch#48477",
     ),
 )
