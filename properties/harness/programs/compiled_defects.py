@@ -220,7 +220,7 @@ ROWS: Sequence[Row] = (
         both(has("data"), writes_of_another()),
         program("live", do("data"), do("add_other_", "ax", "")),
         shown=("2.8", "2.13", "2.14"),
-        issue="no upstream report was found",
+        issue="nearest: pytorch/pytorch#131403, which hides such writes",
         subject="x",
     ),
     Row(
@@ -281,6 +281,6 @@ ROWS: Sequence[Row] = (
         both(has("copy_", "data_copy_", "set_all_other"), OVERLAPPING),
         program("frozen", do("expand"), do("copy_", "aa", ""), returns="x", shape=(1,)),
         head="TorchRuntimeError",
-        issue="no upstream report was found",
+        issue="nearest: pytorch/pytorch#89301",
     ),
 )

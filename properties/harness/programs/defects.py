@@ -237,7 +237,7 @@ ROWS: Sequence[Row] = (
         both(has("write"), input_kinds(*SEEN, "detached_of")),
         program("frozen view_of", do("mul_", "y", ""), returns="x"),
         shown=("2.13", "2.14"),
-        issue="no upstream report was found",
+        issue="nearest: pytorch/pytorch#166572, of one input twice",
     ),
     Row(
         "linearized-detached-write",
@@ -278,7 +278,8 @@ ROWS: Sequence[Row] = (
         program("frozen", do("detached_integers")),
         head="RuntimeError: The following operation failed",
         shown=("2.0", *MEASURED),
-        issue="no upstream report was found",
+        issue="pytorch/pytorch#47964",
+        apart="documented: TorchScript does not support this overload of view",
     ),
     Row(
         "scripted-gradient-of-complex",
@@ -291,7 +292,7 @@ ROWS: Sequence[Row] = (
         scene="again",
         subject="x",
         shown=("2.0", *MEASURED),
-        issue="no upstream report was found",
+        issue="pytorch/pytorch#154324, pytorch/pytorch#140101",
     ),
     Row(
         "traced-write-by-a-mask",

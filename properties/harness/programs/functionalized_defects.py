@@ -49,7 +49,7 @@ ROWS: Sequence[Row] = (
         program("live", do("times_one"), do("detach", "a", "b"), returns="b"),
         shown=("2.14",),
         absent=("2.4", "2.8", "2.13"),
-        issue="nearest: pytorch/pytorch#195357, of results beside it",
+        issue="nearest: pytorch/pytorch#197893, of memory and values; perhaps one cause",
     ),
     Row(
         "inductor-gives-the-input-itself",
@@ -60,7 +60,7 @@ ROWS: Sequence[Row] = (
         program("live", do("times_one")),
         shown=("2.14",),
         absent=("2.4", "2.8", "2.13"),
-        issue="no upstream report was found; with inductor-drops-a-detach it may have one cause",
+        issue="pytorch/pytorch#197893",
     ),
     Row(
         "scalar-write-lost",
@@ -179,7 +179,7 @@ ROWS: Sequence[Row] = (
         both(has("flag"), has(*VIEWS)),
         program("live", block("no_grad", do("flat"), do("set_requires_grad", "a", "")), returns="x"),
         head=("RuntimeError: you can only change", "InternalTorchDynamoError"),
-        issue="no upstream report was found",
+        issue="nearest: pytorch/pytorch#11390, of eager",
     ),
     Row(
         "detached-alias-after-a-flag",
@@ -393,7 +393,7 @@ ROWS: Sequence[Row] = (
         program("live", do("double"), do("t_", "a", ""), do("flat", "x", "b")),
         scene="written",
         shown=("2.13", "2.14"),
-        issue="no upstream report was found",
+        issue="nearest: pytorch/pytorch#111417",
     ),
     Row(
         "detached-alias-of-what-is-written",
