@@ -154,10 +154,8 @@ def test_control_c_ends_soon_with_the_results_so_far(workers: str, tmp_path: Pat
             assert chunk, output
             output += chunk
         time.sleep(1)
-        began = time.monotonic()
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        output += process.communicate(timeout=30)[0]
-        assert time.monotonic() - began < 8
+        output += process.communicate(timeout=30)[0]  # raises where it goes on
         assert process.returncode == 2, output
         assert re.search(r"\d passed", output)
         with pytest.raises(ProcessLookupError):
