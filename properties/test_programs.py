@@ -3,13 +3,12 @@
 import functools
 
 import pytest
-import torch
 from hypothesis import event, given
 from hypothesis import strategies as st
 
 from frostproof.properties.harness.core.checks import check, fail
 from frostproof.properties.harness.core.law import law, part, thorough
-from frostproof.properties.harness.defects.known import version_tuple
+from frostproof.properties.harness.defects.known import release
 from frostproof.properties.harness.hunting.shrink import small_program
 from frostproof.properties.harness.hunting.source import source_of
 from frostproof.properties.harness.programs.defects import ROWS, Row, ends
@@ -77,7 +76,7 @@ def test_known_defects(row: Row) -> None:
         pytest.skip("it would end or spoil this process")
     if MODES[mode].cost != CHEAP and not thorough():
         pytest.skip("modes that compile run in the nightly profile and in the hunt")
-    now = ".".join(map(str, version_tuple(str(torch.__version__))))
+    now = release()
     if now not in row.shown + row.absent:
         pytest.skip(f"not measured on torch {now}")
     scenes = list(dict.fromkeys(("first", row.scene)))

@@ -4,9 +4,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-from frostproof.properties.harness.defects.known import version_tuple
+from frostproof.properties.harness.defects.known import release
 from frostproof.properties.harness.hunting import report
 from frostproof.properties.harness.programs import known
 from frostproof.properties.harness.programs.defects import ROWS, Row
@@ -39,7 +38,7 @@ def test_a_row_has_a_program_and_a_draft(row: Row) -> None:
 @pytest.mark.parametrize("ident", (*SAMPLE, "hook-on-a-changed-view"))
 def test_a_program_shows_its_row(ident: str, tmp_path: Path) -> None:
     row = BY_IDENT[ident]
-    now = ".".join(map(str, version_tuple(str(torch.__version__))))
+    now = release()
     mode = known.mode_of(row)
     if now not in row.shown + row.absent or (mode in MODES and MODES[mode].missing()):
         pytest.skip(f"not measured on torch {now}")

@@ -29,6 +29,11 @@ def version_tuple(text: str) -> Tuple[int, int]:
     return int(found.group(1)), int(found.group(2))
 
 
+def release() -> str:
+    """ "major.minor" of this torch, as the rows of the modes name versions."""
+    return ".".join(map(str, version_tuple(str(torch.__version__))))
+
+
 class KnownDefectWarning(pytest.PytestWarning):
     """A row of the table that matches nothing."""
 

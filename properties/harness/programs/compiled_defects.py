@@ -4,6 +4,7 @@ from typing import Sequence
 
 from frostproof.properties.harness.programs.conditions import (
     OFF,
+    SET_DATA,
     VIEWS,
     both,
     either,
@@ -82,7 +83,7 @@ ROWS: Sequence[Row] = (
         "x.data = ... inside the compiled function moves x's version counter, as it must not",
         FUNCTIONALIZED,
         ("version",),
-        has("set_data", "set_data_clone"),
+        has(*SET_DATA),
         program("frozen", do("set_data_clone", "x", ""), returns="x"),
         shown=("2.4", "2.8", "2.13"),
         absent=("2.14",),
@@ -229,7 +230,7 @@ ROWS: Sequence[Row] = (
         "detached: it cannot be compiled (AssertionError: False != True)",
         ("compile-",),
         ("error",),
-        both(has("write"), both(has("detach", "clone_detach"), input_kinds(*ALIASES))),
+        both(has("write"), has("detach", "clone_detach"), input_kinds(*ALIASES)),
         program("frozen live view_of", do("copy_", "xy", ""), do("detach", "z", "a"), returns="x"),
         head="AssertionError: False",
         issue="no upstream report was found",

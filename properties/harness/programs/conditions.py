@@ -8,6 +8,10 @@ from frostproof.strategies.statements import BLOCKS
 Condition = Callable[[Program], bool]
 OFF = ("no_grad", "set_grad_off")
 VIEWS = ("view", "views", "same", "same_view")
+CHUNKS = ("views", "one_chunk", "one_of_unbind")
+SET_DATA = ("set_data", "set_data_clone")
+FOREACH = ("foreach_add_", "foreach_copy_", "foreach_both_")
+COMPLEX = ("complex64", "complex128")
 
 
 def _is(statement: Statement, names: Tuple[str, ...]) -> bool:

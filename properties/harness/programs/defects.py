@@ -6,13 +6,14 @@ rows runs it: on a version named in ``shown`` it must show, on one named in ``ab
 
 from typing import Sequence
 
-import torch
-
-from frostproof.properties.harness.defects.known import version_tuple
+from frostproof.properties.harness.defects.known import release
 from frostproof.properties.harness.hunting.source import Fact
 from frostproof.properties.harness.programs import compiled_defects, functionalized_defects
 from frostproof.properties.harness.programs.conditions import (
+    COMPLEX,
+    FOREACH,
     OFF,
+    SET_DATA,
     VIEWS,
     both,
     either,
@@ -29,9 +30,8 @@ from frostproof.properties.harness.programs.defect_row import (
     do,
     program,
 )
+from frostproof.properties.harness.programs.script import SCENES
 from frostproof.strategies.programs import Program, Statement
-
-CALLS = ("no_grad", "inference")  # scenes in which a call is made otherwise
 
 ROWS: Sequence[Row] = (
     *compiled_defects.ROWS,
@@ -41,7 +41,7 @@ ROWS: Sequence[Row] = (
         "under a TorchDispatchMode that changes nothing, _foreach_add_ does not move the version",
         ("dispatch-mode",),
         ("version", *GRAPH, "accepts", "error"),
-        has("foreach_add_", "foreach_copy_", "foreach_both_"),
+        has(*FOREACH),
         program("frozen", do("foreach_add_", "x", ""), returns="x"),
         shown=("2.0", *MEASURED),
         issue="pytorch/pytorch#191154 (open, of subclasses)",
@@ -86,7 +86,7 @@ ROWS: Sequence[Row] = (
         "x.data = ... is lost in an exported program: neither result nor input has the new values",
         ("export",),
         ("value", "input value"),
-        has("set_data", "set_data_clone"),
+        has(*SET_DATA),
         program("frozen", do("set_data_clone", "x", ""), returns="x"),
         issue="nearest: pytorch/pytorch#184978",
     ),
@@ -118,7 +118,7 @@ ROWS: Sequence[Row] = (
         "a.data = ... is lost in what make_fx traces, and what follows is of other shapes or refused",
         ("make_fx-fake", "make_fx"),
         ("value", "error", "internal", "input value", "shape", "dtype"),
-        has("set_data", "set_data_clone"),
+        has(*SET_DATA),
         program("live", do("double"), do("set_data_clone", "a", "")),
         shown=("2.0", *MEASURED),
         issue="no upstream report was found",
@@ -287,7 +287,7 @@ ROWS: Sequence[Row] = (
         "gradient (torch.jit is deprecated)",
         ("jit-script",),
         ("gradient",),
-        both(has("multiply", "square"), input_kinds("complex64", "complex128")),
+        both(has("multiply", "square"), input_kinds(*COMPLEX)),
         program("live", do("double"), do("multiply", "ax", "b"), returns="b", dtype="complex128"),
         scene="again",
         subject="x",
@@ -321,7 +321,7 @@ ROWS: Sequence[Row] = (
         "torch._foreach_add_ is left out of a scripted function (torch.jit is deprecated)",
         ("jit-script",),
         ("value", "input value", "gradient"),
-        has("foreach_add_", "foreach_copy_", "foreach_both_"),
+        has(*FOREACH),
         program("frozen", do("foreach_add_", "x", ""), returns="x"),
         shown=("1.13", "2.0", *MEASURED),
         issue="nearest: pytorch/pytorch#36031, of named tuples",
@@ -331,7 +331,7 @@ ROWS: Sequence[Row] = (
         "x.data = ... and writes to x.data are lost in a traced program (torch.jit is deprecated)",
         ("jit-trace",),
         ("value", "input value", "gradient"),
-        has("set_data", "set_data_clone", "data", "data_mul_", "data_copy_"),
+        has(*SET_DATA, "data", "data_mul_", "data_copy_"),
         program("frozen", do("set_data_clone", "x", ""), returns="x"),
         shown=("2.0", *MEASURED),
         issue="pytorch/pytorch#48477",
@@ -350,11 +350,11 @@ def covered(program: Program, mode: str, fact: Fact) -> str:
     A row covers nothing on a torch where it was measured not to show, and where it shows in a
     call under no_grad or inference_mode nothing in other calls.
     """
-    now = ".".join(map(str, version_tuple(str(torch.__version__))))
+    now = release()
     for row in ROWS:
         if fact.aspect not in row.aspects or not mode.startswith(row.modes) or now in row.absent:
             continue
-        if row.scene in CALLS and fact.scene != row.scene:
+        if row.scene in SCENES and fact.scene != row.scene:
             continue
         if (fact.aspect != "error" or fact.head.startswith(row.head)) and row.condition(program):
             return row.ident

@@ -4,7 +4,11 @@ from typing import Sequence
 
 from frostproof.properties.harness.programs.compare import ZEROS
 from frostproof.properties.harness.programs.conditions import (
+    CHUNKS,
+    COMPLEX,
+    FOREACH,
     OFF,
+    SET_DATA,
     VIEWS,
     both,
     either,
@@ -28,15 +32,11 @@ from frostproof.properties.harness.programs.defect_row import (
     do,
     program,
 )
+from frostproof.properties.harness.programs.modes import BACKENDS
 
+DYNAMIC = tuple(f"compile-{backend}-dynamic" for backend in BACKENDS[1:])
 BROKEN = tuple(
-    f"compile-{backend}{kind}-break"
-    for backend in ("aot_eager", "aot_eager_decomp_partition", "inductor")
-    for kind in ("", "-dynamic")
-)
-
-DYNAMIC = tuple(
-    f"compile-{backend}-dynamic" for backend in ("aot_eager", "aot_eager_decomp_partition", "inductor")
+    f"compile-{backend}{kind}-break" for backend in BACKENDS[1:] for kind in ("", "-dynamic")
 )
 
 ROWS: Sequence[Row] = (
@@ -164,7 +164,8 @@ ROWS: Sequence[Row] = (
         FUNCTIONALIZED,
         ("gradient", "is_leaf", "grad_fn"),
         both(
-            both(has("requires_grad_", "set_requires_grad"), has("write")),
+            has("requires_grad_", "set_requires_grad"),
+            has("write"),
             either(has(*VIEWS), input_kinds(*ALIASES)),
         ),
         program("frozen", do("flat"), do("mul_", "a", ""), do("requires_grad_", "x", "")),
@@ -187,7 +188,7 @@ ROWS: Sequence[Row] = (
         "is not returned itself",
         FUNCTIONALIZED,
         ("version", *SHARING),
-        both(has("detach"), both(has("flag"), has("write"))),
+        both(has("detach"), has("flag"), has("write")),
         program(
             "frozen",
             *(do("detach"), do("requires_grad_", "x", ""), do("mul_", "a", "")),
@@ -201,7 +202,7 @@ ROWS: Sequence[Row] = (
         "a view, and what is the same object in eager, such as its contiguous(), are two when returned",
         FUNCTIONALIZED,
         ("identity",),
-        both(returns_several(), both(has(*VIEWS), has("same", "conjugate", "flatten", "ravel"))),
+        both(returns_several(), has(*VIEWS), has("same", "conjugate", "flatten", "ravel")),
         program("live", do("flat"), do("contiguous", "a", "b"), returns="ab"),
         issue="no upstream report was found",
         subject="out0, out1",
@@ -232,7 +233,7 @@ ROWS: Sequence[Row] = (
         "a chunk of an input that was written to does not share its memory",
         FUNCTIONALIZED,
         ("storage", *SHARING),
-        both(has("write"), has("views", "one_chunk", "one_of_unbind")),
+        both(has("write"), has(*CHUNKS)),
         program("result", do("mul_", "x", ""), do("chunk", "x", "ab")),
         issue="no upstream report was found",
     ),
@@ -251,7 +252,7 @@ ROWS: Sequence[Row] = (
         "incorrect out shape",
         FUNCTIONALIZED,
         ("error",),
-        both(has("write"), has("views", "one_chunk", "one_of_unbind")),
+        both(has("write"), has(*CHUNKS)),
         program(
             "live detached_of",
             *(do("mul_", "y", ""), do("chunk", "x", "ab"), do("flat", "x", "d")),
@@ -266,7 +267,7 @@ ROWS: Sequence[Row] = (
         "x.data = ... after a view of x: the view is of the new values",
         FUNCTIONALIZED,
         ("value", "input value", *SHARING),
-        has("set_data", "set_data_clone"),
+        has(*SET_DATA),
         program("frozen", do("mul_", "x", ""), do("flat"), do("set_data_clone", "x", "")),
         issue="nearest: pytorch/pytorch#139152, pytorch/pytorch#113030",
     ),
@@ -275,7 +276,7 @@ ROWS: Sequence[Row] = (
         "x.data = x.detach(), and a write to x, cannot be compiled: frozen storage",
         FUNCTIONALIZED,
         ("error",),
-        both(has("set_data", "set_data_clone"), has("write")),
+        both(has(*SET_DATA), has("write")),
         program("frozen", do("set_data", "xx", ""), do("mul_", "x", ""), do("double"), returns="x"),
         head="BackendCompilerFailed",
         issue="nearest: pytorch/pytorch#139152",
@@ -285,7 +286,7 @@ ROWS: Sequence[Row] = (
         "x.data = ... of a leaf that requires grad cannot be compiled: a set_ on a graph input",
         ("compile-aot_eager_decomp", "compile-inductor"),
         ("error",),
-        has("set_data", "set_data_clone"),
+        has(*SET_DATA),
         program("live", do("set_data_clone", "x", ""), returns="x"),
         head="BackendCompilerFailed",
         issue="nearest: pytorch/pytorch#139152",
@@ -306,8 +307,8 @@ ROWS: Sequence[Row] = (
         ("compile-inductor",),
         ("error",),
         both(
-            has("foreach_add_", "foreach_copy_", "foreach_both_"),
-            input_kinds("complex64", "complex128"),
+            has(*FOREACH),
+            input_kinds(*COMPLEX),
         ),
         program("frozen", do("foreach_copy_", "x", ""), returns="x", dtype="complex128"),
         head=("InductorError", "BackendCompilerFailed"),
@@ -318,7 +319,7 @@ ROWS: Sequence[Row] = (
         "a chunk of an input that inductor returns does not share its version counter",
         ("compile-inductor",),
         ("write version", "version"),
-        has("views", "one_chunk", "one_of_unbind"),
+        has(*CHUNKS),
         program("live", do("chunk", "x", "ab")),
         issue="no upstream report was found",
     ),
@@ -370,7 +371,7 @@ ROWS: Sequence[Row] = (
         "an internal assertion fails",
         BROKEN,
         ("error",),
-        both(has("leak_no_grad", *OFF), both(has(*VIEWS), has("write"))),
+        both(has("leak_no_grad", *OFF), has(*VIEWS), has("write")),
         program(
             "parameter",
             *(do("view_same"), do("view_same", "x", "b"), do("leak_no_grad", "", "")),
