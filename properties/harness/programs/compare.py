@@ -55,17 +55,18 @@ def differences(
 ) -> List[Difference]:
     """Where two observations differ in these aspects; lax: no gradient is as good as zeros.
 
-    Where one of them raised, that is all; where both did, nothing: what a message says is
-    not compared.
+    Where one of them raised, that is all; where both did, the modes that they left: what a
+    message says is not compared.
     """
     if ("skipped", scene) in eager or ("skipped", scene) in other:
         return []
     raised = [one.get(("error", "call")) for one in (eager, other)]
     if any(raised):
         aspect = "accepts" if raised[0] else "error"
-        if all(raised) or aspect not in aspects:
-            return []
-        return [Difference(aspect, "call", raised[0] or "runs", raised[1] or "runs", scene)]
+        if not all(raised):
+            both = raised[0] or "runs", raised[1] or "runs"
+            return [Difference(aspect, "call", *both, scene)] if aspect in aspects else []
+        eager = {key: value for key, value in eager.items() if key[0] == "mode"}
     found = []
     shared = "identity" in aspects
     for key, expected in eager.items():

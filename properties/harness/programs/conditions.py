@@ -1,9 +1,10 @@
 """Conditions on programs, of which the rows of known defects are made."""
 
-from typing import Callable, FrozenSet, Set, Tuple
+from typing import Callable, Dict, FrozenSet, Set, Tuple
 
-from frostproof.strategies.programs import Program, Statement
-from frostproof.strategies.statements import BLOCKS
+from frostproof.strategies.program_inputs import OF_FIRST
+from frostproof.strategies.programs import ALIASING, Program, Statement
+from frostproof.strategies.statements import BLOCKS, Facts, outcome
 
 Condition = Callable[[Program], bool]
 OFF = ("no_grad", "set_grad_off")
@@ -11,6 +12,7 @@ VIEWS = ("view", "views", "same", "same_view")
 CHUNKS = ("views", "one_chunk", "one_of_unbind")
 SET_DATA = ("set_data", "set_data_clone")
 FOREACH = ("foreach_add_", "foreach_copy_", "foreach_both_")
+COPIES = ("detach_clone", "stop_gradient")  # detached, and of other memory
 COMPLEX = ("complex64", "complex128")
 
 
@@ -91,14 +93,51 @@ def returns_several() -> Condition:
 
 
 def scalars() -> Condition:
-    """Some float64 tensor is of no dimensions: an input or a sum."""
-    made = has("total")
-    return lambda program: (
-        made(program) or any(each.shape == () and each.dtype == "float64" for each in program.inputs)
-    )
+    """Some float64 tensor is of no dimensions."""
+
+    def holds(program: Program) -> bool:
+        facts: Dict[str, Facts] = {each.name: (each.shape, each.dtype) for each in program.inputs}
+        found = [*facts.values()]
+        for each, _ in program.walk():
+            if each.record is None or not facts.keys() >= {*each.operands}:
+                continue
+            operands = tuple(facts[name] for name in each.operands)
+            told = outcome(each.operation, each.argument, operands)
+            if told is not None:
+                facts.update(zip((*each.targets, *each.operands), (*told[0], *told[1])))
+                found += facts.values()
+        return ((), "float64") in found
+
+    return holds
 
 
 def input_kinds(*kinds: str) -> Condition:
     """Some input is of these kinds, layouts or dtypes."""
     wanted: FrozenSet[str] = frozenset(kinds)
     return lambda program: any(wanted & {each.kind, each.layout, each.dtype} for each in program.inputs)
+
+
+def reads_what_it_writes(other_name: bool = False) -> Condition:
+    """Some write takes values from the memory that it writes to; other_name: from an alias of it."""
+
+    def holds(program: Program) -> bool:
+        first = program.inputs[0].name
+        roots: Dict[str, str] = {
+            n.name: first if n.kind in OF_FIRST else n.name for n in program.inputs
+        }
+        for each, _ in program.walk():
+            if each.record is None:
+                continue
+            aliases = each.kind in ALIASING and each.operation not in COPIES
+            for name in each.targets:
+                roots[name] = roots[each.operands[0]] if aliases else name
+            if each.record.writes:
+                written = each.operands[each.record.writes[0]]
+                if any(
+                    roots[name] == roots[written] and not (other_name and name == written)
+                    for name in each.operands[1:]
+                ):
+                    return True
+        return False
+
+    return holds

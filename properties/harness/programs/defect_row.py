@@ -5,6 +5,7 @@ from typing import Tuple, Union
 
 from frostproof.properties.harness.programs.compare import ZEROS
 from frostproof.properties.harness.programs.conditions import Condition, either, has, input_kinds
+from frostproof.properties.harness.programs.modes import BACKENDS
 from frostproof.strategies.programs import Input, Program, Statement
 
 # what follows from a wrong requires_grad or grad_fn
@@ -29,6 +30,10 @@ SEEN = ("view_of", "neighbour", "transposed", "slice", "step", "expanded")  # in
 ALIASES = ("view_of", "detached_of", "neighbour")  # inputs that share memory with another
 ON = ("enable_grad", "set_grad_on")
 FUNCTIONALIZED = ("compile-aot_eager", "compile-inductor")
+DYNAMIC = tuple(f"compile-{backend}-dynamic" for backend in BACKENDS[1:])
+BROKEN = tuple(
+    f"compile-{backend}{kind}-break" for backend in BACKENDS[1:] for kind in ("", "-dynamic")
+)
 OVERLAPPING = either(has("expand", "unfold", "as_strided", "broadcast_self"), input_kinds("expanded"))
 
 
@@ -62,9 +67,9 @@ class Row:
     apart: str = ""
 
 
-def do(operation: str, operands: str = "x", targets: str = "a") -> Statement:
+def do(operation: str, operands: str = "x", targets: str = "a", argument: str = "") -> Statement:
     """A statement; operands, targets: names of one letter."""
-    return Statement(operation, tuple(operands), tuple(targets))
+    return Statement(operation, tuple(operands), tuple(targets), argument)
 
 
 def block(name: str, *body: Statement) -> Statement:

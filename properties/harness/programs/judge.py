@@ -1,5 +1,6 @@
 """One program in one mode beside eager: how do they differ?"""
 
+import hashlib
 import warnings
 from collections import OrderedDict
 from typing import Any, Callable, List, Optional, Sequence, Tuple
@@ -12,6 +13,7 @@ from frostproof.properties.harness.programs.execute import Live, live
 from frostproof.properties.harness.programs.modes import MODES, Mode
 from frostproof.properties.harness.programs.observe import Observation, observe
 from frostproof.properties.harness.running.call_modes import forget_compiled
+from frostproof.strategies.capabilities import offered
 from frostproof.strategies.programs import Program
 
 # Errors with which a mode says that it does not take a program: a verdict of its own.
@@ -27,11 +29,14 @@ REFUSALS = (
 REFUSING = (
     *("Batching rule not implemented", "vmap: ", "Trying to use forward AD with"),
     "view_fn not supported by compiled autograd",
+    "It appears that you're trying to get value out of a tracing tensor",
 )
-# What functionalization bans by name: writes to views that overlap themselves.
+# What functionalization bans by name: writes to views that overlap themselves, and to inputs
+# some of which are views of others.
 BANNED = (
     "functionalization encountered a tensor being mutated that has internal overlap",
     "encountered a mutation on a view chain",
+    "does not yet handle non-differentiable view input mutations",
 )
 _INTERNAL = (AssertionError, KeyError, IndexError, AttributeError, TypeError, NameError)
 
@@ -67,6 +72,15 @@ def eager(program: Program, mode: Mode, scene: str, device: str = "cpu") -> Obse
     return _kept[key]
 
 
+def _tag_caches(program: Program) -> None:
+    """Let a program find what was compiled for itself only.
+
+    The key of AOTAutograd's cache on disk does not tell inputs that share memory from others.
+    """
+    if offered("torch.compiler.config.cache_key_tag"):
+        torch.compiler.config.cache_key_tag = hashlib.sha256(repr(program).encode()).hexdigest()
+
+
 def _made(mode: Mode, held: Live, device: str) -> Callable[..., Any]:
     """The callable of a mode; Refused where it does not take the program."""
     way = mode.way()
@@ -99,6 +113,7 @@ def judge(
     chosen = [scene for scene in (scenes or mode.scenes) if scene in mode.scenes]
     if mode.compiles:
         forget_compiled()
+        _tag_caches(program)
     held = live(program, broken=mode.broken)
     found: List[Difference] = []
     if mode.traced and ("error", "call") in eager(program, mode, "first", device):

@@ -4,12 +4,14 @@ Aspects are words of ASPECTS; a subject is "out0", "x", "x_leaf", "kept", or two
 Version counters of fresh results are nobody's promise: only whether an input's moved is looked at.
 """
 
+import gc
 import warnings
 from typing import Any, Callable, Dict, List, Tuple
 
 import torch
 
 from frostproof.properties.harness.programs.execute import Live, flat
+from frostproof.strategies.statements import BLOCKS
 
 ASPECTS = (
     "error",  # it raises where eager runs
@@ -30,7 +32,7 @@ ASPECTS = (
     "input flags",  # requires_grad, is_leaf, grad_fn
     "input grad_fn",  # whether it is still the same one
     "version",  # whether an input's moved
-    "mode",  # grad mode afterwards
+    "mode",  # grad mode and inference mode afterwards, after an error too
     "fired",  # hooks
     "backward",  # it raises where eager does not
     "backward accepts",  # it runs where eager raises
@@ -116,17 +118,19 @@ def observe(
         except Exception:
             return {("skipped", scene): True}  # the first call's error is the first scene's
         finally:
-            torch.set_grad_enabled(True)
+            _see_modes({})
         named = dict(live.tensors)
         grad_fns = {name: _grad_fn(one) for name, one in named.items()}
         versions = {name: _version(one) for name, one in named.items()}
         try:
             output = _called(call, arguments, scene)
         except Exception as problem:
-            torch.set_grad_enabled(True)
-            return {("error", "call"): (type(problem).__name__, str(problem)[:4000])}
-        seen["mode", "grad"] = torch.is_grad_enabled()
-        torch.set_grad_enabled(True)
+            seen["error", "call"] = type(problem).__name__, str(problem)[:4000]
+        if seen and any(each.operation in BLOCKS for each, _ in live.program.walk()):
+            gc.collect()  # a block that an error left open may end, and set its mode, with its frame
+        _see_modes(seen)
+        if ("error", "call") in seen:
+            return seen
         returned, results = _results(live, output)
         seen["structure", "output"] = [
             "tensor" if isinstance(one, torch.Tensor) else repr(one) for one in returned
@@ -149,6 +153,20 @@ def _called(call: Callable[..., Any], arguments: Tuple[Any, ...], scene: str) ->
         with torch.inference_mode():
             return call(*arguments)
     return call(*arguments)
+
+
+_open: List[Any] = []  # blocks that end inference mode where a call has left it on
+
+
+def _see_modes(seen: Observation) -> None:
+    """See the modes of autograd after the call, and set them back."""
+    seen["mode", "grad"] = torch.is_grad_enabled()
+    if hasattr(torch, "is_inference_mode_enabled"):
+        seen["mode", "inference"] = torch.is_inference_mode_enabled()
+        if seen["mode", "inference"]:
+            _open.append(torch.inference_mode(False))
+            _open[-1].__enter__()
+    torch.set_grad_enabled(True)
 
 
 def _grad_fn(tensor: torch.Tensor) -> Any:

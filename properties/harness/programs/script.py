@@ -94,14 +94,17 @@ def _look(program: Program, fact: Fact, device: str, several: bool) -> List[str]
             f'{INDENT}return "raises"',
             'return "runs"',
         ]
-    lines += [call] if fact.scene not in SCENES else [SCENES[fact.scene], INDENT + call]
-    if fact.aspect == "mode":
+    calling = [call] if fact.scene not in SCENES else [SCENES[fact.scene], INDENT + call]
+    if fact.aspect == "mode":  # what it raises, where it does, is not looked at
+        mode = "inference_mode" if fact.subject == "inference" else "grad"
         return [
-            *lines,
-            "enabled = torch.is_grad_enabled()",
+            *(*lines, "try:", *(INDENT + line for line in calling)),
+            *("except Exception as problem:", f"{INDENT}print(type(problem).__name__)"),
+            f"enabled = torch.is_{mode}_enabled()",
             "torch.set_grad_enabled(True)",
             "return enabled",
         ]
+    lines += calling
     if any(each.operation == "leak_no_grad" for each, _ in program.walk()):
         lines.append("torch.set_grad_enabled(True)")
     lines.append(

@@ -15,15 +15,36 @@ from frostproof.strategies.digits import Digits
 from frostproof.strategies.programs import DIGITS, Input, Program, Statement, read_program, words
 
 ERRORS = ("error", "internal")
+# What stands before the message of the error that a compiler or an interpreter passes on.
+_PASSED_ON = re.compile(
+    r"""(?s).*?(?:got\ (\w+)\(["']              # Dynamo, on fake tensors
+    |\*\*\{[^\n]*\}\):\n()                     # the same, before torch 2.7
+    |raised:\s+(\w+):\s                       # a backend
+    |TorchScript.*\n(\w+):\s)(.*)""",
+    re.VERBOSE,
+)
+
+
+def _head(kind: str, message: str) -> str:
+    """An error's kind, that of what it passes on, and the first words of the message."""
+    passed = _PASSED_ON.match(message)
+    if passed:
+        *kinds, message = passed.groups()
+        inner = "".join(each or "" for each in kinds)
+        kind = f"{kind}: {inner}" if inner else kind
+    words = re.sub(r"[0-9]+|0x[0-9a-f]+", "N", " ".join(message.split()[:8]))
+    return f"{kind}: {words}"[:120]
 
 
 def fact_of(difference: Difference) -> Fact:
-    """A difference as text."""
+    """A difference as text; its head is that of the error, the mode's or eager's."""
     head = ""
     if difference.aspect in ERRORS:
-        kind, message = difference.other
-        words = re.sub(r"[0-9]+|0x[0-9a-f]+", "N", " ".join(message.split()[:8]))
-        head = f"{kind}: {words}"[:90]
+        head = _head(*difference.other)
+    elif difference.aspect == "accepts":
+        head = _head(*difference.eager)
+    elif isinstance(difference.eager, (str, tuple)) and "RuntimeError" in difference.eager:
+        head = "refused"  # autograd does not say, or does not go back
     return Fact(difference.aspect, difference.subject, str(difference)[:600], head, difference.scene)
 
 
