@@ -18,7 +18,7 @@ from frostproof.properties.harness.core.checks import (
     check_unchanged,
 )
 from frostproof.properties.harness.core.law import FLOATING, law
-from frostproof.properties.harness.reproducer.recording import each_of
+from frostproof.properties.harness.running.recording import each_of
 from frostproof.properties.harness.running.scenario import state_bits
 from frostproof.properties.harness.running.trainer import Trainer, freeze
 from frostproof.strategies import (

@@ -31,8 +31,8 @@ from frostproof.properties.harness.core.law import PRECISE, law
 from frostproof.properties.harness.machine import running
 from frostproof.properties.harness.reference import oracle
 from frostproof.properties.harness.reference.update_rules import Rule, rule_for
-from frostproof.properties.harness.reproducer.recording import recorded
 from frostproof.properties.harness.running import workarounds
+from frostproof.properties.harness.running.recording import recorded
 from frostproof.properties.harness.running.trainer import Trainer
 from frostproof.properties.harness.session import evidence
 from frostproof.properties.test_optimizers import check_update

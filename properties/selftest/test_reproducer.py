@@ -24,9 +24,7 @@ from frostproof.properties.harness.core import law
 from frostproof.properties.harness.core.bits import read_bits
 from frostproof.properties.harness.core.checks import LawBroken, check_equal
 from frostproof.properties.harness.defects.known import applying
-from frostproof.properties.harness.reproducer.case import Case
 from frostproof.properties.harness.reproducer.closing import Tape
-from frostproof.properties.harness.reproducer.recording import MACHINE, RecordedData, Recorder
 from frostproof.properties.harness.reproducer.replay import (
     Own,
     candidates,
@@ -37,6 +35,8 @@ from frostproof.properties.harness.reproducer.replay import (
     written,
 )
 from frostproof.properties.harness.reproducer.statements import TooLong, every
+from frostproof.properties.harness.running.case import Case
+from frostproof.properties.harness.running.recording import MACHINE, RecordedData, Recorder
 from frostproof.properties.harness.session import axes
 from frostproof.properties.selftest import PACKAGE, ROOT
 from frostproof.properties.selftest.programs import sample
@@ -421,6 +421,15 @@ def test_a_modules_hook_that_never_ran_is_written_out() -> None:
     program = found_by(hook_of_a_module, Case("hook")).program
     assert ".append(output.requires_grad)" in program, program
     assert outcome(program.replace(" == 1 or", " == 0 or")) is None, program
+
+
+def keywords() -> None:
+    made = dict(name=torch.ones(1), held=2, function=3, owner=4, self=5)
+    check_equal(made["name"].tolist(), [0.0], "the tensor")
+
+
+def test_a_law_may_use_any_keyword() -> None:
+    assert "torch.ones(1).tolist() == [0.0]" in found_by(keywords, Case("keywords")).program
 
 
 def first_steps() -> None:

@@ -4,13 +4,13 @@ import functools
 import inspect
 import threading
 import types
-from typing import Any, Dict, List
+from typing import Any, Dict, List, NamedTuple, Sequence
 
 import torch
 
 from frostproof.properties.harness.core.checks import LawBroken
 from frostproof.properties.harness.reproducer import facts
-from frostproof.properties.harness.reproducer.facts import plain, plain_deep
+from frostproof.properties.harness.reproducer.facts import Known, plain, plain_deep
 from frostproof.properties.harness.reproducer.instrument import telling
 from frostproof.properties.harness.reproducer.operations import Operations
 from frostproof.properties.harness.reproducer.statements import (
@@ -18,10 +18,10 @@ from frostproof.properties.harness.reproducer.statements import (
     Hole,
     Ref,
     Statement,
-    Unwritable,
     acted_on,
     blocks,
     every,
+    separated,
 )
 
 # What only looks at a module: the parameters that come are known by their places.
@@ -64,180 +64,182 @@ def is_idle(owner: Any, method: str, values: Any) -> bool:
     return all(p.requires_grad == (plain(values[0]) if values else True) for p in parts)
 
 
-def _with_options(function: Any, options: Any, *values: Any) -> Any:
-    return function(*values, options)
+class Call(NamedTuple):
+    """A function, and what it is called with."""
+
+    function: Any
+    values: Sequence[Any]
+    named: Dict[str, Any]
+
+    def run(self) -> Any:
+        """The call, of the values themselves."""
+        named = {name: plain_deep(value) for name, value in self.named.items()}
+        return self.function(*map(plain_deep, self.values), **named)
+
+    def told(self) -> Any:
+        """The call, of values that say where they come from."""
+        return self.function(*self.values, **self.named)
 
 
 class Calls(Operations):
     """What becomes of a call."""
 
-    def method(self, owner: Any, name: str, *values: Any, **named: Any) -> Any:
+    def method(self, held: Any, name: str, /, *values: Any, **named: Any) -> Any:
+        """``held.name(...)``."""
+        owner = plain(held)
+        call = Call(getattr(owner, name), values, named)
         if self.silent():
-            return self.run(getattr(plain(owner), name), values, named)
-        return self.asked(owner, name, values, named)
-
-    def call(self, function: Any, *values: Any, **named: Any) -> Any:
-        if self.silent():
-            return self.run(plain(function), values, named)
-        return self.called(plain(function), values, named)
-
-    @staticmethod
-    def run(function: Any, values: Any, named: Dict[str, Any]) -> Any:
-        """``function(...)`` of the values themselves."""
-        return function(*map(plain_deep, values), **{k: plain_deep(v) for k, v in named.items()})
-
-    def asked(self, owner: Any, name: str, values: Any, named: Dict[str, Any]) -> Any:
-        """``owner.name(...)``."""
-        held, owner = owner, plain(owner)
-        function = getattr(owner, name)
+            return call.run()
+        own = self.own(call.function)
         if isinstance(owner, types.ModuleType):
-            if owner.__name__.partition(".")[0] == "torch" and not self.own(function):
-                label = facts.short(f"{owner.__name__}.{name}")
-                return self.written([label], function, values, named, makes(name))
-            return self.called(function, values, named)
-        if isinstance(owner, type) and owner.__module__ == "multiprocessing.reduction":
-            hole = Hole("what goes to another process: the program is one process")
-            return self.written([hole], function, values, named, False)
+            if own or owner.__name__.partition(".")[0] != "torch":
+                return self.called(call)
+            return self.written([facts.short(f"{owner.__name__}.{name}")], call, makes(name))
         if isinstance(owner, (torch.nn.Module, dict)) and name in STRUCTURE:
-            found, ref = self.run(function, values, named), self.ref(held)
+            found, ref = call.run(), self.ref(held)
             if name in ("parameters", "buffers") and ref is not None:  # known as this
                 found = iter(list(found))
                 self.remember(found, ref.at(f".{name}()"))
             return found
-        if (self.own(function) and not facts.of_torch(owner, name)) or facts.is_description(owner):
-            return self.called(function, values, named)
+        if (own and not facts.of_torch(owner, name)) or facts.is_description(owner):
+            return self.called(call)
         if isinstance(owner, torch.nn.Module) and name == "to":
             before = [(p.dtype, p.device) for p in (*owner.parameters(), *owner.buffers())]
-            self.run(function, values, named)
+            call.run()
             if before == [(p.dtype, p.device) for p in (*owner.parameters(), *owner.buffers())]:
                 return held
         ref = self.ref(held)
         if ref is None and isinstance(owner, torch.Tensor):
             ref = self.text(owner)[0]
-        if ref is None:
-            if getattr(owner, "__module__", "").startswith("torch") and isinstance(owner, type):
-                label = facts.short(f"{facts.label(owner)}.{name}")
-                return self.written([label], function, values, named, False)
-            if isinstance(owner, (list, dict, set)):  # what they hold is known by itself
-                return function(*values, **named)
-            return self.run(function, values, named)
-        pure = makes(name) if isinstance(owner, torch.Tensor) else name in LOOKS
-        return self.written([ref, f".{name}"], function, values, named, pure, held)
+        if ref is not None:
+            pure = makes(name) if isinstance(owner, torch.Tensor) else name in LOOKS
+            return self.written([ref, f".{name}"], call, pure, held)
+        if isinstance(owner, type) and owner.__module__.startswith("torch"):
+            return self.written([facts.short(f"{facts.label(owner)}.{name}")], call, False)
+        # what a list holds is known by itself
+        return call.told() if isinstance(owner, (list, dict, set)) else call.run()
 
-    def called(self, function: Any, values: Any, named: Dict[str, Any]) -> Any:
+    def call(self, function: Any, /, *values: Any, **named: Any) -> Any:
         """``function(...)``."""
+        call = Call(plain(function), values, named)
+        return call.run() if self.silent() else self.called(call)
+
+    def called(self, call: Call) -> Any:
+        """A call of what is no method of a tensor or module."""
+        function, values, named = call
         name, owner = getattr(function, "__name__", ""), getattr(function, "__self__", None)
-        if isinstance(function, functools.partial):
-            return self.called(function.func, (*function.args, *values), {**function.keywords, **named})
-        if facts.is_harness(function) and hasattr(self, f"harness_{name}"):
-            return getattr(self, f"harness_{name}")(function, values, named)
         module = str(getattr(function, "__module__", ""))
+        if isinstance(function, functools.partial):
+            return self.call(function.func, *function.args, *values, **{**function.keywords, **named})
+        if facts.is_harness(function) and hasattr(self, f"harness_{name}"):
+            return getattr(self, f"harness_{name}")(call)
         if module.startswith("hypothesis") and name in ("event", "note", "assume", "target"):
             return True  # of no concern to one example
-        if function is eval or function is exec:
-            code = plain(values[0])
-            code = telling(code, name) if isinstance(code, str) else code
-            return function(code, *map(plain, values[1:]))
-        if function is getattr and (len(values) == 2 or hasattr(plain(values[0]), plain(values[1]))):
-            return self.attribute(values[0], plain(values[1]))
-        if function is setattr:
-            return self.set_attribute(values[2], values[0], plain(values[1]))
-        if function is all or function is any:
-            return self.quantified(function, values[0])
-        if function is sum:
-            start = values[1:] or (0,)
-            return functools.reduce(functools.partial(self.binary, "+"), plain(values[0]), *start)
-        if function is bool and isinstance(plain(values[0]), bool):
-            return values[0]
+        if module == "builtins" and hasattr(self, f"builtin_{name}"):
+            found = getattr(self, f"builtin_{name}")(call)
+            if found is not NotImplemented:
+                return found
         if owner is not None and not isinstance(owner, (types.ModuleType, type)):
             if not self.own(function) and not facts.is_description(owner):
-                return self.asked(owner, name, values, named)
-        described = facts.description_of(function)
-        if described is not None:
-            return self.described(described, function, values, named)
+                return self.method(owner, name, *values, **named)
+        if facts.description_of(function) is not None:
+            return self.described(call)
         if isinstance(function, torch.nn.Module):
-            ref = self.ref(function)
-            if ref is None or self.descends(function, values, named):
-                return function(*values, **named)
-            named = {} if hasattr(function, "plainly_called") else named
-            return self.written([ref], function, values, named, facts.only_computes(function))
+            ref, plainly = self.ref(function), getattr(function, "plainly_called", None)
+            if ref is None or (plainly is not None and not Call(plainly, values, named).run()):
+                return call.told()  # it does more than its layers, one after the other
+            shown = Call(function, values, {} if plainly is not None else named)
+            return self.written([ref], shown, facts.only_computes(function))
         if self.own(function):
             kind = isinstance(function, type)
             if facts.starts_threads(function) or (kind and issubclass(function, torch.nn.Module)):
-                return self.constructed(function, values, named)
+                return self.constructed(call)
             if facts.draws_numbers(function):
-                return self.drawn(function, values, named)
-            return self.run(function, values, named) if kind else function(*values, **named)
-        ref = self.ref(function)
+                return self.drawn(call)
+            return call.run() if kind else call.told()
+        ref, label = self.ref(function), facts.label(function)
         if ref is not None:
-            return self.written([ref], function, values, named, False)
-        label = facts.label(function)
-        if label.endswith(".functional_call") and len(values) == 4:
-            inner = plain_deep(values[2]), plain_deep(values[3])
-            if self.descends(plain(values[0]), *inner):
-                label = Hole(f"{label} of a net that is cut: the program's net is a plain Sequential")
-                return self.written([label], function, values, named, True)
-            # the program's net takes no options
-            function, values = functools.partial(_with_options, function, inner[1]), values[:3]
+            return self.written([ref], call, False)
         if label.startswith(("torch.", "nn.")):
-            return self.written([label], function, values, named, makes(label.rpartition(".")[2]))
+            return self.written([label], call, makes(label.rpartition(".")[2]))
         held = any(self.ref(value) is not None for value in values)
         if (held and function in BUILTINS) or (module in LIBRARY and self.touches(*values)):
-            return self.written([label], function, values, named, True, symbols=True)
+            return self.written([label], call, True, symbols=True)
         if isinstance(function, type) and module == "builtins":
             return function(*map(plain, values), **named)  # a list, or what goes through one
-        return self.run(function, values, named)
+        return call.run()
 
-    @staticmethod
-    def descends(module: Any, values: Any, named: Dict[str, Any]) -> bool:
-        """Whether a described net does more in this call than its layers one after the other."""
-        plainly: Any = getattr(module, "plainly_called", None)
-        return plainly is not None and not Calls.run(plainly, values, named)
+    # builtins; NotImplemented: as any other
 
-    def constructed(self, function: Any, values: Any, named: Dict[str, Any]) -> Any:
+    def builtin_eval(self, call: Call) -> Any:
+        code = plain(call.values[0])
+        code = telling(code, call.function.__name__) if isinstance(code, str) else code
+        return call.function(code, *map(plain, call.values[1:]))
+
+    def builtin_getattr(self, call: Call) -> Any:
+        owner, name = map(plain, call.values[:2])
+        there = len(call.values) == 2 or hasattr(owner, name)
+        return self.expression(f"_1.{name}", call.values[0]) if there else NotImplemented
+
+    def builtin_setattr(self, call: Call) -> None:
+        self.set_attribute(call.values[2], call.values[0], plain(call.values[1]))
+
+    def builtin_all(self, call: Call) -> Any:
+        """By the element that decides, or by all of them."""
+        refs, every_one = [], call.function is all
+        for value in call.values[0]:
+            if bool(value) != every_one:
+                return value if isinstance(value, Known) else bool(value)
+            refs.append(self.ref(value))
+        if not refs or None in refs or len(refs) > 20:
+            return every_one
+        parts = separated(" and " if every_one else " or ", ([ref] for ref in refs))
+        return self.computed(every_one, *parts)
+
+    def builtin_sum(self, call: Call) -> Any:
+        plus = functools.partial(self.expression, "_1 + _2")
+        return functools.reduce(plus, plain(call.values[0]), *(call.values[1:] or (0,)))
+
+    def builtin_bool(self, call: Call) -> Any:
+        return call.values[0] if isinstance(plain(call.values[0]), bool) else NotImplemented
+
+    builtin_exec, builtin_any = builtin_eval, builtin_all
+
+    def constructed(self, call: Call) -> Any:
         """A class or function of the law's own file that the program gets as it stands."""
-        ref = self.ref(function)
-        if ref is None:
+        function = call.function
+        if self.ref(function) is None:
             source = facts.definition(function)
             if source is None:
-                return function(*values, **named)
+                return call.told()
             made = self.write(source, pure=True)
             made.defines = [function.__name__]
-            ref = Ref(made)
-            self.remember(function, ref)
-        return self.written([ref], function, values, named, isinstance(function, type))
+            self.remember(function, Ref(made))
+        return self.written([self.ref(function)], call, isinstance(function, type))
 
     def written(
-        self,
-        head: List[Any],
-        function: Any,
-        values: Any,
-        named: Dict[str, Any],
-        pure: bool,
-        owner: Any = None,
-        symbols: bool = False,
+        self, head: List[Any], call: Call, pure: bool, held: Any = None, symbols: bool = False
     ) -> Any:
         """A call that goes into the program."""
-        held, owner = owner, plain(owner)
-        if any(isinstance(each, torch.Generator) for each in (*values, *named.values())):
+        owner = plain(held)
+        if any(isinstance(each, torch.Generator) for each in (*call.values, *call.named.values())):
             pure = False  # what is drawn next depends on it
-        values = [self.callback(self.again(value), owner) for value in values]
-        named = {name: self.callback(self.again(value), owner) for name, value in named.items()}
-        body = self.open[-1].body
+        values = [self.callback(self.again(value), owner) for value in call.values]
+        named = {name: self.callback(self.again(value), owner) for name, value in call.named.items()}
         given = self.arguments(values, named, symbols or type(owner) in (list, dict, set))
         if given[:1] == ["list("] and str(head[0]).startswith("torch.optim."):
             given = [given[1], *given[3:]]  # an optimizer takes an iterator
         made = Statement([*head, "(", *given, ")"], pure)
         made.idle, made.sets = is_idle(owner, head[-1], values), SETTERS.get(head[-1], "")
-        self.length += 1
         if isinstance(owner, torch.Tensor) and not pure:
             self.holders[id(owner)] = None  # requires_grad_, or a gradient made by hand
             if not head[1].startswith((".backward", ".register")):
                 made.mutates = head[:1]
+        body = self.open[-1].body
         place = len(body)
         self.depth += 1
         try:
-            result = self.run(function, values, named)
+            result = Call(call.function, values, named).run()
         except LawBroken:
             made.pure = False
             self.triggers.append(made)
@@ -274,8 +276,6 @@ class Calls(Operations):
         before, block = self.callbacks.get(id(inner), (None, Block()))
         if before is not None and not block.acts():
             return before
-        if self.ref(inner) is not None:
-            return inner
         cells = [cell.cell_contents for cell in getattr(inner, "__closure__", None) or ()]
         cells += vars(getattr(inner, "__self__", types.SimpleNamespace())).values()
         for held in cells:  # what it may fill begins as it is
@@ -287,70 +287,60 @@ class Calls(Operations):
 
         @functools.wraps(inner)
         def told(*values: Any, **named: Any) -> Any:
+            call = Call(inner, values, named)
             if block.acts() or block in self.open or threading.get_ident() != self.thread:
-                return inner(*values, **named)
-            return self.inside(block, inner, values, named)
+                return call.told()
+            return self.inside(block, call)
 
         self.remember(told, Ref(block.statement))
         self.callbacks[id(inner)] = told, block
         return told
 
-    def inside(self, block: Block, function: Any, values: Any, named: Dict[str, Any]) -> Any:
+    def inside(self, block: Block, call: Call) -> Any:
         """A call of a callback: what the first that acts does is the function's body."""
         block.done, block.body, block.parameters = True, [], []
-        known, names = dict(self.known), list(inspect.signature(function).parameters)
-        names += [f"{names[-1] if names else 'a'}{number}" for number in range(len(values))]
-        for name, value in zip(names, values):
+        known, names = dict(self.known), list(inspect.signature(call.function).parameters)
+        names += [f"{names[-1] if names else 'a'}{number}" for number in range(len(call.values))]
+        for name, value in zip(names, call.values):
             block.parameters.append(Statement([name], True, name))
             if not facts.everywhere(value):
                 self.remember(value, Ref(block.parameters[-1]))
-        depth, self.depth = self.depth, 0
-        opened, self.open = self.open, [block]
+        depth, opened = self.depth, self.open
+        self.depth, self.open = 0, [block]
         try:
-            result = function(*values, **named)
+            result = call.told()
             if result is not None:
-                try:
-                    self.write("return ", *self.text(result, symbols=True))
-                except Unwritable:
-                    pass
+                self.write("return ", *self.text(result, symbols=True))
             return plain_deep(result)
         finally:
-            for each in every(
-                block.body
-            ):  # what is so already when it is called first need not be later
+            for each in every(block.body):  # what is so already at the first call need not be later
                 each.idle = False
             # what is made inside is not known outside, and what was given goes by another name
             self.kept.append(self.known)
-            self.known = known
-            self.depth, self.open = depth, opened
+            self.known, self.depth, self.open = known, depth, opened
 
     def rehearse(self) -> None:
         """What the hooks would do that were never called: with zeros for what they are given."""
         for block in list(blocks(self.root.body)):
             if block.done or block.definition is None or block.owner is None:
                 continue
-            wanted = len(inspect.signature(block.definition).parameters)
-            zeros, owner = torch.zeros(1), block.owner
-            ways: List[Any] = [(owner, (zeros,), zeros), (owner, (zeros,), (zeros,))]
-            if isinstance(owner, torch.Tensor):
-                zeros = torch.zeros_like(owner.detach())
-                zeros.grad = torch.zeros_like(zeros)
-                ways = [(zeros,)]
-            for given in ways:
-                try:
-                    self.inside(block, block.definition, given[:wanted], {})
-                    break
-                except Exception as problem:
-                    reason = Hole(f"a hook that never ran: tried, it raised {type(problem).__name__}")
-                    of_tensor = isinstance(owner, torch.Tensor)
-                    block.body = [Statement([reason], False)] if of_tensor else []
+            given: Any = (block.owner, (torch.zeros(1),), torch.zeros(1))
+            if isinstance(block.owner, torch.Tensor):
+                given = (torch.zeros_like(block.owner.detach()),)
+                given[0].grad = torch.zeros_like(given[0])
+            try:
+                wanted = len(inspect.signature(block.definition).parameters)
+                self.inside(block, Call(block.definition, given[:wanted], {}))
+            except Exception as problem:
+                reason = Hole(f"a hook that never ran: tried, it raised {type(problem).__name__}")
+                block.body = [Statement([reason], False)] if len(given) == 1 else []
 
-    def described(self, code: Any, function: Any, values: Any, named: Dict[str, Any]) -> Any:
+    def described(self, call: Call) -> Any:
         """What a description builds: it prints itself; the same data once, while nothing changes it."""
+        code = facts.description_of(call.function)
         self.depth += 1
         try:
-            result = self.run(function, values, named)
-            lines, names = self.run(code, values, named)
+            result, (lines, names) = call.run(), call._replace(function=code).run()
         finally:
             self.depth -= 1
         made = self.data.get(lines)
@@ -362,12 +352,12 @@ class Calls(Operations):
             self.learn(value, Ref(made, number=number))
         return result
 
-    def drawn(self, function: Any, values: Any, named: Dict[str, Any]) -> Any:
+    def drawn(self, call: Call) -> Any:
         """Numbers made from a seed: written out where they are few, else as they are made."""
         block = Block()
         self.open.append(block)
         try:
-            result = function(*values, **named)
+            result = call.told()
         finally:
             self.open.pop()
         results = result if isinstance(result, (tuple, list)) else [result]

@@ -5,25 +5,31 @@ Also what snapshots are in a program: the values that ``tolist`` gave at that ti
 
 import inspect
 import sys
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 import torch
 
 from frostproof.properties.harness.core import bits, checks
 from frostproof.properties.harness.reproducer import facts
-from frostproof.properties.harness.reproducer.calls import Calls
+from frostproof.properties.harness.reproducer.calls import Call, Calls
 from frostproof.properties.harness.reproducer.facts import Known, Snapshot, plain
 from frostproof.properties.harness.reproducer.statements import (
     Block,
     Ref,
     Statement,
-    Unwritable,
     contrary,
     every,
 )
 
 Parts = Optional[List[Any]]
 ROOM = __name__.rpartition(".")[0]
+
+
+def by_name(call: Call) -> Dict[str, Any]:
+    """The arguments of a call, by their names, in order."""
+    bound = inspect.signature(call.function).bind(*call.values, **call.named)
+    bound.apply_defaults()
+    return dict(bound.arguments)
 
 
 class Tape(Calls):
@@ -38,8 +44,8 @@ class Tape(Calls):
 
     # snapshots
 
-    def harness_read_bits(self, function: Any, values: Any, named: Any) -> bytes:
-        tensor, ref = plain(values[0]), self.ref(values[0])
+    def harness_read_bits(self, call: Call) -> bytes:
+        tensor, ref = plain(call.values[0]), self.ref(call.values[0])
         held = Snapshot(bits.read_bits(tensor))
         if ref is None:
             return bytes(held)
@@ -48,22 +54,24 @@ class Tape(Calls):
         held.ref, held.shape, held.dtype = Ref(made), tuple(tensor.shape), tensor.dtype
         return held
 
-    def harness_has_bits(self, function: Any, values: Any, named: Any) -> Any:
-        now = self.harness_read_bits(bits.read_bits, values, {})
-        if not isinstance(now, Snapshot):
-            return function(plain(values[0]), values[1])
-        return self.compare("==", now, values[1])
+    def harness_has_bits(self, call: Call) -> Any:
+        now = self.harness_read_bits(call)
+        return (
+            self.expression("_1 == _2", now, call.values[1])
+            if isinstance(now, Snapshot)
+            else call.run()
+        )
 
-    def harness_from_bits(self, function: Any, values: Any, named: Any) -> torch.Tensor:
-        held, shape, dtype = map(facts.plain_deep, values)
-        made: torch.Tensor = function(bytes(held), tuple(shape), dtype)
+    def harness_from_bits(self, call: Call) -> torch.Tensor:
+        held, _, dtype = map(plain, call.values)
+        made: torch.Tensor = call.run()
         if isinstance(held, Snapshot):
             self.learn(made, Ref(self.write("torch.tensor(", held.ref, f", dtype={dtype})", pure=True)))
         return made
 
-    def harness_as_float64(self, function: Any, values: Any, named: Any) -> torch.Tensor:
-        made: torch.Tensor = function(plain(values[0]))
-        ref, split = self.ref(values[0]), plain(values[0]).dtype.is_complex
+    def harness_as_float64(self, call: Call) -> torch.Tensor:
+        made: torch.Tensor = call.run()
+        ref, split = self.ref(call.values[0]), plain(call.values[0]).dtype.is_complex
         if ref is not None:
             dtype = torch.complex128 if split else torch.float64
             code = self.write("torch.tensor(", ref, f".tolist(), dtype={dtype})", pure=True)
@@ -71,47 +79,39 @@ class Tape(Calls):
             self.learn(made, Ref(code))
         return made
 
-    def harness_count_cases(self, function: Any, values: Any, named: Any) -> None:
-        function(*map(plain, values))
+    def harness_count_cases(self, call: Call) -> None:
+        call.run()
         self.cases.append(self.write(pure=True))
 
     # checks: those of ``core.checks`` are told like a law's own code, down to the comparison
 
-    @staticmethod
-    def bound(function: Any, values: Any, named: Any) -> Dict[str, Any]:
-        bound = inspect.signature(function).bind(*values, **named)
-        bound.apply_defaults()
-        return dict(bound.arguments)
-
-    def judged(self, function: Any, given: Dict[str, Any], what: str, condition: Any) -> None:
-        """Run a check; where it fails, or each is wanted, write down its condition."""
+    def judged(self, call: Call, condition: Callable[[Dict[str, Any]], Parts]) -> None:
+        """Run a check; where it fails, or each is wanted, write its condition down."""
+        given = by_name(call)
         broken: Optional[checks.LawBroken] = None
         self.depth += 1
         try:
-            self.run(function, (), given)
+            call.run()
         except checks.LawBroken as problem:
             broken = self.failed = problem
         finally:
             self.depth -= 1
-        if broken is not None or self.every:
-            try:
-                parts: Parts = condition()
-            except Unwritable:
-                parts = None
-            if parts is not None and (broken is not None or len(parts) < 40):
-                self.close(parts, broken, what)
+        parts = condition(given) if broken is not None or self.every else None
+        if parts is not None and (broken is not None or len(parts) < 40):
+            what = str(given.get("what", given.get("subject", given.get("sentence"))))
+            made = self.write(*parts, f" or sys.exit({self.sentence(what)})")
+            made.closes = True
+            self.closed = made if broken is not None else self.closed
         if broken is not None:
             raise broken
 
-    def harness_check(self, function: Any, values: Any, named: Any) -> None:
-        given = self.bound(function, values, named)
+    def harness_check(self, call: Call) -> None:
+        def condition(given: Dict[str, Any]) -> Parts:
+            if self.ref(given["condition"]) is not None:
+                return self.text(given["condition"], True)
+            return self.branched(True) if given["condition"] is True else None
 
-        def condition() -> Parts:
-            if self.ref(values[0]) is not None:
-                return self.text(values[0], True)
-            return self.branched(True) if values[0] is True else None
-
-        self.judged(function, given, given["sentence"], condition)
+        self.judged(call, condition)
 
     def branched(self, holds: bool) -> Parts:
         """The condition of the last ``if`` of the function that calls; holds: not its contrary."""
@@ -124,29 +124,25 @@ class Tape(Calls):
             return None
         return [ref] if bool(value) == holds else contrary(ref)
 
-    def harness_fail(self, function: Any, values: Any, named: Any) -> None:
-        given, raised = self.bound(function, values, named), sys.exc_info()[1]
-        what = given.get("subject", given["sentence"])
+    def harness_fail(self, call: Call) -> None:
+        raised = sys.exc_info()[1]
         try:
-            self.judged(function, given, what, lambda: self.branched(False))
+            self.judged(call, lambda given: self.branched(False))
         except checks.LawBroken:
             found = [s for s in every(self.root.body) if s.raised is raised is not None]
             self.closed = found[-1] if found else self.closed
             raise
 
-    def harness_check_within(self, function: Any, values: Any, named: Any) -> None:
-        given = self.bound(function, values, named)
-
-        def condition() -> Parts:
-            actual, expected = plain(given["actual"]), plain(given["expected"])
-            allowed = plain(given.get("allowed"))
-            if allowed is None:
-                allowed = checks.tolerance(expected, plain(given["rtol"]), plain(given["atol"]))
+    def harness_check_within(self, call: Call) -> None:
+        def condition(given: Dict[str, Any]) -> Parts:
             ours, theirs = self.ref(given["actual"]), self.ref(given["expected"])
-            if ours is None:
-                return None
-            if tuple(actual.shape) != tuple(expected.shape):
-                return ["tuple(", ours, f".shape) == {tuple(expected.shape)}"]
+            actual, expected = plain(given["actual"]), plain(given["expected"])
+            if ours is None or actual.shape != expected.shape:
+                return ["tuple(", ours, f".shape) == {tuple(expected.shape)}"] if ours else None
+            if "allowed" in given:
+                allowed = plain(given["allowed"])
+            else:
+                allowed = checks.tolerance(expected, plain(given["rtol"]), plain(given["atol"]))
             with torch.no_grad():  # the worst element is as near as it must be
                 one, two = (torch.empty_like(each, dtype=torch.float64) for each in (actual, expected))
                 off = (one.copy_(actual) - two.copy_(expected)).abs() / allowed
@@ -159,45 +155,31 @@ class Tape(Calls):
             limit = f"{float(allowed.expand_as(one)[worst]):.6g}"
             return ["abs(", ours, f"{index}.item() - ", *wanted, f") <= {limit}"]
 
-        self.judged(function, given, given["what"], condition)
+        self.judged(call, condition)
 
-    def harness_check_raises(self, function: Any, values: Any, named: Any) -> None:
-        given = self.bound(function, values, named)
-        kinds = given["error"] if isinstance(given["error"], tuple) else (given["error"],)
-        names = [kind.__name__ for kind in kinds]
-        error = names[0] if len(names) == 1 else f"({', '.join(names)})"
-        what, matching, action = plain(given["what"]), plain(given["matching"]), given["action"]
-        block = Block(attempt=lambda: [f"except {error}:", "    pass"])
+    def harness_check_raises(self, call: Call) -> None:
+        error, _, what, matching = map(plain, by_name(call).values())
+        names = ", ".join(kind.__name__ for kind in (error if isinstance(error, tuple) else (error,)))
+        names = f"({names})" if isinstance(error, tuple) else names
+        told, leave = f"{matching.lower()!r} in str(error).lower()", f"sys.exit({self.sentence(what)})"
+        footer = [f"except {names} as error:", f"    {told} or {leave}"]
+        block = Block(attempt=footer if matching else [f"except {names}:", "    pass"])
         self.open[-1].body.append(block)
         self.open.append(block)
-        broken: Optional[checks.LawBroken] = None
+        end = Statement([leave], False)
         try:
-            function(given["error"], lambda: self.called(action, (), {}), what, matching)
+            call.run()
         except checks.LawBroken as problem:
-            broken = self.failed = problem
+            self.failed, self.closed = problem, end
+            raise
         finally:
+            closing = self.closed is end or self.every
+            for each in every(block.body):
+                each.raised, each.pure = None, each.pure and not closing
+            if closing:
+                end.closes = True
+                block.body.append(end)
             self.open.pop()
-        inside = [each for each in block.body if isinstance(each, Statement)]
-        for each in inside:
-            each.raised = None
-        if broken is None and not self.every:
-            return
-        told = f"sys.exit({self.sentence(what)})"
-        passed = f'"{matching.lower()}" in str(error).lower() or {told}' if matching else "pass"
-        block.attempt = lambda: [
-            f"except {error}{' as error' if matching else ''}:",
-            f"    {passed}",
-            "else:",
-            f"    sys.exit({self.sentence(what + ': nothing was raised')})",
-        ]
-        for each in inside:
-            each.pure = False
-        end = Statement([], False)
-        end.closes = True
-        block.body.append(end)
-        if broken is not None:
-            self.closed = end
-            raise broken
 
     harness_disagree = harness_fail
     harness_check_close = harness_check_within

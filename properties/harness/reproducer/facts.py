@@ -126,7 +126,7 @@ def _public() -> Dict[int, Tuple[str, Any]]:
         for key, value in vars(sys.modules.get(name, torch)).items():
             owner = str(getattr(value, "__module__", None) or "torch")
             if key[0] != "_" and callable(value) and owner.startswith("torch"):
-                found.setdefault(id(value), (f"{name}.{key}", value))
+                found.setdefault(id(value), (short(f"{name}.{key}"), value))
     return found
 
 
@@ -137,9 +137,9 @@ def short(label: str) -> str:
 
 def label(function: Any) -> str:
     """The public name of a function or class of torch, or of a builtin."""
-    found = _public().get(id(function))
-    if found is not None and found[1] is function:
-        return short(found[0])
+    found, known = _public().get(id(function), ("", None))
+    if known is function:
+        return found
     module = str(getattr(function, "__module__", "") or "")
     name = str(getattr(function, "__qualname__", getattr(function, "__name__", "")))
     if module == "builtins":
@@ -151,8 +151,7 @@ def label(function: Any) -> str:
 
 def is_harness(function: Any) -> bool:
     """Whether a function is one of the harness's own core or reference."""
-    module = str(getattr(function, "__module__", ""))
-    return module.startswith(
+    return str(getattr(function, "__module__", "")).startswith(
         ("frostproof.properties.harness.core", "frostproof.properties.harness.ref")
     )
 
@@ -306,43 +305,25 @@ def is_plain(value: Any) -> bool:
 # classes of the law's file
 
 
-def _bare(node: Any) -> Any:
-    """A statement without the annotation of what it assigns."""
-    if not isinstance(node, ast.AnnAssign) or node.value is None:
-        return node
-    return ast.copy_location(ast.Assign([node.target], node.value), node)
-
-
-def definition(thing: Any, seen: Tuple[Any, ...] = ()) -> Optional[str]:
-    """The source of a class or function in plain torch, and of what it needs; None: it needs more."""
+def definition(thing: Any) -> Optional[str]:
+    """The source of a class or function, and of what it needs of its file; None: it needs more."""
     try:
-        tree: Any = ast.parse(textwrap.dedent(inspect.getsource(thing)))
-    except (OSError, TypeError, SyntaxError):
+        source = textwrap.dedent(inspect.getsource(thing))
+    except (OSError, TypeError):
         return None
-    scope = vars(inspect.getmodule(thing) or builtins)
-    bound, read = {"torch", "nn"}, {""}
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            told = ast.get_docstring(node) is not None
-            node.body = [_bare(each) for each in node.body[told:]] or [ast.Pass()]
-        for name in ("returns", "annotation"):
-            if hasattr(node, name) and not isinstance(node, ast.AnnAssign):
-                setattr(node, name, None)
-    for node in ast.walk(tree):
-        bound.add(str(getattr(node, "name", getattr(node, "arg", ""))))
-        if isinstance(node, ast.Name):
-            (read if isinstance(node.ctx, ast.Load) else bound).add(node.id)
-    before: List[str] = []
-    for name in sorted(read - bound):
-        value = scope.get(name, getattr(builtins, name, None))
-        needed: Optional[str] = None
-        if name not in scope or isinstance(value, types.ModuleType):
-            needed = "" if value is not None else None
+    scope, before = vars(inspect.getmodule(thing) or builtins), []
+    read = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    for name in sorted(read & {*scope} - {"torch", "nn", thing.__name__}):
+        value, needed = scope[name], None
+        if getattr(value, "__module__", "") == "typing":
+            needed = f"from typing import {name}"
         elif inspect.isclass(value) or inspect.isfunction(value):
-            needed = None if value in seen else definition(value, (*seen, thing))
+            needed = definition(value)
         elif isinstance(value, (int, float, str, tuple, list, dict)):
             needed = f"{name} = {value!r}"
+        elif isinstance(value, types.ModuleType) and value.__name__ == name:
+            continue  # the program imports what it reads
         if needed is None:
             return None
-        before += [needed] if needed else []
-    return "\n".join([*before, ast.unparse(tree)])
+        before.append(needed)
+    return "\n".join([*before, source.rstrip()])

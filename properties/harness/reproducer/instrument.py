@@ -8,6 +8,7 @@ uses here) becomes a call of the tape; outside of a replay no function differs f
 import ast
 import builtins
 import contextlib
+import copy
 import functools
 import gc
 import linecache
@@ -17,13 +18,7 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 TAPE = "__frostproof_tape__"
 # They look at the frame that calls them, or decide what a name means.
 LEFT_ALONE = ("super", "locals", "globals", "vars", "dir")
-OPERATORS: Dict[Any, str] = {
-    **{ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%"},
-    **{ast.Pow: "**", ast.MatMult: "@", ast.BitAnd: "&", ast.BitOr: "|", ast.BitXor: "^"},
-    **{ast.LShift: "<<", ast.RShift: ">>", ast.USub: "-", ast.UAdd: "+", ast.Invert: "~"},
-    **{ast.Not: "not", ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">"},
-    **{ast.GtE: ">=", ast.Is: "is", ast.IsNot: "is not", ast.In: "in", ast.NotIn: "not in"},
-}
+LOAD = ast.Load()
 
 
 class Instrument(ast.NodeTransformer):
@@ -56,43 +51,35 @@ class Instrument(ast.NodeTransformer):
     def mangled(name: str) -> bool:
         return name.startswith("__") and not name.endswith("__")
 
-    def visit_Attribute(self, node: ast.Attribute) -> Any:
+    def expression(self, node: Any) -> Any:
+        """An attribute, subscript or operator: a pattern such as ``_1 + _2``, and its operands."""
         self.generic_visit(node)
-        if not isinstance(node.ctx, ast.Load) or self.mangled(node.attr):
+        private = self.mangled(getattr(node, "attr", ""))
+        if (
+            private
+            or not isinstance(getattr(node, "ctx", LOAD), ast.Load)
+            or len(getattr(node, "ops", "1")) > 1
+        ):
             return node
-        return self.tell(node, "attribute", node.value, node.attr)
+        pattern, operands = copy.copy(node), []
+        for field, value in ast.iter_fields(node):
+            for each in value if isinstance(value, list) else [value]:
+                if isinstance(each, (ast.expr, ast.Slice)):
+                    operands.append(self.index(each))
+                    hole = ast.Name(f"_{len(operands)}", LOAD)
+                    setattr(pattern, field, [hole] if isinstance(value, list) else hole)
+        return self.tell(node, "expression", ast.unparse(pattern), *operands)
 
-    def visit_Subscript(self, node: ast.Subscript) -> Any:
-        self.generic_visit(node)
-        if not isinstance(node.ctx, ast.Load):
-            return node
-        return self.tell(node, "item", node.value, self.index(node.slice))
+    visit_Attribute = visit_Subscript = visit_BinOp = visit_UnaryOp = visit_Compare = expression
 
     def index(self, node: Any) -> Any:
         """A subscript as an expression of its own."""
         if isinstance(node, ast.Slice):
             parts = [part or ast.Constant(None) for part in (node.lower, node.upper, node.step)]
-            return ast.copy_location(ast.Call(ast.Name("slice", ast.Load()), parts, []), node)
+            return ast.copy_location(ast.Call(ast.Name("slice", LOAD), parts, []), node)
         if isinstance(node, ast.Tuple):
             node.elts = [self.index(each) for each in node.elts]
         return node
-
-    def visit_BinOp(self, node: ast.BinOp) -> Any:
-        self.generic_visit(node)
-        return self.tell(node, "binary", OPERATORS[type(node.op)], node.left, node.right)
-
-    def visit_UnaryOp(self, node: ast.UnaryOp) -> Any:
-        if isinstance(node.operand, ast.Constant):
-            return node
-        self.generic_visit(node)
-        return self.tell(node, "unary", OPERATORS[type(node.op)], node.operand)
-
-    def visit_Compare(self, node: ast.Compare) -> Any:
-        self.generic_visit(node)
-        if len(node.ops) > 1:
-            return node
-        operator = OPERATORS[type(node.ops[0])]
-        return self.tell(node, "compare", operator, node.left, node.comparators[0])
 
     def visit_BoolOp(self, node: ast.BoolOp) -> Any:
         self.generic_visit(node)
@@ -151,7 +138,7 @@ class Instrument(ast.NodeTransformer):
                     self.number += 1
                     kept = f"{TAPE}{self.number}"
                     target.elts[place] = ast.copy_location(ast.Name(kept, ast.Store()), each)
-                    later.append(self.stored(each, ast.Name(kept, ast.Load()), node))
+                    later.append(self.stored(each, ast.Name(kept, LOAD), node))
             return [node, *later]
         return node
 
@@ -167,16 +154,17 @@ class Instrument(ast.NodeTransformer):
         return ast.copy_location(ast.Expr(told), node)
 
     def visit_AugAssign(self, node: ast.AugAssign) -> Any:
-        node.value = self.visit(node.value)
-        target, operator = node.target, OPERATORS[type(node.op)]
-        if isinstance(target, ast.Name):
-            old: Any = ast.Name(target.id, ast.Load())
-            made = ast.Assign([target], self.tell(node, "augmented", operator, old, node.value))
-            return ast.copy_location(made, node)
-        if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name):
-            old = self.tell(node, "attribute", ast.Name(target.value.id, ast.Load()), target.attr)
-            return self.stored(target, self.tell(node, "augmented", operator, old, node.value), node)
-        return node
+        target, simple = node.target, isinstance(node.target, ast.Name)
+        if not simple and not isinstance(getattr(target, "value", None), ast.Name):
+            return self.generic_visit(node)
+        old = ast.copy_location(ast.parse(ast.unparse(target), mode="eval").body, node)
+        pattern = ast.unparse(ast.AugAssign(ast.Name("_1", LOAD), node.op, ast.Name("_2", LOAD)))
+        value = self.tell(node, "augmented", pattern, self.visit(old), self.visit(node.value))
+        return (
+            ast.copy_location(ast.Assign([target], value), node)
+            if simple
+            else self.stored(target, value, node)
+        )
 
 
 def _parts(code: CodeType) -> Iterator[CodeType]:
@@ -213,7 +201,7 @@ def instrumented(wanted: Callable[[FunctionType], bool], tape: Any) -> Iterator[
         for function in functions:
             code = function.__code__
             pairs = _codes(code.co_filename).get((code.co_name, code.co_firstlineno), [])
-            same = [two for one, two in pairs if len(pairs) == 1 or _alike(one, code)]
+            same = [two for one, two in pairs if len(pairs) == 1 or _facts(one) == _facts(code)]
             if same and same[0].co_freevars == code.co_freevars:
                 changed.append((function, code))
                 function.__code__ = same[0]
@@ -225,8 +213,7 @@ def instrumented(wanted: Callable[[FunctionType], bool], tape: Any) -> Iterator[
         vars(builtins).pop(TAPE, None)
 
 
-def _alike(one: CodeType, other: CodeType) -> bool:
-    """Whether two code objects of one place are the same function."""
-    plain = [[c for c in code.co_consts if not isinstance(c, CodeType)] for code in (one, other)]
-    facts = [(code.co_code, code.co_names) for code in (one, other)]
-    return repr(plain[0]) == repr(plain[1]) and facts[0] == facts[1]
+def _facts(code: CodeType) -> Any:
+    """What tells functions of one name and line apart."""
+    plain = [each for each in code.co_consts if not isinstance(each, CodeType)]
+    return code.co_code, code.co_names, repr(plain)

@@ -55,13 +55,6 @@ class Names:
         self.failed: Optional[checks.LawBroken] = None
         self.cases: List[Statement] = []  # an empty one at the end of each case
 
-    def close(self, condition: List[Any], broken: Optional[checks.LawBroken], what: str) -> None:
-        """The program ends where the condition does not hold."""
-        made = self.write(*condition, f" or sys.exit({self.sentence(what)})")
-        made.closes = True
-        if broken is not None:
-            self.closed = made
-
     def sentence(self, text: str) -> str:
         """A sentence as code, with the program's names."""
         for name in sorted(self.names, key=len, reverse=True):

@@ -1,131 +1,128 @@
 """What instrumented code does but for calls: attributes, subscripts, operators, assignments."""
 
-import operator
+import re
 import sys
 import types
+from functools import cache
 from typing import Any, Callable, Dict, List, Tuple
 
 import torch
 
 from frostproof.properties.harness.core.checks import LawBroken
 from frostproof.properties.harness.reproducer import facts
-from frostproof.properties.harness.reproducer.facts import Known, Named, Snapshot, plain
+from frostproof.properties.harness.reproducer.facts import Known, Named, Snapshot, plain, plain_deep
 from frostproof.properties.harness.reproducer.naming import Names
 from frostproof.properties.harness.reproducer.statements import (
     Block,
     Ref,
     Statement,
-    Unwritable,
     contrary,
     every,
     separated,
 )
 
-SIGNS = [*"+ - * / // % ** @ & | ^ << >> == != < <= > >=".split(), "is", "is not", "in", "not in"]
-OPERATORS: Dict[str, Callable[..., Any]] = {
-    sign: eval(f"lambda left, right: left {sign} right") for sign in SIGNS
-}
-UNARY: Dict[str, Callable[..., Any]] = {
-    sign: eval(f"lambda operand: {sign} operand") for sign in ("-", "+", "~", "not")
-}
-IN_PLACE = {
-    **{"+": operator.iadd, "-": operator.isub, "*": operator.imul, "/": operator.itruediv},
-    **{"|": operator.ior, "&": operator.iand},
-}
+AUGMENTED = tuple(f"{sign}=" for sign in "+ - * / // % ** @ & | ^ << >>".split())
+COMPARISONS = ("==", "!=", "<", "<=", ">", ">=", "in", "not in")
+
+
+@cache
+def evaluated(pattern: str) -> Callable[..., Any]:
+    """The function of a pattern such as ``_1 + _2`` or ``_1.grad``; of ``_1 += _2`` the new ``_1``."""
+    space: Dict[str, Any] = {}
+    body = f"{pattern}; return _1" if word(pattern) in AUGMENTED else f"return {pattern}"
+    exec(f"def function(_1, _2=None): {body}", space)
+    return space["function"]  # type: ignore[no-any-return]
+
+
+def word(pattern: str) -> str:
+    """The operator between two operands; "" of any other pattern."""
+    return pattern[3:-3] if pattern[2] == " " else ""
 
 
 class Operations(Names):
     """What becomes of all but calls."""
 
-    def attribute(self, owner: Any, name: str) -> Any:
-        held, owner = owner, plain(owner)
-        value = getattr(owner, name)
-        if isinstance(held, Named) and callable(value):
-            self.remember(owner, held.ref)  # by which its method is called later
-        if self.silent() or isinstance(owner, (types.ModuleType, type)) or callable(value):
+    def expression(self, pattern: str, *held: Any) -> Any:
+        """An attribute, a subscript or an operator; ``held``: its operands."""
+        sign = word(pattern)
+        values = [plain_deep(each) if sign in COMPARISONS else plain(each) for each in held]
+        if pattern == "_1[_2]":
+            values[1] = plain_deep(values[1])
+        value = evaluated(pattern)(*values)
+        if self.silent():
             return value
-        if isinstance(value, torch.nn.Parameter) and isinstance(owner, torch.nn.Module):
+        if pattern[2:3] in (".", "["):
+            return self.part(value, pattern, *held)
+        if sign in ("in", "not in") and self.ref(held[0]) is self.ref(held[1]) is None:
             return value
-        ref = self.ref(held)
-        if ref is None or self.own(type(owner)):
+        if sign in ("==", "!="):
+            held = self.differing(*held)
+        bits = [isinstance(each, Snapshot) for each in held]
+        if True not in bits and self.touches(*held):
+            texts = [self.text(each, not isinstance(each, torch.Tensor)) for each in held]
+        elif True in bits and sign in ("==", "!="):
+            texts = self.listed(value == (sign == "=="), *held)
+        elif bits[0] and sign in ("is", "is not"):  # bits are where their tensor is
+            texts = [[held[0].ref.statement.parts[0]], self.text(held[1], True)]
+        else:
             return value
-        return self.learn(value, Ref(self.write(ref, f".{name}", pure=True)))
+        parts: List[Any] = []
+        for each in filter(None, re.split("_([12])", pattern)):
+            parts += texts[int(each) - 1] if each in ("1", "2") else [each]
+        return self.computed(value, *parts)
 
-    def item(self, owner: Any, index: Any) -> Any:
-        held, owner, index = owner, plain(owner), facts.plain_deep(index)
-        value = owner[index]
-        if self.silent() or isinstance(owner, torch.nn.Module) or isinstance(value, torch.nn.Module):
+    def part(self, value: Any, pattern: str, held: Any, index: Any = None) -> Any:
+        """An attribute, or what is at an index, of a value that has a name."""
+        owner, ref = plain(held), self.ref(held)
+        if ref is None or isinstance(owner, (types.ModuleType, type)) or self.own(type(owner)):
             return value
-        ref = self.ref(held)
-        if ref is None or (isinstance(value, torch.Tensor) and self.ref(value) is not None):
+        if isinstance(held, Named) and callable(value):
+            self.remember(owner, ref)  # by which its method is called later
+        of_module = isinstance(owner, torch.nn.Module) and isinstance(value, torch.nn.Parameter)
+        if of_module or callable(value):
+            return value
+        if pattern[2] == ".":
+            return self.learn(value, Ref(self.write(ref, pattern[2:], pure=True)))
+        if isinstance(value, torch.Tensor) and self.ref(value) is not None:
             return value
         return self.learn(value, Ref(self.write(ref, "[", *self.index(index), "]", pure=True)))
 
+    def augmented(self, pattern: str, left: Any, right: Any) -> Any:
+        """``left += right`` and the like: the new value."""
+        before, value = plain(left), evaluated(pattern)(plain(left), plain(right))
+        if self.silent():
+            return value
+        if isinstance(value, torch.Tensor) and value is before and self.ref(left) is not None:
+            place = self.ref(left)
+            self.write(place, pattern[2:-2], *self.text(right)).mutates = [place]
+            return left
+        if not self.touches(left, right):
+            return value
+        sign = pattern[2:-2].replace("=", "")
+        return self.computed(value, *self.text(left, True), sign, *self.text(right, True))
+
     def set_attribute(self, value: Any, owner: Any, name: str) -> None:
-        held, owner, stored = owner, plain(owner), facts.plain_deep(value)
+        held, owner, stored = owner, plain(owner), plain_deep(value)
         if not self.silent():
-            self.hint(value, name)
+            self.name(name, value)
             if not self.own(type(owner)) and self.ref(held) is not None:
-                held = self.text(held)
-                made = self.write(*held, f".{name} = ", *self.text(value))
-                made.mutates, made.sets = held, name
-                made.idle = getattr(owner, name, held) is stored
-                if isinstance(owner, torch.Tensor):
-                    self.holders[id(owner)] = None
-                self.places, self.looked = {}, -1
+                self.stored(owner, self.text(held), [f".{name}"], value)
         setattr(owner, name, stored)
 
     def set_item(self, value: Any, owner: Any, index: Any) -> None:
-        held, owner, index = owner, plain(owner), facts.plain_deep(index)
+        held, owner, index = owner, plain(owner), plain_deep(index)
         if not self.silent() and self.ref(held) is not None:
-            held = self.text(held)
-            self.write(*held, "[", *self.index(index), "] = ", *self.text(value)).mutates = held
-        owner[index] = value if isinstance(owner, (dict, list)) else facts.plain_deep(value)
+            self.stored(owner, self.text(held), ["[", *self.index(index), "]"], value)
+        owner[index] = value if isinstance(owner, (dict, list)) else plain_deep(value)
 
-    def binary(self, sign: str, left: Any, right: Any) -> Any:
-        value = OPERATORS[sign](plain(left), plain(right))
-        return self._operated(value, sign, left, right)
-
-    def augmented(self, sign: str, left: Any, right: Any) -> Any:
-        known = self.ref(left) if not self.silent() else None
-        value = IN_PLACE.get(sign, OPERATORS[sign])(plain(left), plain(right))
-        if known is not None and isinstance(value, torch.Tensor) and value is plain(left):
-            self.write(known, f" {sign}= ", *self.text(right)).mutates = [known]
-            return left
-        return self._operated(value, sign, left, right)
-
-    def _operated(self, value: Any, sign: str, left: Any, right: Any) -> Any:
-        """The value of an operator, and the expression that gives it where either side has a name."""
-        if self.silent() or not self.touches(left, right):
-            return value
-        try:
-            return self.computed(value, *self.operand(left), f" {sign} ", *self.operand(right))
-        except Unwritable:
-            return value
-
-    def unary(self, sign: str, operand: Any) -> Any:
-        value = UNARY[sign](plain(operand))
-        if self.silent() or self.ref(operand) is None:
-            return value
-        return self.computed(value, "not " if sign == "not" else sign, *self.operand(operand))
-
-    def compare(self, sign: str, left: Any, right: Any) -> Any:
-        inside = plain if sign in ("is", "is not") else facts.plain_deep
-        value = OPERATORS[sign](inside(left), inside(right))
-        if self.silent():
-            return value
-        if sign in ("in", "not in") and self.ref(right) is None and self.ref(left) is None:
-            return value
-        if sign in ("==", "!="):
-            left, right = self.differing(left, right)
-        if not any(isinstance(side, Snapshot) for side in (left, right)):
-            return self._operated(value, sign, left, right)
-        if sign in ("is", "is not") and isinstance(left, Snapshot):
-            there = left.ref.statement.parts[0]  # bits are where their tensor is
-            return self.computed(value, there, f" {sign} ", *self.operand(right))
-        if sign in ("==", "!="):
-            return self.computed(value, *self.snapshots(sign, left, right))
-        return value
+    def stored(self, owner: Any, held: List[Any], place: List[Any], value: Any) -> None:
+        """Write down that something is put into what has a name."""
+        made = self.write(*held, *place, " = ", *self.text(value))
+        made.mutates, made.sets = held, place[0][1:]
+        made.idle = getattr(owner, made.sets, held) is plain(value) if made.sets else False
+        if isinstance(owner, torch.Tensor):
+            self.holders[id(owner)] = None
+        self.places, self.looked = {}, -1
 
     def differing(self, left: Any, right: Any) -> Tuple[Any, Any]:
         """Of two that hold many, where one of these has no name: the first that differ."""
@@ -140,17 +137,16 @@ class Operations(Names):
                 return self.differing(ours, theirs)
         return left, right
 
-    def snapshots(self, sign: str, *sides: Any) -> List[Any]:
+    def listed(self, equal: bool, *sides: Any) -> List[List[Any]]:
         """Bits that were read, compared as lists; by ``repr`` where these would not agree with them."""
         known = next(side for side in sides if isinstance(side, Snapshot))
         lists = [known.listed(side) if isinstance(side, bytes) else side for side in sides]
-        exact = "nan" not in repr(lists) and (lists[0] == lists[1]) == (sides[0] == sides[1])
-        texts: List[List[Any]] = [
-            [side.ref] if isinstance(side, Snapshot) else self.text(held)
-            for side, held in zip(sides, lists)
+        exact = "nan" not in repr(lists) and (lists[0] == lists[1]) == equal
+        texts = [
+            [side.ref] if isinstance(side, Snapshot) else self.text(values)
+            for side, values in zip(sides, lists)
         ]
-        shown = (text if exact else ["repr(", *text, ")"] for text in texts)
-        return separated(f" {sign} ", shown)
+        return texts if exact else [["repr(", *text, ")"] for text in texts]
 
     def joined(self, word: str, number: int, place: int, last: bool, value: Any) -> Any:
         """An operand of ``and`` or ``or``: the last one that is reached stands for all."""
@@ -168,18 +164,6 @@ class Operations(Names):
             refs.append(ref)
         return value
 
-    def quantified(self, function: Any, values: Any) -> Any:
-        """``all`` or ``any``: by the element that decides, or by all of them."""
-        refs = []
-        for value in values:
-            if bool(value) == (function is any):
-                return value if isinstance(value, Known) else bool(value)
-            refs.append(self.ref(value))
-        if not refs or None in refs or len(refs) > 20:
-            return function is all
-        word = " and " if function is all else " or "
-        return self.computed(function is all, *separated(word, ([ref] for ref in refs)))
-
     def branch(self, value: Any) -> Any:
         frame = sys._getframe(1)
         self.branches[id(frame)] = (frame.f_code, value)
@@ -190,16 +174,11 @@ class Operations(Names):
             self.write("if ", *otherwise, ": return")  # only the way that it went is known
         return plain(value)
 
-    def hint(self, value: Any, name: str) -> None:
-        """A name for the statement that makes a value."""
-        ref = self.ref(value)
-        if ref is not None and not ref.path and not ref.statement.hint and name != "-":
-            ref.statement.hint = name
-
     def name(self, name: str, value: Any) -> Any:
         """A local variable takes a value: a hint for its name in the program."""
-        if not self.silent():
-            self.hint(value, name)
+        ref = None if self.silent() else self.ref(value)
+        if ref is not None and not ref.path and not ref.statement.hint and name != "-":
+            ref.statement.hint = name
         return value
 
     def name_each(self, names: str, values: Any) -> Any:
@@ -228,16 +207,15 @@ class Inside:
     """Stands for a context manager of torch: its block is one of the program."""
 
     def __init__(self, tape: Operations, manager: Any, ref: Ref) -> None:
-        self.tape, self.manager, self.ref = tape, manager, ref
+        self.tape, self.manager, self.block = tape, manager, Block(manager=ref)
 
     def __enter__(self) -> Any:
-        block = Block(manager=self.ref)
-        self.tape.open[-1].body.append(block)
-        self.tape.open.append(block)
+        self.tape.open[-1].body.append(self.block)
+        self.tape.open.append(self.block)
         result = self.manager.__enter__()
         if result is not None and not facts.everywhere(result):
-            block.statement.hint = "entered"
-            self.tape.learn(result, Ref(block.statement))
+            self.block.statement.hint = "entered"
+            self.tape.learn(result, Ref(self.block.statement))
         return result
 
     def __exit__(self, *problem: Any) -> Any:

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import os
 import sys
+import types
 import warnings
 from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
@@ -13,7 +14,6 @@ import torch
 
 from frostproof.properties.harness.core.checks import LawBroken
 from frostproof.properties.harness.reproducer import facts
-from frostproof.properties.harness.reproducer.case import Case
 from frostproof.properties.harness.reproducer.closing import Tape
 from frostproof.properties.harness.reproducer.instrument import instrumented
 from frostproof.properties.harness.reproducer.statements import (
@@ -26,33 +26,23 @@ from frostproof.properties.harness.reproducer.statements import (
     writable,
 )
 from frostproof.properties.harness.reproducer.text import Program
+from frostproof.properties.harness.running.case import Case
 
 # Of the package, what is silent: only its values count.
 QUIET = tuple(
     f"frostproof.{name}"
     for name in (
-        "properties.harness.core.bits properties.harness.core.law properties.harness.core.own_warnings "
-        "properties.harness.reference.oracle "
-        "properties.harness.reference.update_rules properties.harness.reproducer. "
-        "properties.harness.machine. properties.harness.session. properties.harness.report. "
-        "properties.harness.own. properties.harness.defects.known properties.selftest. "
-        "strategies.capabilities strategies.digits strategies.literals strategies.network_code "
-        "strategies.tensor_code"
-    ).split()
+        *("properties.selftest.", "properties.harness.core.bits", "properties.harness.core.law"),
+        *("properties.harness.core.own_warnings", "properties.harness.running.recording"),
+        *("properties.harness.reference.oracle", "properties.harness.reference.update_rules"),
+        *("properties.harness.defects.known", "strategies.capabilities", "strategies.digits"),
+        *("strategies.literals", "strategies.network_code", "strategies.tensor_code"),
+        *(
+            f"properties.harness.{room}."
+            for room in ("machine", "own", "report", "reproducer", "session")
+        ),
+    )
 )
-
-
-class Replayed:
-    """Stands in for ``st.DataObject``: gives what was drawn, once more."""
-
-    def __init__(self, drawn: List[Any]) -> None:
-        self.drawn = drawn
-        self.place = 0
-
-    def draw(self, strategy: Any, label: Any = None) -> Any:
-        """The next of what was drawn."""
-        self.place += 1
-        return self.drawn[self.place - 1]
 
 
 class Own:
@@ -83,7 +73,8 @@ def arguments(case: Case) -> Dict[str, Any]:
     """What to call the law with."""
     values = {name: value for name, value in case.values.items() if name != "events"}
     if case.drawn or case.draws_data:
-        values["data"] = Replayed(list(case.drawn))
+        drawn = iter(list(case.drawn))
+        values["data"] = types.SimpleNamespace(draw=lambda strategy, label=None: next(drawn))
     return values
 
 
@@ -246,12 +237,11 @@ def shortened(tape: Tape, case: Case, kept: Set[int], text: str, ends: str, rais
     managers = [block.manager.statement for block in blocks(tape.root.body) if block.manager]
     for each in reversed(order):
         used = any(ref.statement is each for s in order if id(s) in kept for ref in s.refs())
-        used = used or each in managers
-        idle = each.idle and untouched(each, order)
-        if idle or (each.pure and not used and not each.closes):
+        for_nothing = each.pure and not (used or each.closes or each in managers)
+        if for_nothing or (each.idle and untouched(each, order)):
             fewer, _ = written(tape, kept - {id(each)}, case, raised)
-            longer = not fewer or (idle and fewer.count("\n") >= text.count("\n"))
-            if not longer and outcome(fewer) == ends:
+            shorter = for_nothing or fewer.count("\n") < text.count("\n")
+            if fewer and shorter and outcome(fewer) == ends:
                 kept, text = kept - {id(each)}, fewer
     return text
 

@@ -4,7 +4,7 @@
 only what touches the same objects as the closing assertion stays.
 """
 
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
 
 
 class Unwritable(Exception):
@@ -76,7 +76,7 @@ class Block:
     """Statements inside a ``with``, a function, or a ``try`` for what must be refused."""
 
     def __init__(
-        self, manager: Optional[Ref] = None, definition: Any = None, attempt: Any = None
+        self, manager: Optional[Ref] = None, definition: Any = None, attempt: Sequence[str] = ()
     ) -> None:
         self.body: List[Any] = []
         self.parameters: List[Statement] = []
@@ -183,7 +183,7 @@ class Slice:
             if block.manager is not None:
                 found.append(block.manager.statement)
             found += [block.statement] if block.definition is not None else []
-            if statement.closes and block.attempt is not None:
+            if statement.closes and block.attempt:
                 found += [each for each in every(block.body) if each is not statement]
         return found
 

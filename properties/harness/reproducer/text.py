@@ -1,18 +1,12 @@
-"""The text of a program: what only one other statement refers to is written where it is used."""
+"""The text of a program: what only one other statement reads is written where it is read."""
 
 import ast
+import dataclasses
 import keyword
 import re
-from typing import Any, Dict, List, Set, Tuple
+from typing import Dict, List, Set, Tuple
 
-from frostproof.properties.harness.reproducer.statements import (
-    Block,
-    Hole,
-    Statement,
-    Unwritable,
-    blocks,
-    every,
-)
+from frostproof.properties.harness.reproducer.statements import Block, Hole, Statement, Unwritable
 
 MODULES = "contextlib copy ctypes io itertools math pickle sys threading warnings".split()
 RESERVED = frozenset(("torch", "nn", "inf", "nan", *MODULES, *keyword.kwlist))
@@ -24,112 +18,88 @@ ONE_SENTENCE = (
 )
 
 
+@dataclasses.dataclass(eq=False)
+class Line:
+    """One line; mark: what it assigns; pure: it only makes that; free: it may be a part of another;
+    given: as it stands."""
+
+    pad: str
+    text: str
+    mark: str = ""
+    pure: bool = False
+    free: bool = False
+    given: bool = False
+
+
 class Program:
     """Renders the kept statements as text; hooked: its error is to be one sentence."""
 
     def __init__(self, root: Block, kept: Set[int], comments: List[str], hooked: bool) -> None:
         self.kept, self.comments, self.hooked = kept, comments, hooked
-        self.uses: Dict[int, int] = {}
         self.marks: Dict[Tuple[int, int], str] = {}
         self.hints: Dict[str, str] = {}
         self.lasting: Set[str] = set()  # marks of what a function reads whenever it is called
         self.words: Set[str] = set(RESERVED)
-        used = [s for s in every(root.body) if id(s) in kept]
-        for block in blocks(root.body):
-            if block.manager is not None and self.alive(block):
-                used.append(Statement([block.manager], False))
-        for statement in used:
-            for ref in statement.refs():
-                self.uses[id(ref.statement)] = self.uses.get(id(ref.statement), 0) + 1
-        self.lines = self.body(root.body, "")
+        self.lines = merged(self.body(root, ""))
 
-    def alive(self, block: Block) -> bool:
-        if id(block.statement) in self.kept and block.definition is not None:
-            return True
-        return any(id(each) in self.kept for each in every(block.body))
-
-    def body(self, items: List[Any], pad: str) -> List[str]:
-        lines: List[str] = []
-        waiting: List[Tuple[Statement, str]] = []  # used once, not yet written
-
-        def flush() -> None:
-            lines.extend(f"{pad}{self.mark(each)} = {text}" for each, text in waiting)
-            waiting.clear()
-
-        for item in items:
+    def body(self, block: Block, pad: str) -> List[Line]:
+        lines: List[Line] = []
+        for item in block.body:
             if isinstance(item, Block):
-                if self.alive(item):
-                    header, footer = self.header(item, waiting)
-                    flush()
-                    inner = self.body(item.body, pad + "    " * bool(header))
-                    lines += [pad + line for line in header]
-                    lines += inner or [f"{pad}    pass"]
-                    lines += [pad + line for line in footer]
-                    if item.definition is not None:
-                        whole = "\n".join(inner)
-                        local = re.findall(r"^ *(__\d+__) = ", whole, re.MULTILINE)
-                        self.lasting.update({*MARK.findall(whole)} - {*local})
-                continue
-            if id(item) not in self.kept or (item.closes and not item.parts):  # its try says it
-                continue
-            text = self.inline(item, waiting)
-            plain = not item.defines and item.raised is None and not item.closes
-            if plain and self.uses.get(id(item), 0) == 1:
-                waiting.append((item, text))
-                continue
-            flush()
-            if plain and self.uses.get(id(item), 0):
-                text = f"{self.mark(item)} = {text}"
-            elif item.raised is not None and not item.closes:
-                text = f"try:\n    {text}\nexcept {type(item.raised).__name__}:\n    pass"
-            lines += [pad + line for line in text.split("\n")]
-        flush()
+                lines += self.block(item, pad)
+            elif id(item) in self.kept:
+                lines += self.statement(item, pad)
         return lines
 
-    def header(self, block: Block, waiting: List[Tuple[Statement, str]]) -> Tuple[List[str], List[str]]:
+    def block(self, block: Block, pad: str) -> List[Line]:
+        header = "try:" if block.attempt else ""
         if block.manager is not None:
-            text = self.inline(Statement([block.manager], False), waiting)
-            if self.uses.get(id(block.statement), 0):
-                text = f"{text} as {self.mark(block.statement)}"
             guard = f"contextlib.suppress({block.leaves}), " if block.leaves else ""
-            return [f"with {guard}{text}:"], []
+            header = self.text_of(Statement([f"with {guard}", block.manager], False))
+            header += f" as {self.mark(block.statement)}:"
         if block.definition is not None:
             names = [self.mark(each) for each in block.parameters] if block.done else ["*_"]
-            return [f"def {self.mark(block.statement)}({', '.join(names)}):"], []
-        return (["try:"], block.attempt()) if block.attempt is not None else ([], [])
+            header = f"def {self.mark(block.statement)}({', '.join(names)}):"
+        inner = self.body(block, pad + "    " * bool(header))
+        if block.definition is not None:
+            read = {mark for each in inner for mark in MARK.findall(each.text)}
+            self.lasting |= read - {each.mark for each in inner}
+            if id(block.statement) in self.kept and not inner:
+                inner = [Line(f"{pad}    ", "pass")]
+        if not inner or not header:
+            return inner
+        return [Line(pad, header), *inner, *(Line(pad, each) for each in block.attempt)]
 
-    def inline(self, statement: Statement, waiting: List[Tuple[Statement, str]]) -> str:
-        """The text of a statement, with what only it uses written inside where order allows."""
-        wanted = {id(ref.statement) for ref in statement.refs()}
-        inside: Dict[int, str] = {}
-        for place in range(len(waiting) - 1, -1, -1):
-            each, text = waiting[place]
-            if id(each) not in wanted:
-                if each.pure and (statement.pure or all(s.pure for s, _ in waiting[:place])):
-                    continue
-                break
-            passed = [s for s, _ in waiting[place + 1 :] if id(s) not in inside]
-            if passed and not (each.pure and all(s.pure for s in passed)):
-                break
-            inside[id(each)] = text
-        waiting[:] = [(each, text) for each, text in waiting if id(each) not in inside]
-        parts = []
-        for part in statement.parts:
-            if isinstance(part, Hole):
-                raise Unwritable(str(part))
-            if isinstance(part, str):
-                parts.append(part)
-                continue
-            text = inside.get(id(part.statement), "")
-            if text and part.statement.operated:
-                text = f"({text})"
-            parts.append((text or self.mark(part.statement, part.number)) + part.path)
-        text = "".join(parts)
+    def statement(self, statement: Statement, pad: str) -> List[Line]:
+        text = self.text_of(statement)
         for number, name in enumerate(statement.defines):
             text = re.sub(rf"(?<![\w.]){name}\b(?!=[^=])", self.mark(statement, number), text)
         if statement.defines:
             self.words.update(re.findall(r"(?<![\w.])[A-Za-z]\w*", text))
-        return text if statement.defines else tidy(text)
+            lines = [Line(pad, each, given=True) for each in text.split("\n")]
+            for each in lines:  # a description may name numbers that nothing reads
+                mark, numbers, rest = each.text.partition(" = torch.tensor(")
+                if numbers and MARK.fullmatch(mark) and rest.endswith(")"):
+                    each.mark, each.text, each.pure = mark, each.text[len(mark) + 3 :], True
+            return lines
+        if statement.raised is None and not statement.closes:
+            return [Line(pad, text, self.mark(statement), statement.pure, True)]
+        if statement.closes:
+            return [Line(pad, text)]
+        error = f"except {type(statement.raised).__name__}:"
+        return [
+            Line(pad + "    " * n, each)
+            for n, each in ((0, "try:"), (1, text), (0, error), (1, "pass"))
+        ]
+
+    def text_of(self, statement: Statement) -> str:
+        for part in statement.parts:
+            if isinstance(part, Hole):
+                raise Unwritable(str(part))
+        return "".join(
+            part if isinstance(part, str) else self.mark(part.statement, part.number) + part.path
+            for part in statement.parts
+        )
 
     def mark(self, statement: Statement, number: int = 0) -> str:
         """What stands for a statement's name, or one of those that it defines."""
@@ -139,32 +109,30 @@ class Program:
 
     def named(self) -> List[str]:
         """The lines with names: one is given again once its last reader is past."""
-        last = {mark: place for place, line in enumerate(self.lines) for mark in MARK.findall(line)}
-        last.update(dict.fromkeys(self.lasting, len(self.lines)))
-        whole = "\n".join(self.lines)
+        whole = "\n".join(each.text for each in self.lines)
+        lines = [each for line in self.lines for each in written(line, whole)]
+        last = {mark: place for place, line in enumerate(lines) for mark in MARK.findall(line)}
+        last.update(dict.fromkeys(self.lasting, len(lines)))
         names: Dict[str, str] = {}
-        taken = dict.fromkeys(self.words, len(self.lines))
-        lines = []
-        for place, line in enumerate(self.lines):
+        taken = dict.fromkeys(self.words, len(lines))
+        for place, line in enumerate(lines):
             for mark in MARK.findall(line):
-                if mark not in names:
-                    name, count = self.hints[mark], 1
-                    while taken.get(name, -1) > place:
-                        count += 1
-                        name = f"{self.hints[mark]}{count}"
-                    names[mark], taken[name] = name, last[mark]
-            # a description may name numbers that nothing reads
-            numbers = re.match(r"(__\d+__) = torch\.tensor\(.*\)$", line)
-            if numbers is None or whole.count(numbers.group(1)) > 1:
-                lines.append(MARK.sub(lambda found: names[found.group()], line))
+                name, count = self.hints[mark], 1
+                while mark not in names and taken.get(name, -1) > place:
+                    count += 1
+                    name = f"{self.hints[mark]}{count}"
+                taken[names.setdefault(mark, name)] = last[mark]
+            lines[place] = MARK.sub(lambda found: names[found.group()], line)
         return lines
 
     def text(self) -> str:
         """The whole program."""
-        body = "\n".join(rolled(self.named()))
+        lines = self.named()
+        typing = sorted({line for line in lines if line.startswith("from typing import ")})
+        body = "\n".join(rolled([line for line in lines if line not in typing]))
         used = {node.id for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Name)}
         used |= {"sys"} if self.hooked else set()
-        imports = [f"import {name}" for name in MODULES if name in used]
+        imports = [*(f"import {name}" for name in MODULES if name in used), *typing]
         constants = [name for name in ("inf", "nan") if name in used]
         imports += [f"from math import {', '.join(constants)}"] if constants else []
         checkpoint = "torch.utils.checkpoint" if "torch.utils.checkpoint" in body else "torch"
@@ -175,12 +143,40 @@ class Program:
         return "\n".join([*parts, "", *([ONE_SENTENCE] if self.hooked else []), body, ""])
 
 
-def tidy(text: str) -> str:
-    """Without brackets that say nothing."""
+def merged(lines: List[Line]) -> List[Line]:
+    """Each line that only the next that acts reads, once, becomes a part of it."""
+    for line in reversed(list(lines)):
+        place, readers = (
+            lines.index(line),
+            [each for each in lines if line.mark and line.mark in each.text],
+        )
+        if not readers:
+            if line.mark and line.given:
+                lines.remove(line)
+            line.mark = ""
+            continue
+        reader = readers[0]
+        passed = lines[place + 1 : lines.index(reader)]
+        near = line.pad == reader.pad and all(line.pure and each.pure for each in passed)
+        if near and line.free and len(readers) == 1 and reader.text.count(line.mark) == 1:
+            reader.text = reader.text.replace(line.mark, f"({line.text})")
+            reader.pure = reader.pure and line.pure
+            lines.remove(line)
+    return lines
+
+
+def written(line: Line, whole: str) -> List[str]:
+    """The text of a line, without brackets and names that say nothing."""
+    text = f"{line.mark} = {line.text}" if line.mark else line.text
+    entered = re.search(r" as (__\d+__):$", text)
+    if entered and whole.count(entered.group(1)) == 1:
+        text = text[: entered.start()] + ":"
+    header = text.endswith(":") and not line.given
     try:
-        return ast.unparse(ast.parse(text))
-    except SyntaxError:  # the header of a block
-        return text
+        text = text if line.given else ast.unparse(ast.parse(f"{text} pass" if header else text))
+    except SyntaxError:  # the words of a try
+        header = False
+    return [line.pad + each for each in text.split("\n")[: -1 if header else None]]
 
 
 def rolled(lines: List[str]) -> List[str]:

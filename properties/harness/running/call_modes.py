@@ -61,8 +61,8 @@ class FunctionalCall(Eager):
         call = functional_call()
         assert call is not None
         cuts = self.run.cuts
-        options = {"cuts": cuts.positions, "cut_by": cuts.by}
-        made: torch.Tensor = call(self.module, values, (self.inputs,), options)
+        options = [{"cuts": cuts.positions, "cut_by": cuts.by}] if cuts.positions else []
+        made: torch.Tensor = call(self.module, values, (self.inputs,), *options)
         return made
 
     def output(self) -> torch.Tensor:

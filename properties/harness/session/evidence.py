@@ -22,7 +22,7 @@ from frostproof.properties.harness.defects import known
 from frostproof.properties.harness.machine import faults, running
 from frostproof.properties.harness.machine.faults import MachineFault
 from frostproof.properties.harness.machine.hang import Hang
-from frostproof.properties.harness.reproducer.recording import Recorder
+from frostproof.properties.harness.running.recording import Recorder
 from frostproof.properties.harness.session.explanation import RECORDER
 from frostproof.strategies.capabilities import NotOffered, lacks, require
 

@@ -13,9 +13,9 @@ import pytest
 from frostproof.properties.harness.core.options import value
 from frostproof.properties.harness.core.shown import shown
 from frostproof.properties.harness.report.drawing import network_of
-from frostproof.properties.harness.reproducer.case import Case
-from frostproof.properties.harness.reproducer.recording import Recorder
 from frostproof.properties.harness.reproducer.replay import Found, found_by, outcome
+from frostproof.properties.harness.running.case import Case
+from frostproof.properties.harness.running.recording import Recorder
 from frostproof.properties.harness.session import message
 
 STARTED = time.time()

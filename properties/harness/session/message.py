@@ -11,8 +11,8 @@ import torch
 
 from frostproof.properties.harness.core.options import value
 from frostproof.properties.harness.own import options as own
-from frostproof.properties.harness.reproducer.case import Case
-from frostproof.properties.harness.reproducer.recording import MACHINE
+from frostproof.properties.harness.running.case import Case
+from frostproof.properties.harness.running.recording import MACHINE
 from frostproof.properties.harness.session import evidence
 from frostproof.properties.harness.session.state import of
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from frostproof.properties import test_freeze
 from frostproof.properties.harness.machine import accelerators
-from frostproof.properties.harness.reproducer.recording import Recorder
+from frostproof.properties.harness.running.recording import Recorder
 from frostproof.properties.harness.session import evidence
 from frostproof.strategies import MLP, TrainingRun, mlps, training_runs
 from frostproof.strategies.networks import ACTIVATION_MODULES, Layer
