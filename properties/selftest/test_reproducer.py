@@ -424,7 +424,7 @@ def test_a_modules_hook_that_never_ran_is_written_out() -> None:
 
 
 def keywords() -> None:
-    made = dict(name=torch.ones(1), held=2, function=3, owner=4, self=5)
+    made: Dict[str, Any] = dict(name=torch.ones(1), held=2, function=3, owner=4, self=5)
     check_equal(made["name"].tolist(), [0.0], "the tensor")
 
 
