@@ -21,14 +21,14 @@ from frostproof.strategies.capabilities import NotOffered, refuses
 from frostproof.strategies.gates import GatedNet, gate_masks, gated_nets
 
 # "meet": two parameters of each net meet as views in one sum, as gains and gates of images do.
-KINDS = {"apart": False, "meet": True}
+MEETING = {"apart": False, "meet": True}
 SCALE = 1024.0  # of a loss
-everywhere = pytest.mark.parametrize("kind", list(KINDS))
+everywhere = pytest.mark.parametrize("kind", list(MEETING))
 
 
 def nets(kind: str, device: str, dtype: torch.dtype) -> st.SearchStrategy[GatedNet]:
     """Nets whose parameters meet as views, or never do."""
-    return gated_nets(meeting=KINDS[kind], device=device, dtype=dtype)
+    return gated_nets(meeting=MEETING[kind], device=device, dtype=dtype)
 
 
 def one_pass(

@@ -39,7 +39,7 @@ from frostproof.strategies import (
 from frostproof.strategies.capabilities import NotOffered, accepts, of_bytes
 
 DOCUMENT = "torch.clone documentation"
-WAYS: Dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+CLONE_CALLS: Dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "tensor.clone()": lambda tensor: tensor.clone(),
     "torch.clone(tensor)": lambda tensor: torch.clone(tensor),
     "tensor.clone(memory_format=preserve_format)": lambda tensor: tensor.clone(
@@ -52,7 +52,7 @@ WAYS: Dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
         tensor, memory_format=torch.contiguous_format
     ),
 }
-WAY = st.sampled_from(sorted(WAYS))
+WAY = st.sampled_from(sorted(CLONE_CALLS))
 MODE = st.sampled_from(modes())
 
 
@@ -68,7 +68,7 @@ def test_copies_every_bit(
     gradient = before.pop("grad")
     ones = None if gradient is None else read_bits(gradient)
     with getattr(torch, mode)():
-        result = WAYS[way](source)
+        result = CLONE_CALLS[way](source)
     check(result is not source, f"{way}: returned the source itself")
     for fact in ("shape", "dtype", "device", "layout"):
         check_equal(getattr(result, fact), getattr(source, fact), f"{way}: {fact}")
@@ -92,7 +92,7 @@ def test_owns_its_memory(
     """C1: no write passes between a clone and its source, whichever is written to."""
     source = spec.build(device, dtype)
     with getattr(torch, mode)():
-        result = WAYS[way](source)
+        result = CLONE_CALLS[way](source)
     if source.numel():
         check(storage_address(result) != storage_address(source), f"{way}: shares its storage")
     # an inference tensor refuses writes outside its mode
@@ -112,7 +112,7 @@ def test_owns_its_memory(
 def test_layout(device: str, dtype: torch.dtype, spec: TensorSpec, way: str) -> None:
     """C1: strides are kept where dense, memory_format is honoured, overlap is densified."""
     source = spec.build(device, dtype)
-    result = WAYS[way](source)
+    result = CLONE_CALLS[way](source)
     check(is_dense(result), f"{way}: clone of strides {source.stride()} has {result.stride()}")
     if "contiguous" in way:
         check(result.is_contiguous(), f"{way}: strides {result.stride()}")
@@ -157,7 +157,7 @@ def test_is_a_node_of_the_graph(
     """C2: a clone of what requires grad has a CloneBackward node next to its source's; else none."""
     source = spec.build(device, dtype)
     with torch.set_grad_enabled(grad):
-        result = WAYS[way](source)
+        result = CLONE_CALLS[way](source)
     check(type(result) is torch.Tensor, f"{way}: gives a {type(result).__name__}")
     if not (grad and source.requires_grad):
         check(result.grad_fn is None, f"{way}: grad_fn {result.grad_fn} without a graph")
@@ -213,7 +213,7 @@ def test_passes_gradients_unchanged(
     source.register_hook(lambda gradient: calls.append(1))
     shape = tuple(source.shape)
     bits = read_bits(gradient_of(upstream, shape, seed, device, dtype))
-    result = WAYS[way](source)
+    result = CLONE_CALLS[way](source)
     # made anew for each: autograd may take the very tensor as a .grad
     result.backward(gradient_of(upstream, shape, seed, device, dtype), retain_graph=True)
     check(source.grad is not None, f"{way}: no gradient came through")
@@ -240,7 +240,7 @@ def test_passes_gradients_unchanged(
 def test_passes_second_derivatives(device: str, dtype: torch.dtype, spec: TensorSpec, way: str) -> None:
     """C3: double backward through a clone is that without it: d2/dx2 of x**3."""
     grads = []
-    for through in (lambda tensor: tensor, WAYS[way]):
+    for through in (lambda tensor: tensor, CLONE_CALLS[way]):
         source = spec.build(device, dtype)
         value = through(source)
         (first,) = torch.autograd.grad((value * value * value).sum(), source, create_graph=True)
@@ -270,7 +270,7 @@ def test_passes_tangents(device: str, dtype: torch.dtype, spec: TensorSpec, way:
     tangent = TensorSpec(tuple(primal.shape), seed=spec.seed + 1).build(device, dtype)
     with forward.dual_level():
         dual = forward.make_dual(primal, tangent)
-        result = forward.unpack_dual(WAYS[way](dual)).tangent
+        result = forward.unpack_dual(CLONE_CALLS[way](dual)).tangent
         check(result is not None, f"{way}: the tangent is lost")
         check_same_bits(result, tangent, f"{way}: tangent")
         held = forward.unpack_dual(dual).tangent
@@ -288,7 +288,7 @@ def test_is_the_identity_in_training(device: str, dtype: torch.dtype, data: st.D
         training_runs(networks=networks, device=device, dtype=dtype, learns=True)
     )
     places = data.draw(st.integers(1, 2 ** (run.network.depth + 1) - 1))
-    way = WAYS[data.draw(WAY)]
+    way = CLONE_CALLS[data.draw(WAY)]
     plain, cloned = Trainer(run, device, dtype), Trainer(run, device, dtype)
 
     def output() -> torch.Tensor:
@@ -318,7 +318,7 @@ def test_is_a_snapshot(device: str, dtype: torch.dtype, network: MLP, way: str, 
     copies: Dict[str, torch.Tensor] = {}
     for name, parameter in trainer.named.items():
         source = parameter.detach() if detach == "before" else parameter
-        copied = WAYS[way](source)
+        copied = CLONE_CALLS[way](source)
         copies[name] = copied.detach() if detach == "after" else copied
         check(type(copied) is torch.Tensor, f"a clone of {name} is a {type(copied).__name__}")
         if copied.is_leaf:
@@ -408,7 +408,7 @@ def test_does_not_follow_the_optimizer(
 ) -> None:
     """C4: an in-place optimizer step on a tensor of any size leaves its clone alone."""
     source = spec.build(device, dtype)
-    copied, before = WAYS[way](source), read_bits(source)
+    copied, before = CLONE_CALLS[way](source), read_bits(source)
     source.grad = torch.ones(tuple(source.shape), dtype=dtype, device=device)
     torch.optim.SGD([source], lr=0.5).step()
     check_same_bits(copied, before, f"{way}: after a step")

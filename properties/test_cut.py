@@ -159,15 +159,15 @@ def test_no_grad_records_nothing(
 
 
 # Grad modes as expressions, and whether a graph is recorded inside.
-MODES: Dict[str, Tuple[Callable[[], Any], bool]] = {
+GRAD_MODES: Dict[str, Tuple[Callable[[], Any], bool]] = {
     "torch.no_grad()": (lambda: torch.no_grad(), False),
     "torch.enable_grad()": (lambda: torch.enable_grad(), True),
     "torch.set_grad_enabled(False)": (lambda: torch.set_grad_enabled(False), False),
     "torch.set_grad_enabled(True)": (lambda: torch.set_grad_enabled(True), True),
 }
 if hasattr(torch, "inference_mode"):
-    MODES["torch.inference_mode()"] = (lambda: torch.inference_mode(), False)
-    MODES["torch.inference_mode(False)"] = (lambda: torch.inference_mode(False), True)
+    GRAD_MODES["torch.inference_mode()"] = (lambda: torch.inference_mode(), False)
+    GRAD_MODES["torch.inference_mode(False)"] = (lambda: torch.inference_mode(False), True)
 
 
 def recorded_in(nest: Sequence[str]) -> bool:
@@ -176,7 +176,7 @@ def recorded_in(nest: Sequence[str]) -> bool:
     for name in nest:
         if name.startswith("torch.inference_mode"):
             inference = name == "torch.inference_mode()"
-    return not inference and (not nest or MODES[nest[-1]][1])
+    return not inference and (not nest or GRAD_MODES[nest[-1]][1])
 
 
 @law("K1", "PyTorch notes, Locally disabling gradient computation", "float32")
@@ -194,7 +194,7 @@ def test_modes_nest(device: str, dtype: torch.dtype) -> None:
             if fails:
                 raise ArithmeticError
             return
-        mode, name = MODES[nest[place]][0], nest[place]
+        mode, name = GRAD_MODES[nest[place]][0], nest[place]
         try:
             # set_grad_enabled acts where it is called: not when it decorates
             if decorates and "set_grad" not in name:
@@ -208,7 +208,7 @@ def test_modes_nest(device: str, dtype: torch.dtype) -> None:
     before = torch.is_grad_enabled()
     try:
         for depth, decorates, fails in product((1, 2, 3), (False, True), (False, True)):
-            for nest in product(MODES, repeat=depth):
+            for nest in product(GRAD_MODES, repeat=depth):
                 with contextlib.suppress(ArithmeticError):
                     enter(nest, 0, decorates, fails)
                 count_cases(1)
@@ -224,12 +224,12 @@ def test_modes_nest(device: str, dtype: torch.dtype) -> None:
 def test_modes_belong_to_their_thread(device: str, dtype: torch.dtype) -> None:
     """K1: a thread begins with grad mode on, whatever the others' is, and keeps its own to itself."""
     leaf = torch.ones(2, dtype=dtype, device=device, requires_grad=True)
-    for outside, inside in product(MODES, repeat=2):
+    for outside, inside in product(GRAD_MODES, repeat=2):
         here, first, there = in_two_threads(leaf, outside, inside)
         what = f"a graph is recorded, with {inside} in another thread"
-        check_equal(here, MODES[outside][1], f"whether, inside {outside}, {what}")
+        check_equal(here, GRAD_MODES[outside][1], f"whether, inside {outside}, {what}")
         check_equal(first, True, f"whether a new thread, begun inside {outside}, records a graph")
-        check_equal(there, MODES[inside][1], f"whether a thread inside {inside} records a graph")
+        check_equal(there, GRAD_MODES[inside][1], f"whether a thread inside {inside} records a graph")
         count_cases(1)
 
 

@@ -32,7 +32,7 @@ from frostproof.strategies.capabilities import NotOffered, of_bytes
 
 DOCUMENT = "torch.Tensor.detach documentation"
 # Both ways to call it, and the modes under which it must do the same.
-WAYS: Dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+DETACH_CALLS: Dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "tensor.detach()": lambda tensor: tensor.detach(),
     "torch.detach(tensor)": lambda tensor: torch.detach(tensor),
 }
@@ -49,13 +49,13 @@ def modes() -> Tuple[str, ...]:
 
 def ways_and_modes() -> st.SearchStrategy:
     """(way to call, name of the mode around the call)."""
-    return st.sampled_from(list(product(sorted(WAYS, reverse=True), modes())))
+    return st.sampled_from(list(product(sorted(DETACH_CALLS, reverse=True), modes())))
 
 
 def detached(source: torch.Tensor, how: Tuple[str, str]) -> torch.Tensor:
     """``source`` detached in one of the ways, under one of the modes."""
     with getattr(torch, how[1])():
-        return WAYS[how[0]](source)
+        return DETACH_CALLS[how[0]](source)
 
 
 @law("D1", DOCUMENT, ANY)
@@ -112,7 +112,7 @@ def test_sparse_shares_values(device: str, dtype: torch.dtype) -> None:
     """D1: detach of a sparse tensor shares its indices and values, outside the graph."""
     for kind, count in SPARSE:
         source = sparse_matrix(kind, count, device, dtype)
-        for how, call in WAYS.items():
+        for how, call in DETACH_CALLS.items():
             result, where = call(source), f"{how} of a sparse {kind} of {count}"
             check_equal(result.layout, source.layout, f"{where}: layout")
             for part in ("_indices", "_values"):
@@ -232,7 +232,7 @@ def test_follows_training(device: str, dtype: torch.dtype, network: MLP) -> None
 @law("D4", DOCUMENT, FLOATING)
 @given(
     spec=tensors(kinds=("requires_grad", "parameter", "non_leaf"), specials=("ordinary",)),
-    how=st.tuples(st.sampled_from(sorted(WAYS)), st.sampled_from(("enable_grad", "no_grad"))),
+    how=st.tuples(st.sampled_from(sorted(DETACH_CALLS)), st.sampled_from(("enable_grad", "no_grad"))),
 )
 def test_cuts_only_its_own_path(
     device: str, dtype: torch.dtype, spec: TensorSpec, how: Tuple[str, str]
@@ -401,7 +401,7 @@ def test_numpy_shares_memory(device: str, dtype: torch.dtype) -> None:
         specials=("ordinary",),
         max_elements=1025,
     ),
-    way=st.sampled_from(sorted(WAYS)),
+    way=st.sampled_from(sorted(DETACH_CALLS)),
 )
 def test_drops_tangents(device: str, dtype: torch.dtype, spec: TensorSpec, way: str) -> None:
     """D9: detach drops a forward-mode tangent; its source keeps it."""
@@ -412,6 +412,6 @@ def test_drops_tangents(device: str, dtype: torch.dtype, spec: TensorSpec, way: 
     tangent = torch.ones(tuple(primal.shape), dtype=dtype, device=device)
     with forward.dual_level():
         dual = forward.make_dual(primal, tangent)
-        result = forward.unpack_dual(WAYS[way](dual))
+        result = forward.unpack_dual(DETACH_CALLS[way](dual))
         check(result.tangent is None, f"{way}: the detached tensor has a tangent")
         check(forward.unpack_dual(dual).tangent is not None, "the source lost its tangent")

@@ -14,7 +14,7 @@ from frostproof.properties.harness.core.law import ANY, DIFFERENTIABLE, PRECISE,
 from frostproof.properties.harness.core.layout import autograd_state, overlaps
 from frostproof.properties.harness.machine import accelerators
 from frostproof.strategies import TensorSpec, tensors
-from frostproof.strategies.tensors import LAYOUTS
+from frostproof.strategies.tensors import TENSOR_LAYOUTS
 
 DOCUMENT = "torch.Tensor.to and torch.Tensor.copy_ documentation"
 
@@ -25,7 +25,7 @@ def made_on(tensor: torch.Tensor, device: str, **options: Any) -> torch.Tensor:
 
 
 # How a tensor comes to a device: as a new tensor there.
-WAYS: Dict[str, Callable[[torch.Tensor, str], torch.Tensor]] = {
+DEVICE_COPIES: Dict[str, Callable[[torch.Tensor, str], torch.Tensor]] = {
     "to(device)": lambda tensor, end: tensor.to(end),
     "to(device, non_blocking=True)": lambda tensor, end: tensor.to(end, non_blocking=True),
     "to(other)": lambda tensor, end: tensor.to(torch.empty(0, dtype=tensor.dtype, device=end)),
@@ -60,7 +60,7 @@ def ways(device: str, source: torch.Tensor) -> Tuple[str, ...]:
     torch pins nothing that overlaps itself, and differentiates no complex pinning.
     """
     refused = overlaps(source) or (source.dtype.is_complex and source.requires_grad)
-    return tuple(WAYS) if refused or not pins(device) else (*WAYS, *PINNED)
+    return tuple(DEVICE_COPIES) if refused or not pins(device) else (*DEVICE_COPIES, *PINNED)
 
 
 def routes(device: str) -> List[Tuple[str, str]]:
@@ -72,7 +72,7 @@ def routes(device: str) -> List[Tuple[str, str]]:
 
 def moved(source: torch.Tensor, way: str, end: str, device: str) -> torch.Tensor:
     """The source at the end of the way, when it has arrived."""
-    result = {**WAYS, **PINNED}[way](source, end)
+    result = {**DEVICE_COPIES, **PINNED}[way](source, end)
     accelerators.synchronize(device)
     return result
 
@@ -86,7 +86,7 @@ def check_place(tensor: torch.Tensor, where: str, what: str) -> None:
 
 
 @law("X4", DOCUMENT, ANY, beside_cpu=True)
-@given(data=st.data(), spec=tensors(layouts=tuple(name for name in LAYOUTS if name != "lazy")))
+@given(data=st.data(), spec=tensors(layouts=tuple(name for name in TENSOR_LAYOUTS if name != "lazy")))
 def test_every_bit_arrives(
     device: str, dtype: torch.dtype, spec: TensorSpec, data: st.DataObject
 ) -> None:

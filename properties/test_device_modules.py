@@ -37,7 +37,7 @@ from frostproof.strategies import (
     optimizer_names,
     training_runs,
 )
-from frostproof.strategies.layer_kinds import KINDS, NEEDS
+from frostproof.strategies.layer_kinds import EVERY_KIND, NEEDS
 from frostproof.strategies.optimizer_traits import traits_of
 from frostproof.strategies.optimizers import has_option
 
@@ -54,7 +54,7 @@ def through_a_file(state: Any, end: str) -> Any:
 
 @law("X1", "PyTorch documentation, Numerical accuracy", PRECISE, beside_cpu=True)
 @part(6, least=8)
-@pytest.mark.parametrize("kind", cells(KINDS, NEEDS))
+@pytest.mark.parametrize("kind", cells(EVERY_KIND, NEEDS))
 @given(data=st.data())
 def test_layers_agree(device: str, dtype: torch.dtype, kind: str, data: st.DataObject) -> None:
     """X1: a layer or function of any kind gives the CPU's output and gradients on another device."""

@@ -13,8 +13,8 @@ from frostproof.properties.harness.core.bits import describe_difference, from_bi
 from frostproof.properties.harness.core.checks import check, check_close, check_equal, fail
 from frostproof.properties.harness.core.law import law, part
 from frostproof.properties.harness.running.distributed_training import (
-    MODES,
     PAIR,
+    WRAPPINGS,
     Result,
     accumulate,
     distributed,
@@ -139,7 +139,7 @@ def flat_difference(before: bytes, after: bytes, like: torch.Tensor) -> str:
 
 @law("W2 F1 F3 K1", SOURCE, "float32")
 @part(10, least=8)
-@pytest.mark.parametrize("how", MODES)
+@pytest.mark.parametrize("how", WRAPPINGS)
 @given(data=st.data())
 def test_two_processes_train_to_the_plain_result(
     device: str, dtype: torch.dtype, how: str, data: st.DataObject

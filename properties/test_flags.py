@@ -27,7 +27,7 @@ from frostproof.strategies import MLP, freeze_masks, mlps
 from frostproof.strategies.capabilities import assigns, require
 
 # Ways to copy or convert, as code on ``net``; what is a copy, and the dtype that the values get.
-WAYS: Dict[str, Tuple[str, bool, Any]] = {
+CONVERSIONS: Dict[str, Tuple[str, bool, Any]] = {
     "deepcopy": ("copy.deepcopy(net)", True, None),
     "pickle": ("pickle.loads(pickle.dumps(net))", True, None),
     "save": ("load(net)", True, None),
@@ -56,7 +56,7 @@ def load(net: torch.nn.Module) -> torch.nn.Module:
 
 @law("F8 C5", "torch.nn.Module.to and torch.save documentation", FLOATING)
 @part(6, least=10)
-@pytest.mark.parametrize("way", list(WAYS))
+@pytest.mark.parametrize("way", list(CONVERSIONS))
 @given(data=st.data())
 def test_flags_survive(device: str, dtype: torch.dtype, way: str, data: st.DataObject) -> None:
     """F8: copied, saved or converted, a net keeps every flag, its modes, and its values."""
@@ -65,7 +65,7 @@ def test_flags_survive(device: str, dtype: torch.dtype, way: str, data: st.DataO
     net = network.build(device, dtype).train(train)
     freeze(dict(net.named_parameters()), frozen, "method")
     before = {name: (p, read_bits(p)) for name, p in net.named_parameters()}
-    code, copies, converted = WAYS[way]
+    code, copies, converted = CONVERSIONS[way]
     scope = {"copy": copy, "pickle": pickle, "torch": torch, "load": load, "device": device}
     other: torch.nn.Module = eval(code, {**scope, "net": net})
     check_equal([n for n, _ in other.named_parameters()], list(before), f"parameters after {code}")

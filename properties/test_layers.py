@@ -22,7 +22,7 @@ from frostproof.properties.harness.core.checks import (
 from frostproof.properties.harness.core.law import EXACT, PRECISE, cells, law, part
 from frostproof.properties.harness.reference import oracle
 from frostproof.strategies import LayerCase, layer_cases
-from frostproof.strategies.layer_kinds import FUNCTION_KINDS, KINDS, LAYER_KINDS, NEEDS
+from frostproof.strategies.layer_kinds import EVERY_KIND, FUNCTION_KINDS, LAYER_KINDS, NEEDS
 
 # How far a central difference looks to both sides. Where a kink (of PReLU, a pooling's maximum)
 # lies between them it is wrong: then it looks closer.
@@ -41,7 +41,7 @@ def tolerance_of(device: str, dtype: torch.dtype) -> float:
 def apply(case: LayerCase, layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     """The layer's output."""
     scope = {"torch": torch, "nn": torch.nn, "layer": layer, "x": x}
-    output: torch.Tensor = eval(KINDS[case.kind].call, scope)
+    output: torch.Tensor = eval(EVERY_KIND[case.kind].call, scope)
     return output
 
 

@@ -123,7 +123,7 @@ def test_tensor_rates_are_each_groups_own(device: str, dtype: torch.dtype) -> No
 @pytest.mark.parametrize("way", ["deepcopy", "pickle"])
 def test_copied_lbfgs_steps(device: str, dtype: torch.dtype, way: str) -> None:
     """S3: LBFGS, copied with its net, steps like the original."""
-    made = WAYS[way]
+    made = STATE_TRANSFERS[way]
     net = small_net()
     optimizer = torch.optim.LBFGS(net.parameters(), lr=0.1, max_iter=2)
     attempt(lambda: optimizer.step(loss_of(net, optimizer)), "a step of LBFGS")
@@ -246,7 +246,7 @@ def by_dcp(name: str, net: Any, optimizer: Any) -> Tuple[Any, Any]:
     return other, fresh
 
 
-WAYS: Dict[str, Callable[[str, Any, Any], Tuple[Any, Any]]] = {
+STATE_TRANSFERS: Dict[str, Callable[[str, Any, Any], Tuple[Any, Any]]] = {
     "state_dict": by_state_dict,
     "file": by_file,
     "deepcopy": by_copy,
@@ -257,7 +257,7 @@ WAYS: Dict[str, Callable[[str, Any, Any], Tuple[Any, Any]]] = {
 
 @law("S3 F7", OWNERSHIP, "float32")
 @pytest.mark.parametrize("frozen", ["from the start", "midway"])
-@pytest.mark.parametrize("way", list(WAYS))
+@pytest.mark.parametrize("way", list(STATE_TRANSFERS))
 def test_state_survives_saving(device: str, dtype: torch.dtype, way: str, frozen: str) -> None:
     """S3: saved and loaded with a layer frozen, then unfrozen: training goes on to the same bits."""
     for name in ORDINARY:
@@ -268,7 +268,7 @@ def test_state_survives_saving(device: str, dtype: torch.dtype, way: str, frozen
         net[0].requires_grad_(False)
         optimizer.zero_grad(set_to_none=True)
         what = f"{name} saved and loaded by {way}"
-        other, fresh = attempt(lambda: WAYS[way](name, net, optimizer), what)  # noqa: B023
+        other, fresh = attempt(lambda: STATE_TRANSFERS[way](name, net, optimizer), what)  # noqa: B023
         train(net, optimizer)
         attempt(lambda: train(other, fresh), f"a step of {what}")  # noqa: B023
         if frozen == "midway":

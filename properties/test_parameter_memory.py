@@ -24,7 +24,7 @@ from frostproof.strategies.optimizers import (
 from frostproof.strategies.parameter_layouts import (
     FAMILIES,
     GRADIENTS,
-    LAYOUTS,
+    PARAMETER_LAYOUTS,
     ParameterLayout,
     small_layouts,
 )
@@ -55,7 +55,7 @@ def some_options(name: str, dtype: torch.dtype, source: random.Random) -> Optimi
 
 def mixed_layouts(source: random.Random) -> List[ParameterLayout]:
     """Every kind with some gradient, and every gradient with some kind of matrix; small ones first."""
-    pairs = [(kind, source.choice(GRADIENTS)) for kind in LAYOUTS if kind != "empty"]
+    pairs = [(kind, source.choice(GRADIENTS)) for kind in PARAMETER_LAYOUTS if kind != "empty"]
     pairs += [(source.choice(("dense", "transposed", "rows")), gradient) for gradient in GRADIENTS]
     sizes = sorted((source.randint(2, 6), source.randint(2, 6)) for _ in pairs)
     source.shuffle(pairs)

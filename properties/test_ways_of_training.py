@@ -245,11 +245,11 @@ def checkpointed(reentrant: bool, module: nn.Module, value: torch.Tensor) -> tor
     return made
 
 
-KINDS = pytest.mark.parametrize("reentrant", [True, False], ids=["reentrant", "not reentrant"])
+REENTRANT = pytest.mark.parametrize("reentrant", [True, False], ids=["reentrant", "not reentrant"])
 
 
 @law("W3 F8", "torch.utils.checkpoint documentation: forward runs twice", "float32")
-@KINDS
+@REENTRANT
 def test_checkpoint_counts_a_batch_twice(device: str, dtype: torch.dtype, reentrant: bool) -> None:
     """W3: under a checkpoint a norm in train mode, frozen too, counts its batch twice: a trap."""
     for frozen in (False, True):
@@ -262,7 +262,7 @@ def test_checkpoint_counts_a_batch_twice(device: str, dtype: torch.dtype, reentr
 @law(
     "W3 F1", "torch.utils.checkpoint documentation: the function must compute the same again", "float32"
 )
-@KINDS
+@REENTRANT
 def test_checkpoint_goes_by_flags_of_backward(device: str, dtype: torch.dtype, reentrant: bool) -> None:
     """W3: unfrozen after forward, a weight gets a gradient by the older checkpoint (a trap)."""
     layer = linear()

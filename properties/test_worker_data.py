@@ -164,14 +164,14 @@ def loaded(samples: Features, workers: int, batch: Any, patience: float = PATIEN
         return list(DataLoader(samples, batch_size=batch, num_workers=workers, **options))
 
 
-KINDS = {"batched": ("detached", "under no_grad"), "one by one": ("detached", "a leaf")}
+SAMPLE_KINDS = {"batched": ("detached", "under no_grad"), "one by one": ("detached", "a leaf")}
 
 
 @law("W7 F8 D2", LOADING, "float32")
-@pytest.mark.parametrize("how", list(KINDS))
+@pytest.mark.parametrize("how", list(SAMPLE_KINDS))
 def test_loaders_workers_make_the_same(device: str, dtype: torch.dtype, how: str) -> None:
     """W7: a sample made by a worker has the bits and flags of one made here, and no graph."""
-    samples = Features(varied_runs(evidence.Current.seed)[0], dtype, KINDS[how])
+    samples = Features(varied_runs(evidence.Current.seed)[0], dtype, SAMPLE_KINDS[how])
     named = dict(samples.network.named_parameters())
     before, flags = snapshot(named), [each.requires_grad for each in named.values()]
     batch = 4 if how == "batched" else None

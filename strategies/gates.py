@@ -15,7 +15,7 @@ from frostproof.strategies.digits import Digits, read_as
 from frostproof.strategies.freezing import Mask
 
 # How a parameter p of shape (channels,) becomes one that fits (batch, channels, side, side).
-WAYS: Dict[str, str] = {
+BROADCASTS: Dict[str, str] = {
     "view": "{p}.view(1, -1, 1, 1)",
     "reshape": "{p}.reshape(1, -1, 1, 1)",
     "index": "{p}[None, :, None, None]",
@@ -57,7 +57,7 @@ LOSSES: Dict[str, str] = {
 class Gate:
     """One stage: two parts a and b, each in its way, acting on the value.
 
-    act: a key of ACTS; ways: of a and of b, keys of WAYS; source: of SOURCES.
+    act: a key of ACTS; ways: of a and of b, keys of BROADCASTS; source: of SOURCES.
     """
 
     act: str = "scale"
@@ -118,7 +118,7 @@ class GatedNet:
                 packed = f"a{place}.clone()" if f"a{place}" in cloned else f"a{place}"
                 lines.append(f"u, v = {packed}.chunk(2)")
                 pair = ["u", "v"]
-            a, b = (WAYS[way].format(p=name) for way, name in zip(gate.ways, pair))
+            a, b = (BROADCASTS[way].format(p=name) for way, name in zip(gate.ways, pair))
             lines.append(f"x = {ACTS[gate.act].format(a=a, b=b)}")
             if gate.relu:
                 lines.append("x = x.relu()")
@@ -196,7 +196,7 @@ def read_gated(
     gates = []
     for place in range(count):
         act, source = digits.one_of(tuple(ACTS)), digits.one_of(SOURCES)
-        ways = [digits.one_of(tuple(WAYS)), digits.one_of(tuple(WAYS))]
+        ways = [digits.one_of(tuple(BROADCASTS)), digits.one_of(tuple(BROADCASTS))]
         relu = digits.below(4) == 3
         if meeting and place == where:
             act, source = ("scale", "shift")[act != "scale"], "two"

@@ -92,8 +92,8 @@ FUNCTION_KINDS = {
     )
     for name, given in _FUNCTIONS.items()
 }
-KINDS = {**LAYER_KINDS, **FUNCTION_KINDS}
-NEEDS = {name: kind.needs for name, kind in KINDS.items()}
+EVERY_KIND = {**LAYER_KINDS, **FUNCTION_KINDS}
+NEEDS = {name: kind.needs for name, kind in EVERY_KIND.items()}
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class LayerCase:
 
     def build(self, device: str, dtype: torch.dtype) -> Tuple[torch.nn.Module, torch.Tensor]:
         """The layer, frozen as described, and its input; every value from -1 to 1."""
-        kind = KINDS[self.kind]
+        kind = EVERY_KIND[self.kind]
         layer: torch.nn.Module = eval(kind.make, {"nn": torch.nn})
         layer.to(device, dtype).train(self.train)
         generator = torch.Generator()
@@ -137,7 +137,7 @@ def _masks(kind: str) -> st.SearchStrategy[Mask]:
 
 
 def layer_cases(kind: str, device: str = "cpu") -> st.SearchStrategy[LayerCase]:
-    """Cases of a kind of layer, a key of ``KINDS``.
+    """Cases of a kind of layer, a key of ``EVERY_KIND``.
 
     device: recurrent layers are drawn in train mode only for an accelerator, whose kernels
     have no backward in eval mode ("cudnn RNN backward can only be called in training mode").

@@ -148,9 +148,9 @@ def data_code(run: "TrainingRun", device: str, dtype: torch.dtype) -> str:
 
 def layer_code(case: "LayerCase", device: str, dtype: torch.dtype) -> str:
     """Lines that define ``layer``, frozen as described, and its input ``x``."""
-    from frostproof.strategies.layer_kinds import KINDS
+    from frostproof.strategies.layer_kinds import EVERY_KIND
 
-    kind = KINDS[case.kind]
+    kind = EVERY_KIND[case.kind]
     lines = [f"layer = {kind.make}{moved_to(device, dtype)}" + ("" if case.train else ".eval()")]
     lines.append(f"generator = torch.Generator().manual_seed({case.seed})")
     lines.append("for p in layer.parameters():")

@@ -75,7 +75,7 @@ def _flat(r: int, c: int) -> Tuple[Place, ...]:
 
 
 # What each layout puts into one storage, for r rows and c columns; the first place trains.
-LAYOUTS = {
+PARAMETER_LAYOUTS = {
     "dense": lambda r, c: (Place((r, c), (c, 1)),),
     "scalar": lambda r, c: (Place((), ()), Place((), (), 1, True)),
     "empty": lambda r, c: (Place((0, c), (c, 1)), Place((c,), (1,))),
@@ -103,7 +103,7 @@ GUARD = 96  # elements on either side: more than a walk over any of these parame
 class ParameterLayout:
     """Parameters in one storage, and the layout of their gradients.
 
-    kind: a key of LAYOUTS; rows, columns: 1 to 8; gradient: one of GRADIENTS, where the
+    kind: a key of PARAMETER_LAYOUTS; rows, columns: 1 to 8; gradient: one of GRADIENTS, where the
     parameter's shape allows it; seed: of every value.
     """
 
@@ -115,7 +115,7 @@ class ParameterLayout:
 
     def places(self) -> Tuple[Place, ...]:
         """Where each parameter lies; those that require grad and those that are frozen."""
-        made: Tuple[Place, ...] = LAYOUTS[self.kind](self.rows, self.columns)
+        made: Tuple[Place, ...] = PARAMETER_LAYOUTS[self.kind](self.rows, self.columns)
         return made
 
     def elements(self) -> int:
@@ -193,7 +193,7 @@ def _layouts(kinds: Tuple[str, ...], gradients: Tuple[str, ...]) -> st.SearchStr
 
 
 def parameter_layouts(
-    *, kinds: Sequence[str] = tuple(LAYOUTS), gradients: Sequence[str] = GRADIENTS
+    *, kinds: Sequence[str] = tuple(PARAMETER_LAYOUTS), gradients: Sequence[str] = GRADIENTS
 ) -> st.SearchStrategy[ParameterLayout]:
     """Layouts of parameters and gradients, of up to 8 rows and columns.
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Iterator, List, Tuple
 
-SHAPES: Tuple[Tuple[int, ...], ...] = ((2,), (2, 2), (4,), (2, 3), (1,), (), (3, 2), (2, 2, 2))
+INPUT_SHAPES: Tuple[Tuple[int, ...], ...] = ((2,), (2, 2), (4,), (2, 3), (1,), (), (3, 2), (2, 2, 2))
 OF_FIRST = ("same", "view_of", "detached_of", "neighbour")
 OF_MODULE = ("parameter", "frozen_parameter", "buffer")
 NUMBERS = (1.0, 2.0, -1.0, 3.0, 0.5, -2.0, 4.0, 1.5)
@@ -21,7 +21,7 @@ class Input:
 
     kind: one of INPUT_KINDS; those of OF_FIRST are made from the first input and have its
     shape and dtype; those of OF_MODULE are read from the module inside the function.
-    layout: one of LAYOUTS, of a tensor that is not made from another.
+    layout: one of INPUT_LAYOUTS, of a tensor that is not made from another.
     """
 
     name: str = "x"

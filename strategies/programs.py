@@ -10,7 +10,7 @@ from typing import Dict, FrozenSet, Iterator, List, Optional, Tuple
 from hypothesis import strategies as st
 
 from frostproof.strategies.digits import Digits, read_as
-from frostproof.strategies.program_inputs import OF_FIRST, OF_MODULE, SHAPES, Input
+from frostproof.strategies.program_inputs import INPUT_SHAPES, OF_FIRST, OF_MODULE, Input
 from frostproof.strategies.statements import (
     BLOCKS,
     PREAMBLE,
@@ -289,7 +289,7 @@ def _read_inputs(digits: Digits, vocabulary: "Words") -> Tuple[Input, ...]:
     found: List[Input] = []
     for place in range(MAX_INPUTS):
         kind = digits.one_of(kinds if place else [each for each in kinds if each not in OF_FIRST])
-        shape = digits.one_of(SHAPES)
+        shape = digits.one_of(INPUT_SHAPES)
         layout = vocabulary.layouts[digits.below(10)]
         likeness = digits.below(4)  # operands of one shape meet more often
         if place >= count:

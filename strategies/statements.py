@@ -18,7 +18,7 @@ Facts = Tuple[Tuple[int, ...], str]
 class Operation:
     """One statement of the vocabulary.
 
-    name: its key; kind: one of KINDS; source: Python with ``{0}``, ``{1}``, ``{2}`` for the
+    name: its key; kind: one of STATEMENT_KINDS; source: Python with ``{0}``, ``{1}``, ``{2}`` for the
     operands and ``{a}`` for the argument; arguments: the snippets that ``{a}`` may be, the
     simplest first; results: how many new variables it makes (0: it is executed for what it
     does); writes: the operands whose memory or metadata it changes; untried: it cannot be
@@ -374,10 +374,10 @@ DENSE_WEIGHTS: Dict[str, int] = {
     **{"arithmetic": 10, "view": 13, "write": 18, "detach": 4, "same": 4, "clone": 2},
     **{"views": 3, "flag": 2, "branch": 2},
 }
-KINDS = tuple(WEIGHTS)
+STATEMENT_KINDS = tuple(WEIGHTS)
 BY_KIND: Dict[str, Tuple[Operation, ...]] = {
     kind: tuple(operation for operation in VOCABULARY.values() if operation.kind == kind)
-    for kind in KINDS
+    for kind in STATEMENT_KINDS
 }
 # Of several ways to do one thing, the ones that people write most, and how often.
 COMMON: Dict[str, int] = {

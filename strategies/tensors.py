@@ -15,7 +15,7 @@ from frostproof.strategies.tensor_code import tensor_code
 
 # Small shapes first, so that an index shrinks towards one element without axes.
 # The last few reach faults that depend on size; a zero extent holds no element.
-SHAPES: Tuple[Tuple[int, ...], ...] = (
+TENSOR_SHAPES: Tuple[Tuple[int, ...], ...] = (
     (),
     (1,),
     (2,),
@@ -37,7 +37,7 @@ SHAPES: Tuple[Tuple[int, ...], ...] = (
     (70, 80),
     (70001,),
 )
-LAYOUTS = (
+TENSOR_LAYOUTS = (
     "contiguous",
     "offset",  # a slice that begins inside a larger storage
     "strided",  # every second element
@@ -47,7 +47,7 @@ LAYOUTS = (
     "channels_last",  # 4 and 5 dimensions
     "lazy",  # a conjugate or negative that is not computed yet, of dtypes that have one
 )
-KINDS = ("leaf", "requires_grad", "parameter", "non_leaf", "view", "frozen")
+TENSOR_KINDS = ("leaf", "requires_grad", "parameter", "non_leaf", "view", "frozen")
 SPECIALS = ("ordinary", "mixed")
 
 
@@ -84,7 +84,7 @@ class TensorSpec:
     """A tensor as plain values; its device and dtype are given when it is built.
 
     shape: before the layout is applied, which may turn or repeat it; layout: one of
-    LAYOUTS; kind: one of KINDS ("frozen": a Parameter that does not require grad), where
+    TENSOR_LAYOUTS; kind: one of TENSOR_KINDS ("frozen": a Parameter that does not require grad), where
     a dtype that cannot require grad gives a plain leaf; special: "mixed" puts infinities,
     NaN, -0.0 and subnormals among the values.
     """
@@ -186,8 +186,8 @@ TENSOR_DIGITS = 5
 
 def tensors(
     *,
-    kinds: Tuple[str, ...] = KINDS,
-    layouts: Tuple[str, ...] = LAYOUTS,
+    kinds: Tuple[str, ...] = TENSOR_KINDS,
+    layouts: Tuple[str, ...] = TENSOR_LAYOUTS,
     specials: Tuple[str, ...] = SPECIALS,
     max_elements: int = 70001,
 ) -> st.SearchStrategy[TensorSpec]:
@@ -216,6 +216,6 @@ AXES = {"overlapping": (1,), "channels_last": (4, 5)}
 @cache
 def _shapes(layout: str, most: int) -> Tuple[Tuple[int, ...], ...]:
     """The shapes of at most so many elements that a layout makes something of; all, if none."""
-    small = tuple(shape for shape in SHAPES if math.prod(shape) <= most)
+    small = tuple(shape for shape in TENSOR_SHAPES if math.prod(shape) <= most)
     fit = tuple(shape for shape in small if len(shape) in AXES.get(layout, (len(shape),)))
     return fit or small

@@ -8,8 +8,8 @@ from frostproof.strategies.statements import BY_KIND, COMMON, DENSE_WEIGHTS, WEI
 
 DTYPES = ("float64", "float32", "complex128")
 _DTYPES = (*DTYPES[:1] * 5, *DTYPES[1:2] * 2, DTYPES[2])  # as often as they are drawn
-LAYOUTS = ("contiguous", "transposed", "slice", "step", "expanded")
-_LAYOUTS = (*LAYOUTS[:1] * 6, *LAYOUTS[1:])
+INPUT_LAYOUTS = ("contiguous", "transposed", "slice", "step", "expanded")
+_LAYOUTS = (*INPUT_LAYOUTS[:1] * 6, *INPUT_LAYOUTS[1:])
 INPUT_KINDS = (
     "live",  # a leaf that requires grad
     "frozen",  # a leaf that does not
@@ -80,5 +80,5 @@ def words(without: FrozenSet[str] = frozenset(), dense: bool = False) -> Words:
         tuple(names for names in blocks if not names or not without & {*names, "block"}),
         tuple(dtype for dtype in _DTYPES if dtype not in without),
         kinds,
-        tuple(layout if layout not in without else LAYOUTS[0] for layout in _LAYOUTS),
+        tuple(layout if layout not in without else INPUT_LAYOUTS[0] for layout in _LAYOUTS),
     )

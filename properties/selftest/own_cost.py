@@ -31,7 +31,7 @@ LAWS = {
     "model F8": test_model.test_frozen_submodule_stays,
 }
 # each beside what it is compared with: the same without the harness
-KINDS = {
+COMPARED_WITH = {
     "training": "",
     "recipe": "training",
     "training-decays": "",
@@ -131,16 +131,16 @@ def main() -> None:
     """Measure all kinds, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--million", type=int, default=100, help="parameters, in millions")
-    parser.add_argument("--kind", choices=KINDS)
+    parser.add_argument("--kind", choices=COMPARED_WITH)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.kind:
         measure(options.kind, options.million)
         return
     size = 4 * sum(p.numel() for p in net_of(options.million).parameters())
-    base = {kind: child(kind, options.million) for kind in KINDS}
+    base = {kind: child(kind, options.million) for kind in COMPARED_WITH}
     print("what\tseconds a step\tcost, in steps\tmemory, in parameters")
-    for kind, alone in KINDS.items():
+    for kind, alone in COMPARED_WITH.items():
         seconds, peak = base[kind]
         row = f"{kind}\t{seconds:.2f}"
         if alone:

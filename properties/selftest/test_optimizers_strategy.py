@@ -27,7 +27,7 @@ from frostproof.strategies.optimizers import (
 module = importlib.import_module("frostproof.strategies.optimizers")
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 MANY = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-KINDS = ("zero", "constant", "random", "tiny", "large", "half zero")
+GRADIENT_KINDS = ("zero", "constant", "random", "tiny", "large", "half zero")
 
 
 def gradient_of(kind: str, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -102,7 +102,7 @@ def test_every_pair_of_options_works(name: str, dtype_name: str) -> None:
     if (name, dtype_name) == ("LBFGS", "float16"):
         pytest.skip("infinite in float16: drawn only where it is named")
     for index, spec in enumerate(simple_specs(name, dtype)):
-        train(spec, dtype, KINDS[index % len(KINDS)])
+        train(spec, dtype, GRADIENT_KINDS[index % len(GRADIENT_KINDS)])
 
 
 @pytest.mark.parametrize("dtype_name", DTYPES)
@@ -110,7 +110,7 @@ def test_drawn_ones_work_and_print_as_themselves(dtype_name: str) -> None:
     dtype = getattr(torch, dtype_name)
 
     @MANY
-    @given(optimizers(dtype=dtype_name), st.sampled_from(KINDS))
+    @given(optimizers(dtype=dtype_name), st.sampled_from(GRADIENT_KINDS))
     def check(spec: OptimizerSpec, kind: str) -> None:
         assert eval(repr(spec), {"OptimizerSpec": OptimizerSpec}) == spec
         assert list(spec.options) == sorted(spec.options) and hash(spec) is not None

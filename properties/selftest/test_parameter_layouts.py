@@ -15,8 +15,8 @@ from frostproof.strategies.parameter_layouts import (
     FILLED,
     GRADIENTS,
     GUARD,
-    LAYOUTS,
     OVERLAPPING,
+    PARAMETER_LAYOUTS,
     WITH_GAPS,
     ParameterLayout,
     parameter_layouts,
@@ -39,7 +39,7 @@ def elements(layout: ParameterLayout, frozen: bool) -> Set[int]:
 
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
-@pytest.mark.parametrize("kind", list(LAYOUTS))
+@pytest.mark.parametrize("kind", list(PARAMETER_LAYOUTS))
 def test_every_layout_is_drawn(kind: str, gradient: str) -> None:
     found = find(
         parameter_layouts(), lambda made: (made.kind, made.gradient) == (kind, gradient), settings=ALL
@@ -79,14 +79,14 @@ def test_places_lie_within_the_guards(layout: ParameterLayout) -> None:
 
 
 def test_kinds_are_what_they_are_called() -> None:
-    assert {*FILLED, *WITH_GAPS, *OVERLAPPING} == {*LAYOUTS}
+    assert {*FILLED, *WITH_GAPS, *OVERLAPPING} == {*PARAMETER_LAYOUTS}
     for layout in small_layouts(OVERLAPPING):
         assert any(overlaps(each) for each in layout.parameters(layout.storage("cpu", torch.float32)))
     for layout in small_layouts(WITH_GAPS):
         if min(layout.rows, layout.columns) > 1:
             assert not layout.parameters(layout.storage("cpu", torch.float32))[0].is_contiguous()
     assert all(
-        {*kinds} <= {*LAYOUTS} and {*gradients} <= {*GRADIENTS}
+        {*kinds} <= {*PARAMETER_LAYOUTS} and {*gradients} <= {*GRADIENTS}
         for kinds, gradients in FAMILIES.values()
     )
 
@@ -137,7 +137,7 @@ BESIDE = {
 
 
 @pytest.mark.parametrize("where", list(BESIDE))
-@pytest.mark.parametrize("kind", [kind for kind in LAYOUTS if kind not in OVERLAPPING])
+@pytest.mark.parametrize("kind", [kind for kind in PARAMETER_LAYOUTS if kind not in OVERLAPPING])
 def test_a_write_outside_is_seen(kind: str, where: str) -> None:
     layout = ParameterLayout(kind, 3, 2)
     assert StorageRun(layout, SGD, "cpu", torch.float32).step() is None
@@ -147,7 +147,7 @@ def test_a_write_outside_is_seen(kind: str, where: str) -> None:
         run.step()
 
 
-@pytest.mark.parametrize("kind", [kind for kind in LAYOUTS if kind not in OVERLAPPING])
+@pytest.mark.parametrize("kind", [kind for kind in PARAMETER_LAYOUTS if kind not in OVERLAPPING])
 def test_a_write_to_what_is_frozen_or_between_is_seen(kind: str) -> None:
     layout = ParameterLayout(kind, 3, 2)
     live = elements(layout, False)
@@ -174,7 +174,7 @@ def test_what_is_refused_after_a_write_is_seen() -> None:
         run.step()
 
 
-@pytest.mark.parametrize("kind", [kind for kind in LAYOUTS if kind not in OVERLAPPING])
+@pytest.mark.parametrize("kind", [kind for kind in PARAMETER_LAYOUTS if kind not in OVERLAPPING])
 def test_an_element_left_out_is_seen(kind: str) -> None:
     layout = ParameterLayout(kind, 3, 2)
     for place in sorted(elements(layout, False)):

@@ -43,7 +43,7 @@ from frostproof.properties.selftest.programs import sample
 from frostproof.strategies import MLP, Layer, TensorSpec, all_dtypes, mlps
 from frostproof.strategies.capabilities import NotOffered
 from frostproof.strategies.gates import Gate, GatedNet
-from frostproof.strategies.tensors import KINDS, LAYOUTS, SHAPES
+from frostproof.strategies.tensors import TENSOR_KINDS, TENSOR_LAYOUTS, TENSOR_SHAPES
 
 
 def laws() -> Dict[str, Callable[..., None]]:
@@ -220,8 +220,10 @@ def test_a_tensors_program_has_its_bits(name: str) -> None:
         torch.empty(1, dtype=dtype).tolist()
     except (RuntimeError, NotImplementedError):
         pytest.skip(f"{dtype} has no numbers to write down")
-    kinds = itertools.cycle(KINDS)
-    for shape, layout, special in itertools.product(SHAPES, LAYOUTS, ("ordinary", "mixed")):
+    kinds = itertools.cycle(TENSOR_KINDS)
+    for shape, layout, special in itertools.product(
+        TENSOR_SHAPES, TENSOR_LAYOUTS, ("ordinary", "mixed")
+    ):
         spec = TensorSpec(shape, layout, next(kinds), special, seed=len(shape) + 3)
         code, names = spec.code("cpu", dtype)
         space: Dict[str, Any] = {"torch": torch, "nn": torch.nn, "nan": math.nan, "inf": math.inf}

@@ -82,7 +82,7 @@ def test_every_optimizer_is_drawn(name: str) -> None:
     assert found.optimizer.name == name
 
 
-KINDS = {
+MASK_KINDS = {
     "none": lambda mlp, mask: not mask,
     "all": lambda mlp, mask: mask == mlp.parameter_names(),
     "only weights": lambda mlp, mask: mask and all(name.endswith("weight") for name in mask),
@@ -91,7 +91,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("kind", sorted(MASK_KINDS))
 def test_masks_reach(kind: str) -> None:
     drawn: List[bool] = []
 
@@ -99,7 +99,7 @@ def test_masks_reach(kind: str) -> None:
     @given(data=st.data())
     def draw(data: st.DataObject) -> None:
         network = data.draw(mlps(min_depth=3))
-        drawn.append(bool(KINDS[kind](network, data.draw(freeze_masks(network)))))
+        drawn.append(bool(MASK_KINDS[kind](network, data.draw(freeze_masks(network)))))
 
     draw()
     assert sum(drawn) >= 5, f"{kind}: {sum(drawn)} of {len(drawn)}"

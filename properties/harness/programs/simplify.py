@@ -5,7 +5,7 @@ from collections import Counter
 from typing import Dict, Iterator, List, Tuple
 
 from frostproof.strategies.programs import OF_FIRST, OF_MODULE, Input, Program, Statement
-from frostproof.strategies.statements import BY_KIND, KINDS
+from frostproof.strategies.statements import BY_KIND, STATEMENT_KINDS
 
 Body = Tuple[Statement, ...]
 
@@ -140,7 +140,11 @@ def size_of_shape(shape: Tuple[int, ...]) -> int:
 def size(program: Program) -> Tuple[int, ...]:
     """What is smaller for a simpler program."""
     walked = list(program.walk())
-    order = {name: place for kind in KINDS for place, name in enumerate(o.name for o in BY_KIND[kind])}
+    order = {
+        name: place
+        for kind in STATEMENT_KINDS
+        for place, name in enumerate(o.name for o in BY_KIND[kind])
+    }
     return (
         len(walked),
         len(program.inputs) + len(program.returns) + (program.form != "one") + (program.form == "dict"),

@@ -93,7 +93,7 @@ def result_of(trainer: Trainer) -> Result:
 class Wrapped(Eager):
     """A net that is called through its wrapper.
 
-    how: a key of ``MODES``; rank: of this process, which spoils what the wrapper must mend.
+    how: a key of ``WRAPPINGS``; rank: of this process, which spoils what the wrapper must mend.
     """
 
     def __init__(self, run: TrainingRun, dtype: torch.dtype, how: str, rank: int) -> None:
@@ -144,7 +144,7 @@ class Wrapped(Eager):
         return made
 
 
-MODES = (
+WRAPPINGS = (
     "as wrapped",
     "broadcast",
     "frozen after wrapping",
