@@ -232,7 +232,7 @@ class Calls(Operations):
         made = Statement([*head, "(", *given, ")"], pure)
         made.idle, made.sets = is_idle(owner, head[-1], values), SETTERS.get(head[-1], "")
         if isinstance(owner, torch.Tensor) and not pure:
-            self.holders[id(owner)] = None  # requires_grad_, or a gradient made by hand
+            self.hold(owner)  # requires_grad_, or a gradient made by hand
             if not head[1].startswith((".backward", ".register")):
                 made.mutates = head[:1]
         body = self.open[-1].body

@@ -22,7 +22,8 @@ from frostproof.properties.harness.reproducer.statements import (
     separated,
 )
 
-MOST = 12000  # statements of a replay: a minute, and what a program is cut from
+MOST = 40000  # statements of a replay: half a minute, and what a program is cut from
+RECENT = 256  # of what may hold others, so many are looked through: not all, for each value
 HOLDERS = (list, tuple, dict, torch.optim.Optimizer)
 
 
@@ -99,7 +100,12 @@ class Names:
         """Know a value by this name."""
         self.known[id(value)] = (value, ref)
         if isinstance(value, HOLDERS) or (isinstance(value, torch.Tensor) and value.requires_grad):
-            self.holders[id(value)] = None
+            self.hold(value)
+
+    def hold(self, value: Any) -> None:
+        """What may hold others, or a gradient, and was seen last."""
+        self.holders.pop(id(value), None)
+        self.holders[id(value)] = None
 
     def ref(self, value: Any) -> Optional[Ref]:
         """How a program names a value; None where it has no name."""
@@ -128,7 +134,7 @@ class Names:
         found = self.places.get(id(value))
         if found is not None and found[0] is value:
             return found[1]
-        known = [self.known[key] for key in self.holders if key in self.known]
+        known = [self.known[key] for key in [*self.holders][-RECENT:] if key in self.known]
         if isinstance(value, torch.Tensor):
             known = [*known, *self.places.values()]
             known.sort(key=lambda pair: not isinstance(pair[0], torch.Tensor))

@@ -121,7 +121,7 @@ class Operations(Names):
         made.mutates, made.sets = held, place[0][1:]
         made.idle = getattr(owner, made.sets, held) is plain(value) if made.sets else False
         if isinstance(owner, torch.Tensor):
-            self.holders[id(owner)] = None
+            self.hold(owner)
         self.places, self.looked = {}, -1
 
     def differing(self, left: Any, right: Any) -> Tuple[Any, Any]:

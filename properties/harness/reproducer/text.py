@@ -117,11 +117,13 @@ class Program:
         taken = dict.fromkeys(self.words, len(lines))
         for place, line in enumerate(lines):
             for mark in MARK.findall(line):
+                if mark in names:
+                    continue
                 name, count = self.hints[mark], 1
-                while mark not in names and taken.get(name, -1) > place:
+                while taken.get(name, -1) > place:
                     count += 1
                     name = f"{self.hints[mark]}{count}"
-                taken[names.setdefault(mark, name)] = last[mark]
+                names[mark], taken[name] = name, last[mark]
             lines[place] = MARK.sub(lambda found: names[found.group()], line)
         return lines
 
