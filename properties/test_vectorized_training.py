@@ -18,7 +18,7 @@ from frostproof.properties.harness.core.checks import (
 )
 from frostproof.properties.harness.core.law import PRECISE, law, part
 from frostproof.properties.harness.reference import oracle
-from frostproof.properties.harness.running.call_modes import functional_call
+from frostproof.properties.harness.running.call_modes import called_with
 from frostproof.properties.harness.running.distributed_training import plainly
 from frostproof.properties.harness.running.parameter_memory import check_near
 from frostproof.properties.harness.running.trainer import Trainer
@@ -32,10 +32,8 @@ ELEMENTWISE = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad")  # rules that know 
 
 def loss_of(trainer: Trainer, values: Any, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """The loss of the trainer's net with other parameters and buffers, for (batch, features)."""
-    call, cuts = functional_call(), trainer.run.cuts
-    assert call is not None
-    options = {"cuts": cuts.positions, "cut_by": cuts.by}
-    return torch.nn.functional.mse_loss(call(trainer.network, values, (inputs,), options), targets)
+    output = called_with(trainer.network, values, inputs, trainer.run.cuts)
+    return torch.nn.functional.mse_loss(output, targets)
 
 
 def gradients_of_samples(trainer: Trainer) -> Dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ import torch.utils.checkpoint
 
 from frostproof.properties.harness.defects.known import version_tuple
 from frostproof.properties.harness.running.trainer import Trainer
-from frostproof.strategies import TrainingRun
+from frostproof.strategies import Cuts, TrainingRun
 from frostproof.strategies.capabilities import NotOffered, checkpoint_options
 
 
@@ -46,6 +46,15 @@ def functional_call() -> Optional[Callable[..., Any]]:
     return getattr(where, "functional_call", None)
 
 
+def called_with(module: Any, values: Any, inputs: torch.Tensor, cuts: Cuts) -> torch.Tensor:
+    """A net's output with other parameters and buffers, by the keys of its state_dict."""
+    call = functional_call()
+    assert call is not None
+    options = [{"cuts": cuts.positions, "cut_by": cuts.by}] if cuts.positions else []
+    made: torch.Tensor = call(module, values, (inputs,), *options)
+    return made
+
+
 class FunctionalCall(Eager):
     """A module is run with the values of a copy of it; the copy is what trains."""
 
@@ -58,12 +67,7 @@ class FunctionalCall(Eager):
 
     def run_with(self, values: Dict[str, torch.Tensor]) -> torch.Tensor:
         """The module's output with these parameters and buffers, by the keys of its state_dict."""
-        call = functional_call()
-        assert call is not None
-        cuts = self.run.cuts
-        options = [{"cuts": cuts.positions, "cut_by": cuts.by}] if cuts.positions else []
-        made: torch.Tensor = call(self.module, values, (self.inputs,), *options)
-        return made
+        return called_with(self.module, values, self.inputs, self.run.cuts)
 
     def output(self) -> torch.Tensor:
         return self.run_with(self.network.state_dict(keep_vars=True))
