@@ -15,6 +15,7 @@ from frostproof.properties.harness.hunting.source import Find, source_of
 
 PACKAGE = str(Path(frostproof.__file__).parents[1])
 STILL = 120.0  # seconds on one case after which a worker is taken to hang
+ALONE = 60.0  # seconds that a case which ended a worker has to end a process of its own
 WORKER = "frostproof.properties.harness.hunting.worker"
 
 
@@ -79,17 +80,35 @@ class Hunt:
         command += ["--number", str(number), "--seed", str(self.seed), "--deadline", str(deadline)]
         return Worker(number, command, self.folder)
 
+    def ends_alone(self, mode: str, case: str) -> bool:
+        """Whether a case ends a process of its own too: it has no part in what others left behind."""
+        command = [sys.executable, "-m", WORKER, "--source", self.source, "--modes", mode]
+        command += ["--judge", case, "--output", str(self.folder), "--device", self.device]
+        worker = Worker(self.next, command, self.folder)
+        self.next += 1
+        try:
+            return worker.process.wait(ALONE) != 0
+        except subprocess.TimeoutExpired:
+            return True
+        finally:
+            worker.end()
+
     def ended(self, worker: Worker, how: str) -> None:
-        """Write down a case that ended its process: a find of its own kind."""
+        """Write down a case that ended its process: a find of its own kind, where it does so alone."""
+        path = self.folder / f"worker-{worker.number}.jsonl"
         try:
             told = json.loads(worker.path.read_text(encoding="utf-8"))
         except ValueError:
+            return
+        if not self.ends_alone(told["mode"], told["case"]):
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"kind": "trouble", "text": how, **told}) + "\n")
             return
         source = source_of(self.source, self.device)
         skeleton = source.skeleton(source.load(told["case"]))
         fact = Fact("process", "process", f"it {how}", how)
         find = Find(self.source, told["mode"], told["case"], fact, skeleton, told["case"], self.device)
-        with open(self.folder / f"worker-{worker.number}.jsonl", "a", encoding="utf-8") as file:
+        with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": "find", "find": find.line()}) + "\n")
 
     def run(self, minutes: float) -> None:

@@ -127,6 +127,9 @@ def write(folder: Path, pythons: Sequence[str], jobs: int, most: int = 200) -> P
             "",
             "Covered by rows: " + ", ".join(f"{row} {met}" for row, met in known.most_common()),
         ]
+    trouble = sum(line["kind"] == "trouble" for line in lines(folder))
+    if trouble:
+        page += ["", f"Processes of the hunt that ended, by no case alone: {trouble}"]
     page += ["", "| group | met | mode | what | shape | shown on |", "|---|---|---|---|---|---|"]
     for name, find, met in named:
         shape = " ".join(find.skeleton).replace("|", "/")
