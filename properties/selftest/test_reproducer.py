@@ -434,6 +434,35 @@ def test_a_law_may_use_any_keyword() -> None:
     assert "torch.ones(1).tolist() == [0.0]" in found_by(keywords, Case("keywords")).program
 
 
+def what_trains() -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Linear(1, 1))
+    net[0].requires_grad_(False)
+    trains = [name for name, p in net.named_parameters() if p.requires_grad]
+    check_equal(trains, ["0.weight", "1.weight", "1.bias"], "what trains")
+
+
+def bare_assert() -> None:
+    layer = torch.nn.Linear(1, 1)
+    assert all(p.grad is not None for p in layer.parameters()), "each has a gradient"
+
+
+@pytest.mark.parametrize(
+    "law, condition",
+    [
+        (
+            what_trains,
+            "[name for name, p in net.named_parameters() if p.requires_grad] == ['0.weight', ",
+        ),
+        (bare_assert, "nn.Linear(1, 1).weight.grad is not None or sys.exit("),
+    ],
+)
+def test_a_law_as_people_write_it_has_a_program(law: Callable[[], None], condition: str) -> None:
+    program = found_by(law, Case(law.__name__)).program
+    assert condition in program and outcome(program) is not None, program
+    healthy = program.replace("['0.weight', ", "[").replace("is not None or", "is None or")
+    assert outcome(healthy) is None, program
+
+
 def first_steps() -> None:
     parameter = torch.nn.Parameter(torch.ones(1))
     optimizer = torch.optim.SGD([parameter], lr=1.0)

@@ -99,11 +99,21 @@ class Tape(Calls):
         parts = condition(given) if broken is not None or self.every else None
         if parts is not None and (broken is not None or len(parts) < 40):
             what = str(given.get("what", given.get("subject", given.get("sentence"))))
-            made = self.write(*parts, f" or sys.exit({self.sentence(what)})")
-            made.closes = True
-            self.closed = made if broken is not None else self.closed
+            self.close(parts, what, broken is not None)
         if broken is not None:
             raise broken
+
+    def close(self, parts: List[Any], what: str, broken: bool) -> None:
+        """The program ends where the condition does not hold."""
+        made = self.write(*parts, f" or sys.exit({self.sentence(what)})")
+        made.closes = True
+        self.closed = made if broken else self.closed
+
+    def asserted(self, source: str, value: Any) -> Any:
+        """A bare ``assert``: a check of its own, whose sentence is its source."""
+        if not self.silent() and self.ref(value) is not None and (self.every or not plain(value)):
+            self.close(self.text(value, True), source.partition("\n")[0], not plain(value))
+        return plain(value)
 
     def harness_check(self, call: Call) -> None:
         def condition(given: Dict[str, Any]) -> Parts:

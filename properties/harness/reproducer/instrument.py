@@ -72,6 +72,20 @@ class Instrument(ast.NodeTransformer):
 
     visit_Attribute = visit_Subscript = visit_BinOp = visit_UnaryOp = visit_Compare = expression
 
+    def comprehension(self, node: Any) -> Any:
+        """A list, set or dict: its source, in which ``_1`` stands for the first name from outside."""
+        pattern = copy.deepcopy(node)
+        names = [each for each in ast.walk(pattern) if isinstance(each, ast.Name)]
+        inside = {each.id for each in names if isinstance(each.ctx, ast.Store)}
+        outside = list(dict.fromkeys(each.id for each in names if each.id not in inside))
+        for each in names:
+            if each.id in outside:
+                each.id = f"_{outside.index(each.id) + 1}"
+        self.generic_visit(node)
+        return self.tell(node, "gathered", ast.unparse(pattern), " ".join(outside), node)
+
+    visit_ListComp = visit_SetComp = visit_DictComp = comprehension
+
     def index(self, node: Any) -> Any:
         """A subscript as an expression of its own."""
         if isinstance(node, ast.Slice):
@@ -106,7 +120,7 @@ class Instrument(ast.NodeTransformer):
         return node
 
     def visit_Assert(self, node: ast.Assert) -> Any:
-        node.test = self.tell(node.test, "branch", self.visit(node.test))
+        node.test = self.tell(node.test, "asserted", ast.unparse(node), self.visit(node.test))
         return node
 
     def visit_With(self, node: ast.With) -> Any:

@@ -71,6 +71,24 @@ class Operations(Names):
             parts += texts[int(each) - 1] if each in ("1", "2") else [each]
         return self.computed(value, *parts)
 
+    def gathered(self, pattern: str, names: str, value: Any) -> Any:
+        """What a comprehension gives: by its source, where what is in it comes from no call."""
+        if self.silent() or self.touches(value):
+            return value
+        frame, parts, known = sys._getframe(1), [], False
+        for n, piece in enumerate(re.split(r"\b_(\d+)\b", pattern)):
+            if n % 2 == 0:
+                parts.append(piece)
+                continue
+            name = names.split()[int(piece) - 1]
+            held = frame.f_locals.get(name, frame.f_globals.get(name, frame.f_builtins.get(name)))
+            known = known or self.ref(held) is not None
+            named = self.ref(held) is not None or type(held) in (*facts.PLAIN, *facts.BRACKETS, dict)
+            if not named and frame.f_builtins.get(name) is not held:
+                return value
+            parts += self.text(held) if named else [name]
+        return self.learn(value, Ref(self.write(*parts, pure=True))) if known else value
+
     def part(self, value: Any, pattern: str, held: Any, index: Any = None) -> Any:
         """An attribute, or what is at an index, of a value that has a name."""
         owner, ref = plain(held), self.ref(held)

@@ -98,7 +98,7 @@ def play(law: Any, case: Case, tape: Tape) -> Optional[BaseException]:
         with alone(), instrumented(tape.own, tape):
             try:
                 history(case) if case.values.get("events") else law(**arguments(case))
-            except LawBroken:
+            except AssertionError:
                 tape.rehearse()
                 raise
     except (Exception, TooLong, pytest.skip.Exception) as problem:
@@ -179,10 +179,10 @@ def recorded(tape: Tape, law: Any, case: Case) -> Tuple[str, str]:
     if isinstance(problem, TooLong):
         return "", str(problem)
     end = tape.closed
-    raised = not isinstance(problem, LawBroken) or (end is not None and end.raised is not None)
-    if not isinstance(problem, LawBroken):
-        found = [s for s in every(tape.root.body) if s.raised is problem]
+    if not isinstance(problem, AssertionError) or (end is None and not isinstance(problem, LawBroken)):
+        found = [each for each in every(tape.root.body) if each.raised is problem]
         end = found[-1] if found else None
+    raised = not isinstance(problem, AssertionError) or (end is not None and end.raised is not None)
     if raised and end is not None:
         end.closes = True
     if end is None:
