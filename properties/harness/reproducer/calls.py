@@ -37,7 +37,9 @@ ACTS = frozenset(
 )
 # Methods that only look, of what is no tensor.
 LOOKS = frozenset("state_dict get_scale get_last_lr name data_ptr is_enabled get item copy".split())
-BUILTINS = (bool, len, type, id, repr, str, float, int, tuple, sorted, abs, list, isinstance, hasattr)
+CLASSES = (torch.nn.Module, torch.optim.Optimizer)  # written down whole, as the law's file has them
+_NUMBERS = (bool, int, float, abs, sum, min, max)
+BUILTINS = (*_NUMBERS, len, type, id, repr, str, tuple, sorted, list, isinstance, hasattr)
 LIBRARY = ("copy", "_copy", "math", "pickle", "_pickle", "io")
 
 
@@ -101,7 +103,10 @@ class Calls(Operations):
                 found = iter(list(found))
                 self.remember(found, ref.at(f".{name}()"))
             return found
-        if (own and not facts.of_torch(owner, name)) or facts.is_description(owner):
+        if isinstance(owner, type) and issubclass(owner, torch.autograd.Function) and self.own(owner):
+            return self.constructed(call, owner, f".{name}")
+        written = self.ref(type(owner)) is not None  # its class is in the program
+        if (own and not written and not facts.of_torch(owner, name)) or facts.is_description(owner):
             return self.called(call)
         if isinstance(owner, torch.nn.Module) and name == "to":
             before = [(p.dtype, p.device) for p in (*owner.parameters(), *owner.buffers())]
@@ -152,8 +157,8 @@ class Calls(Operations):
             return self.written([ref], shown, facts.only_computes(function))
         if self.own(function):
             kind = isinstance(function, type)
-            if facts.starts_threads(function) or (kind and issubclass(function, torch.nn.Module)):
-                return self.constructed(call)
+            if facts.starts_threads(function) or (kind and issubclass(function, CLASSES)):
+                return self.constructed(call, function)
             if facts.draws_numbers(function):
                 return self.drawn(call)
             return call.run() if kind else call.told()
@@ -197,6 +202,8 @@ class Calls(Operations):
         return self.computed(every_one, *parts)
 
     def builtin_sum(self, call: Call) -> Any:
+        if self.ref(call.values[0]) is not None:
+            return NotImplemented
         plus = functools.partial(self.expression, "_1 + _2")
         return functools.reduce(plus, plain(call.values[0]), *(call.values[1:] or (0,)))
 
@@ -205,17 +212,16 @@ class Calls(Operations):
 
     builtin_exec, builtin_any = builtin_eval, builtin_all
 
-    def constructed(self, call: Call) -> Any:
-        """A class or function of the law's own file that the program gets as it stands."""
-        function = call.function
-        if self.ref(function) is None:
-            source = facts.definition(function)
+    def constructed(self, call: Call, defined: Any, place: str = "") -> Any:
+        """A call of a class or function of the law's own file that the program gets as it stands."""
+        if self.ref(defined) is None:
+            source = facts.definition(defined)
             if source is None:
                 return call.told()
             made = self.write(source, pure=True)
-            made.defines = [function.__name__]
-            self.remember(function, Ref(made))
-        return self.written([self.ref(function)], call, isinstance(function, type))
+            made.defines = [defined.__name__]
+            self.remember(defined, Ref(made))
+        return self.written([self.ref(defined), place], call, isinstance(defined, type))
 
     def written(
         self, head: List[Any], call: Call, pure: bool, held: Any = None, symbols: bool = False

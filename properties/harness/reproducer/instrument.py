@@ -18,6 +18,8 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 TAPE = "__frostproof_tape__"
 # They look at the frame that calls them, or decide what a name means.
 LEFT_ALONE = ("super", "locals", "globals", "vars", "dir")
+# They go through all that a generator gives.
+CONSUMERS = ("sum", "sorted", "list", "tuple", "set", "dict", "min", "max")
 LOAD = ast.Load()
 
 
@@ -40,7 +42,14 @@ class Instrument(ast.NodeTransformer):
             scoped = function.id not in ("eval", "exec") or len(node.args) > 1
             if function.id in LEFT_ALONE or not scoped:
                 return node
-        more = {"rest": list(map(self.visit, node.args)), "keywords": node.keywords}
+        whole = isinstance(function, ast.Name) and function.id in CONSUMERS
+        rest = [
+            self.comprehension(each)
+            if whole and isinstance(each, ast.GeneratorExp)
+            else self.visit(each)
+            for each in node.args
+        ]
+        more = {"rest": rest, "keywords": node.keywords}
         for keyword in node.keywords:
             keyword.value = self.visit(keyword.value)
         if isinstance(function, ast.Attribute) and not self.mangled(function.attr):

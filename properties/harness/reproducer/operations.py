@@ -73,6 +73,7 @@ class Operations(Names):
 
     def gathered(self, pattern: str, names: str, value: Any) -> Any:
         """What a comprehension gives: by its source, where what is in it comes from no call."""
+        value = list(value) if isinstance(value, types.GeneratorType) else value
         if self.silent() or self.touches(value):
             return value
         frame, parts, known = sys._getframe(1), [], False

@@ -160,7 +160,8 @@ def merged(lines: List[Line]) -> List[Line]:
         reader = readers[0]
         passed = lines[place + 1 : lines.index(reader)]
         near = line.pad == reader.pad and all(line.pure and each.pure for each in passed)
-        if near and line.free and len(readers) == 1 and reader.text.count(line.mark) == 1:
+        stays = re.match(rf"{line.mark} \S*= ", reader.text)  # only a name can be added to
+        if near and line.free and not stays and "".join(r.text for r in readers).count(line.mark) == 1:
             reader.text = reader.text.replace(line.mark, f"({line.text})")
             reader.pure = reader.pure and line.pure
             lines.remove(line)
