@@ -162,6 +162,8 @@ class Calls(Operations):
             if facts.draws_numbers(function):
                 return self.drawn(call)
             return call.run() if kind else call.told()
+        if self.own(getattr(function, "__wrapped__", None)):  # decorated with torch's
+            return self.constructed(call, function)
         ref, label = self.ref(function), facts.label(function)
         if ref is not None:
             return self.written([ref], call, False)
