@@ -446,9 +446,68 @@ def bare_assert() -> None:
     assert all(p.grad is not None for p in layer.parameters()), "each has a gradient"
 
 
+class Triple(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor) -> torch.Tensor:
+        return value * 3
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return gradient * 2
+
+
+def own_function() -> None:
+    x = torch.ones(1, requires_grad=True)
+    Triple.apply(x).sum().backward()  # type: ignore[no-untyped-call]
+    assert x.grad == 3
+
+
+class Sign(torch.optim.Optimizer):
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, {"lr": 1.0})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for p in self.param_groups[0]["params"]:
+            p.sub_(p.grad.sign())
+
+
+def own_optimizer() -> None:
+    p = torch.nn.Parameter(torch.ones(1))
+    p.sum().backward()
+    Sign([p]).step()
+    assert p.item() == 1
+
+
+def decorated() -> None:
+    @torch.no_grad()
+    def called(value: torch.Tensor) -> torch.Tensor:
+        return value * 2
+
+    assert called(torch.ones(1, requires_grad=True)).requires_grad
+
+
+def counted() -> None:
+    layer = torch.nn.Linear(1, 1)
+    layer.bias.requires_grad_(False)
+    assert sum(1 for p in layer.parameters() if p.requires_grad) == 2
+
+
+def added_in_place() -> None:
+    x = torch.ones(1)
+    alias = x.detach()
+    alias += 1
+    assert x._version == 0
+
+
 @pytest.mark.parametrize(
     "law, condition",
     [
+        (own_function, "Triple.apply(x).sum().backward()"),
+        (own_optimizer, "p.sub_(p.grad.sign())"),
+        (decorated, "@torch.no_grad()"),
+        (counted, "sum((1 for p in layer.parameters() if p.requires_grad)) == 2 or"),
+        (added_in_place, "alias += 1"),
         (
             what_trains,
             "[name for name, p in net.named_parameters() if p.requires_grad] == ['0.weight', ",
@@ -459,7 +518,8 @@ def bare_assert() -> None:
 def test_a_law_as_people_write_it_has_a_program(law: Callable[[], None], condition: str) -> None:
     program = found_by(law, Case(law.__name__)).program
     assert condition in program and outcome(program) is not None, program
-    healthy = program.replace("['0.weight', ", "[").replace("is not None or", "is None or")
+    *body, end = program.strip().split("\n")
+    healthy = "\n".join([*body, "bool(" + end.replace(" or sys.exit", ") and sys.exit")])
     assert outcome(healthy) is None, program
 
 
