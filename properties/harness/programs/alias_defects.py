@@ -6,11 +6,11 @@ from frostproof.properties.harness.programs.conditions import (
     OFF,
     VIEWS,
     both,
+    either,
     has,
     input_kinds,
     inside,
     two_inputs_written,
-    writes_of_another,
 )
 from frostproof.properties.harness.programs.defect_row import (
     ALIASES,
@@ -76,9 +76,13 @@ ROWS: Sequence[Row] = (
         "(any_leaf, or the number of tangents)",
         FUNCTIONALIZED,
         ("error",),
-        both(has("write", "metadata"), input_kinds(*ALIASES)),
+        both(has("write", "metadata"), either(input_kinds(*ALIASES), has(*VIEWS))),
         program("live view_of", block("no_grad", do("mul_", "y", "")), returns="x"),
-        head="BackendCompilerFailed: AssertionError",
+        head=(
+            "BackendCompilerFailed: AssertionError: any_leaf",
+            "BackendCompilerFailed: AssertionError: outs_to_grad",
+            "BackendCompilerFailed: AssertionError: Set TORCH",  # it says nothing before torch 2.13
+        ),
         issue="no upstream report was found",
     ),
     Row(
@@ -122,7 +126,7 @@ ROWS: Sequence[Row] = (
         "Expected !size_bytes_is_heap_allocated_",
         DYNAMIC,
         ("error",),
-        both(input_kinds("detached_of"), writes_of_another()),
+        both(either(input_kinds("detached_of"), has("detach")), has("write")),
         program("frozen detached_of", do("copy_", "xy", ""), returns="x"),
         head="BackendCompilerFailed: RuntimeError: Expected !size_bytes",
         issue="no upstream report was found",

@@ -15,6 +15,7 @@ from frostproof.properties.harness.programs.conditions import (
 from frostproof.properties.harness.programs.defect_row import (
     BROKEN,
     FUNCTIONALIZED,
+    GRAPH,
     SEEN,
     Row,
     block,
@@ -108,5 +109,17 @@ ROWS: Sequence[Row] = (
         program("live live", do("double"), do("double", "y", "b"), do("flat", "b", "c")),
         issue="nearest: pytorch/pytorch#131794",
         subject="y",
+    ),
+    Row(
+        "view-written-under-no-grad-after-a-break",
+        "a write, in a block of no_grad after a graph break, to a view made before it replaces the "
+        "grad_fn of the input: its gradient is zero",
+        BROKEN,
+        ("gradient", *GRAPH),
+        both(inside(OFF, "write"), has(*VIEWS)),
+        program("result", do("flat"), block("no_grad", do("mul_", "a", "")), returns="x"),
+        shown=("2.8", "2.13", "2.14"),
+        absent=("2.4",),
+        issue="nearest: pytorch/pytorch#90844, which was mended",
     ),
 )

@@ -277,6 +277,8 @@ ROWS: Sequence[Row] = (
             "InternalTorchDynamoError: RuntimeError: A view was created in",
             "InternalTorchDynamoError: RuntimeError: Output N of",
             "RuntimeError: A view was created in no_grad mode",
+            "BackendCompilerFailed: RuntimeError: A view was created in",
+            "BackendCompilerFailed: RuntimeError: Output N of",
         ),
         shown=("2.13", "2.14"),
         absent=("2.4", "2.8"),

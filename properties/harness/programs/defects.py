@@ -14,9 +14,9 @@ from frostproof.properties.harness.programs import (
     compiled_defects,
     functionalized_defects,
     inductor_defects,
+    jit_defects,
 )
 from frostproof.properties.harness.programs.conditions import (
-    COMPLEX,
     FOREACH,
     OFF,
     SET_DATA,
@@ -46,6 +46,7 @@ ROWS: Sequence[Row] = (
     *inductor_defects.ROWS,
     *alias_defects.ROWS,
     *break_defects.ROWS,
+    *jit_defects.ROWS,
     Row(
         "foreach-does-not-count",
         "under a TorchDispatchMode that changes nothing, _foreach_add_ does not move the version",
@@ -67,6 +68,39 @@ ROWS: Sequence[Row] = (
         head="RuntimeError: a",
         shown=("2.0", *MEASURED),
         issue="nearest: pytorch/pytorch#90844",
+    ),
+    Row(
+        "functionalized-set-data",
+        "x.data = ... after a view of x, functionalized: the view is of the new values; what requires "
+        "grad cannot get another shape",
+        ("functionalize",),
+        ("value", "input value", "shape", "input shape", "error"),
+        has(*SET_DATA),
+        program("frozen", do("flat"), do("set_data_clone", "x", "")),
+        head="RuntimeError: cannot resize variables",
+        issue="nearest: pytorch/pytorch#139152",
+    ),
+    Row(
+        "exported-write-in-inference-mode",
+        "a write to a leaf in a block of inference_mode is refused in an exported program",
+        ("export",),
+        ("error",),
+        inside(("inference_mode",), "write", "metadata", "detach_"),
+        program("live", block("inference_mode", do("mul_", "x", "")), returns="x"),
+        head="RuntimeError: a leaf Variable",
+        shown=("2.8", "2.13", "2.14"),
+        issue="nearest: pytorch/pytorch#159623",
+    ),
+    Row(
+        "functionalized-resized-out",
+        "an out= that has to be resized, or that is a view of another size, is refused when "
+        "functionalized",
+        ("functionalize",),
+        ("error",),
+        has("mul_out", "add_out"),
+        program("frozen frozen", do("one_chunk", "x", "a", "0"), do("mul_out", "ay", ""), returns="x"),
+        head=("RuntimeError: expected src", "RuntimeError: cannot resize", "RuntimeError: shape"),
+        apart="eager warns that it is deprecated",
     ),
     Row(
         "functionalized-transpose",
@@ -279,106 +313,6 @@ ROWS: Sequence[Row] = (
         subject="out1",
     ),
     Row(
-        "scripted-view-as-a-dtype",
-        "x.view(torch.int64) is taken for a view of a shape in a scripted function (torch.jit is "
-        "deprecated)",
-        ("jit-script",),
-        ("error", "shape", "dtype", "value"),
-        has("detached_integers"),
-        program("frozen", do("detached_integers")),
-        head="RuntimeError: RuntimeError: shape '[N]' is invalid",
-        shown=("2.0", *MEASURED),
-        issue="pytorch/pytorch#47964",
-        apart="documented: TorchScript does not support this overload of view",
-    ),
-    Row(
-        "scripted-gradient-of-complex",
-        "from its second call on, a scripted or traced product of complex numbers has the conjugate "
-        "of its gradient (torch.jit is deprecated)",
-        ("jit-script", "jit-trace"),
-        ("gradient",),
-        both(has("multiply", "square"), input_kinds(*COMPLEX)),
-        program("live", do("double"), do("multiply", "ax", "b"), returns="b", dtype="complex128"),
-        scene="again",
-        subject="x",
-        shown=("2.0", *MEASURED),
-        issue="pytorch/pytorch#154324, pytorch/pytorch#140101",
-    ),
-    Row(
-        "traced-write-by-a-mask",
-        "x[x == 1] = 4 of a tensor without dimensions goes by the mask of when it was traced "
-        "(torch.jit is deprecated)",
-        ("jit-trace",),
-        ("value", "input value"),
-        has("set_masked"),
-        program("frozen", do("set_masked", "x", ""), returns="x", shape=()),
-        scene="changed",
-        issue="no upstream report was found",
-    ),
-    Row(
-        "traced-detach_-after-a-write",
-        "after a write to its base and detach_ of that, a view passes on a gradient in a traced "
-        "program (torch.jit is deprecated)",
-        ("jit-trace",),
-        ("gradient", *GRAPH),
-        has("detach_"),
-        program("result", do("flat"), do("mul_", "x", ""), do("detach_", "x", "")),
-        shown=("2.0", *MEASURED),
-        issue="nearest: pytorch/pytorch#85568",
-    ),
-    Row(
-        "scripted-foreach",
-        "torch._foreach_add_ is left out of a scripted function (torch.jit is deprecated)",
-        ("jit-script",),
-        ("value", "input value", *GRAPH),
-        has(*FOREACH),
-        program("frozen", do("foreach_add_", "x", ""), returns="x"),
-        shown=("1.13", "2.0", *MEASURED),
-        issue="nearest: pytorch/pytorch#36031, of named tuples",
-    ),
-    Row(
-        "scripted-write-to-a-view-again",
-        "from its second call on, a write to a view of what was made is refused in a scripted "
-        "function, as if to a view of a leaf (torch.jit is deprecated)",
-        ("jit-script",),
-        ("error",),
-        both(has(*VIEWS), has("write")),
-        program(
-            "result", do("double"), do("add_axis", "a", "b", "0"), do("mul_", "b", ""), returns="b"
-        ),
-        head="RuntimeError: RuntimeError: a view of a leaf",
-        scene="changed",
-        shown=("2.0", *MEASURED),
-        issue="no upstream report was found",
-    ),
-    Row(
-        "scripted-assignment",
-        "x[..., 0] = y of one number, or x[x == 1] = 4 of a tensor without dimensions, is refused in "
-        "a scripted function (torch.jit is deprecated)",
-        ("jit-script",),
-        ("error",),
-        has("set_item_other", "set_masked"),
-        program("frozen", do("set_masked", "x", ""), returns="x", shape=()),
-        head=(
-            "RuntimeError: RuntimeError: too many indices",
-            "RuntimeError: RuntimeError: output with shape",
-        ),
-        shown=("2.0", *MEASURED),
-        issue="no upstream report was found",
-    ),
-    Row(
-        "scripted-gradient-of-a-chunk",
-        "from its second call on, the gradient of a chunk that is added to something longer is of "
-        "another shape: backward raises (torch.jit is deprecated)",
-        ("jit-script", "jit-trace"),
-        ("backward", "gradient"),
-        has("views", "one_chunk"),
-        program("live live", do("chunk", "y", "bc"), do("add", "xb")),
-        scene="again",
-        shown=("2.0", *MEASURED),
-        issue="no upstream report was found",
-    ),
-    Row(
         "vmapped-copy-onto-itself",
         "inside vmap, a tensor is copied onto a view of all of it, which eager does: unsupported "
         "operation",
@@ -394,16 +328,6 @@ ROWS: Sequence[Row] = (
         head="RuntimeError: unsupported operation: some elements",
         shown=("2.0", *MEASURED),
         issue="no upstream report was found",
-    ),
-    Row(
-        "traced-set-data",
-        "x.data = ... and writes to x.data are lost in a traced program (torch.jit is deprecated)",
-        ("jit-trace",),
-        ("value", "input value", "gradient"),
-        has(*SET_DATA, "data", "data_mul_", "data_copy_"),
-        program("frozen", do("set_data_clone", "x", ""), returns="x"),
-        shown=("2.0", *MEASURED),
-        issue="pytorch/pytorch#48477",
     ),
 )
 

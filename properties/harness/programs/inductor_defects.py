@@ -7,12 +7,14 @@ from frostproof.properties.harness.programs.conditions import (
     FOREACH,
     VIEWS,
     both,
+    either,
     has,
     input_kinds,
     returns_several,
 )
 from frostproof.properties.harness.programs.defect_row import (
     GRAPH,
+    SHARING,
     Row,
     do,
     program,
@@ -63,5 +65,22 @@ ROWS: Sequence[Row] = (
         program("frozen", do("double"), do("detach", "a", "b"), returns="ba"),
         issue="pytorch/pytorch#191449",
         subject="out0, out1",
+    ),
+    Row(
+        "inductor-drops-a-clone",
+        "x[0] = 5, then x.clone(), or what copies x, is x itself: a later write to x changes the clone",
+        ("compile-inductor",),
+        ("value", "input value", "later write", *SHARING),
+        both(
+            has("clone", "detach_clone", "times_one", "plus_zero"),
+            either(
+                both(has(*VIEWS), has("write")),
+                has("set_item", "set_item_other", "set_masked", "masked_fill_"),
+                has("index_fill_", "index_put_", "index_add_"),
+            ),
+        ),
+        program("frozen", do("set_item", "x", "", "0"), do("clone"), do("mul_", "x", "")),
+        shown=("2.8", "2.13", "2.14"),
+        issue="pytorch/pytorch#198096, pytorch/pytorch#195484",
     ),
 )
