@@ -170,7 +170,7 @@ ROWS: Sequence[Row] = (
         "chunk-of-what-was-written",
         "a chunk of an input that was written to does not share its memory",
         FUNCTIONALIZED,
-        ("storage", *SHARING),
+        ("storage", "inference", *SHARING),
         both(has("write"), has(*CHUNKS)),
         program("result", do("mul_", "x", ""), do("chunk", "x", "ab")),
         issue="no upstream report was found",
