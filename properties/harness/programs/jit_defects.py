@@ -89,7 +89,7 @@ ROWS: Sequence[Row] = (
             "result", do("double"), do("add_axis", "a", "b", "0"), do("mul_", "b", ""), returns="b"
         ),
         head="RuntimeError: RuntimeError: a view of a leaf",
-        scene="changed",
+        scene="again",
         shown=("2.0", *MEASURED),
         issue="no upstream report was found",
     ),

@@ -115,8 +115,8 @@ def observe(
             if scene == "again":
                 call(*arguments)
                 live.fired.clear()
-        except Exception:
-            return {("skipped", scene): True}  # the first call's error is the first scene's
+        except Exception as problem:  # of this callable it need not be the first call
+            return {("error", "call"): (type(problem).__name__, str(problem)[:4000])}
         finally:
             _see_modes({})
         named = dict(live.tensors)
