@@ -194,6 +194,7 @@ ELSEWHERE = {
     "test_across.py::test_devices_train_alike": "it needs a second device",
     "test_across.py::test_compiled_nets_train_alike": "its functions are compiled, not replayed",
     "test_across.py::test_processes_train_alike": "its nets train in another process",
+    "test_compiled_cache.py::": "its function is compiled, not replayed",
     "test_compiled_steps.py::": "its steps are compiled, not replayed",
     "test_data_parallel.py::test_replicas_train_as_the_net": "its replicas run in other threads",
     "test_distributed.py::": "its nets train in other processes",

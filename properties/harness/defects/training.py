@@ -295,5 +295,22 @@ TRAINING: Sequence[Defect] = (
         last=(2, 8),
         cells="cpu-float32-shards",
     ),
+    Defect(
+        test="test_compiled_cache.py::test_code_on_disk_fits_its_inputs",
+        sentence="code compiled for inputs that share memory is taken from disk for others",
+        program="cached_code_for_shared_inputs",
+        issue="nearest: pytorch/pytorch#184481, closed",
+        first=(2, 8),
+        cells="slice|view|detach",
+    ),
+    Defect(
+        test="test_compiled_cache.py::test_code_on_disk_fits_its_inputs",
+        sentence="code compiled for other inputs is taken from disk for those that share memory",
+        program="cached_code_for_shared_inputs",
+        issue="nearest: pytorch/pytorch#184481, closed",
+        first=(2, 8),
+        last=(2, 8),
+        cells="apart|same",
+    ),
     *CONVERSIONS,
 )
