@@ -95,7 +95,7 @@ MASK_KINDS = {
 def test_masks_reach(kind: str) -> None:
     drawn: List[bool] = []
 
-    @settings(max_examples=200, database=None, derandomize=True)
+    @settings(max_examples=600, database=None, derandomize=True)
     @given(data=st.data())
     def draw(data: st.DataObject) -> None:
         network = data.draw(mlps(min_depth=3))
