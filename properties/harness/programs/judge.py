@@ -124,7 +124,7 @@ def judge(
         return [Difference("internal", "trace", "runs", (type(problem).__name__, str(problem)[:4000]))]
     for scene in chosen:
         expected = eager(program, mode, scene, device)
-        seen = observe(held, call, scene, device)
+        seen = observe(held, call, scene, device, mode.compiles)
         wrong = healthy(device)
         if wrong:
             raise Poisoned(wrong)

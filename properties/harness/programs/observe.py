@@ -99,9 +99,16 @@ def _before(live: Live, arguments: Tuple[Any, ...], scene: str) -> None:
 
 
 def observe(
-    live: Live, call: Callable[..., Any], scene: str = "first", device: str = "cpu"
+    live: Live,
+    call: Callable[..., Any],
+    scene: str = "first",
+    device: str = "cpu",
+    compiled: bool = False,
 ) -> Observation:
-    """Everything that is seen of ``call(*inputs)`` in a scene of SCENES, on inputs made anew."""
+    """Everything that is seen of ``call(*inputs)`` in a scene of SCENES, on inputs made anew.
+
+    compiled: an error may leave its blocks open.
+    """
     torch.set_grad_enabled(True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -126,7 +133,7 @@ def observe(
             output = _called(call, arguments, scene)
         except Exception as problem:
             seen["error", "call"] = type(problem).__name__, str(problem)[:4000]
-        if seen and any(each.operation in BLOCKS for each, _ in live.program.walk()):
+        if compiled and seen and any(each.operation in BLOCKS for each, _ in live.program.walk()):
             gc.collect()  # a block that an error left open may end, and set its mode, with its frame
         _see_modes(seen)
         if ("error", "call") in seen:
