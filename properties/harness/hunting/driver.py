@@ -73,19 +73,17 @@ class Hunt:
 
     def start(self, deadline: float) -> Worker:
         """One more worker, with cases of its own."""
+        return self._started(self.modes, "--seed", str(self.seed), "--deadline", str(deadline))
+
+    def _started(self, modes: List[str], *more: str) -> Worker:
         number, self.next = self.next, self.next + 1
-        command = [sys.executable, "-m", WORKER, "--source", self.source]
-        command += ["--modes", ",".join(self.modes), "--output", str(self.folder)]
-        command += ["--device", self.device]
-        command += ["--number", str(number), "--seed", str(self.seed), "--deadline", str(deadline)]
-        return Worker(number, command, self.folder)
+        command = [sys.executable, "-m", WORKER, "--source", self.source, "--modes", ",".join(modes)]
+        command += ["--output", str(self.folder), "--device", self.device, "--number", str(number)]
+        return Worker(number, [*command, *more], self.folder)
 
     def ends_alone(self, mode: str, case: str) -> bool:
         """Whether a case ends a process of its own too: it has no part in what others left behind."""
-        command = [sys.executable, "-m", WORKER, "--source", self.source, "--modes", mode]
-        command += ["--judge", case, "--output", str(self.folder), "--device", self.device]
-        worker = Worker(self.next, command, self.folder)
-        self.next += 1
+        worker = self._started([mode], "--judge", case)
         try:
             return worker.process.wait(ALONE) != 0
         except subprocess.TimeoutExpired:
@@ -95,21 +93,20 @@ class Hunt:
 
     def ended(self, worker: Worker, how: str) -> None:
         """Write down a case that ended its process: a find of its own kind, where it does so alone."""
-        path = self.folder / f"worker-{worker.number}.jsonl"
         try:
             told = json.loads(worker.path.read_text(encoding="utf-8"))
         except ValueError:
             return
-        if not self.ends_alone(told["mode"], told["case"]):
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"kind": "trouble", "text": how, **told}) + "\n")
-            return
-        source = source_of(self.source, self.device)
-        skeleton = source.skeleton(source.load(told["case"]))
-        fact = Fact("process", "process", f"it {how}", how)
-        find = Find(self.source, told["mode"], told["case"], fact, skeleton, told["case"], self.device)
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"kind": "find", "find": find.line()}) + "\n")
+        mode, case = told["mode"], told["case"]
+        line = {"kind": "trouble", "text": how, **told}
+        if self.ends_alone(mode, case):
+            source = source_of(self.source, self.device)
+            skeleton = source.skeleton(source.load(case))
+            fact = Fact("process", "process", f"it {how}", how)
+            find = Find(self.source, mode, case, fact, skeleton, case, self.device)
+            line = {"kind": "find", "find": find.line()}
+        with open(self.folder / f"worker-{worker.number}.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
     def run(self, minutes: float) -> None:
         """Hunt for so many minutes, with a line of progress every 20 seconds."""

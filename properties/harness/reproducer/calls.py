@@ -105,8 +105,8 @@ class Calls(Operations):
             return found
         if isinstance(owner, type) and issubclass(owner, torch.autograd.Function) and self.own(owner):
             return self.constructed(call, owner, f".{name}")
-        written = self.ref(type(owner)) is not None  # its class is in the program
-        if (own and not written and not facts.of_torch(owner, name)) or facts.is_description(owner):
+        defined = self.ref(type(owner)) is not None  # its class is in the program
+        if (own and not defined and not facts.of_torch(owner, name)) or facts.is_description(owner):
             return self.called(call)
         if isinstance(owner, torch.nn.Module) and name == "to":
             before = [(p.dtype, p.device) for p in (*owner.parameters(), *owner.buffers())]

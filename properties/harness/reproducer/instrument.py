@@ -63,12 +63,8 @@ class Instrument(ast.NodeTransformer):
     def expression(self, node: Any) -> Any:
         """An attribute, subscript or operator: a pattern such as ``_1 + _2``, and its operands."""
         self.generic_visit(node)
-        private = self.mangled(getattr(node, "attr", ""))
-        if (
-            private
-            or not isinstance(getattr(node, "ctx", LOAD), ast.Load)
-            or len(getattr(node, "ops", "1")) > 1
-        ):
+        read = isinstance(getattr(node, "ctx", LOAD), ast.Load)
+        if not read or self.mangled(getattr(node, "attr", "")) or len(getattr(node, "ops", "1")) > 1:
             return node
         pattern, operands = copy.copy(node), []
         for field, value in ast.iter_fields(node):
@@ -183,11 +179,9 @@ class Instrument(ast.NodeTransformer):
         old = ast.copy_location(ast.parse(ast.unparse(target), mode="eval").body, node)
         pattern = ast.unparse(ast.AugAssign(ast.Name("_1", LOAD), node.op, ast.Name("_2", LOAD)))
         value = self.tell(node, "augmented", pattern, self.visit(old), self.visit(node.value))
-        return (
-            ast.copy_location(ast.Assign([target], value), node)
-            if simple
-            else self.stored(target, value, node)
-        )
+        if simple:
+            return ast.copy_location(ast.Assign([target], value), node)
+        return self.stored(target, value, node)
 
 
 def _parts(code: CodeType) -> Iterator[CodeType]:

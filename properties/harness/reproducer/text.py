@@ -148,10 +148,8 @@ class Program:
 def merged(lines: List[Line]) -> List[Line]:
     """Each line that only the next that acts reads, once, becomes a part of it."""
     for line in reversed(list(lines)):
-        place, readers = (
-            lines.index(line),
-            [each for each in lines if line.mark and line.mark in each.text],
-        )
+        place = lines.index(line)
+        readers = [each for each in lines if line.mark and line.mark in each.text]
         if not readers:
             if line.mark and line.given:
                 lines.remove(line)

@@ -12,21 +12,14 @@ import torch
 
 from frostproof.properties.harness.core.checks import snapshot
 from frostproof.properties.harness.machine import accelerators
-from frostproof.properties.harness.running.call_modes import Eager, functional_call
-from frostproof.strategies import TrainingRun
+from frostproof.properties.harness.running.call_modes import Eager, called_with
+from frostproof.strategies import Cuts, TrainingRun
 from frostproof.strategies.capabilities import NotOffered
 
 Values = Dict[str, torch.Tensor]  # by the keys of a state_dict
 
 
-def stateless(replica: torch.nn.Module, values: Values, inputs: torch.Tensor, options: Any) -> Any:
-    """Call a module with other values, which it does not keep."""
-    call = functional_call()
-    assert call is not None
-    return call(replica, values, (inputs,), options)
-
-
-def attributes(replica: torch.nn.Module, values: Values, inputs: torch.Tensor, options: Any) -> Any:
+def attributes(replica: torch.nn.Module, values: Values, inputs: torch.Tensor, cuts: Cuts) -> Any:
     """Call a module once other values stand where its parameters and buffers were."""
     for key, value in values.items():
         path, _, name = key.rpartition(".")
@@ -35,10 +28,11 @@ def attributes(replica: torch.nn.Module, values: Values, inputs: torch.Tensor, o
             owner = getattr(owner, part)
         delattr(owner, name)  # a parameter gives way to no plain tensor
         setattr(owner, name, value)
-    return replica(inputs, **options)
+    return replica(inputs, cuts=cuts.positions, cut_by=cuts.by)
 
 
-REPLICAS: Dict[str, Callable[..., Any]] = {"stateless": stateless, "attributes": attributes}
+# "stateless": with other values, which it does not keep
+REPLICAS: Dict[str, Callable[..., Any]] = {"stateless": called_with, "attributes": attributes}
 
 
 def in_threads(calls: Sequence[Callable[[], torch.Tensor]]) -> List[torch.Tensor]:
@@ -87,11 +81,9 @@ class Replicated(Eager):
     def output(self) -> torch.Tensor:
         parts = self.inputs.chunk(len(self.replicas))
         self.copies = [self.copied() for _ in parts]
-        cuts = self.run.cuts
-        options = {"cuts": cuts.positions, "cut_by": cuts.by}
 
         def call(number: int) -> Callable[[], torch.Tensor]:
-            given = (self.replicas[number], self.copies[number], parts[number], options)
+            given = (self.replicas[number], self.copies[number], parts[number], self.run.cuts)
             return lambda: self.how(*given)
 
         return torch.cat(in_threads([call(number) for number in range(len(parts))]))
